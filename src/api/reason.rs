@@ -1,0 +1,131 @@
+//! The reasons: one word is at once the condition's reason, the Event's reason and the metric's label.
+
+use super::names::names;
+
+names! {
+    /// Why a condition has its status.
+    pub enum Reason {
+        // What is well.
+        /// `Ready`: usable now.
+        Available,
+        /// `Accepted`: the spec is valid.
+        Valid,
+        /// `ResolvedRefs`: everything that the spec names is there.
+        Resolved,
+        /// `Connected`: network, TLS and login succeeded.
+        LoginSucceeded,
+        /// `Healthy`: the probes pass.
+        ProbeSucceeded,
+        /// `PoolHealthy`: callers get a connection without waiting.
+        WithinBounds,
+        /// A new credential was verified and is in use (an Event).
+        CredentialRotated,
+
+        // What is not known yet.
+        /// Not looked at yet.
+        Pending,
+        /// Probes have failed, fewer times than `unhealthyThreshold`.
+        ThresholdNotReached,
+        /// Work for this generation is in progress.
+        Progressing,
+        /// `spec.suspend` is set.
+        Suspended,
+
+        // The spec and what it names.
+        /// The spec is refused, beyond what the schema can say.
+        InvalidSpec,
+        /// The Secret does not exist.
+        SecretNotFound,
+        /// The Secret lacks a key.
+        SecretMissingKeys,
+        /// The Secret's type cannot serve here.
+        SecretWrongType,
+        /// The Secret has the key, with a value that cannot serve here.
+        SecretInvalidValue,
+        /// The ConfigMap or object does not exist, or lacks the key.
+        RefNotFound,
+
+        // The outside system.
+        /// The host name has no address.
+        DnsFailed,
+        /// Nothing listens there.
+        ConnectionRefused,
+        /// No answer in time.
+        Timeout,
+        /// The TLS handshake failed.
+        TlsFailed,
+        /// The server's certificate has expired.
+        CertificateExpired,
+        /// The login was refused.
+        AuthenticationFailed,
+        /// The login works, the account may not do what is needed.
+        PermissionDenied,
+        /// The server has no such database.
+        DatabaseMissing,
+        /// The server has no connection left.
+        TooManyConnections,
+        /// The server speaks another protocol.
+        ProtocolError,
+        /// The server is there and cannot serve now: starting, stopping, loading, out of resources.
+        Unavailable,
+        /// Probes failed `unhealthyThreshold` times in a row.
+        ProbeFailed,
+
+        // Works, with a fault.
+        /// Some of several endpoints are down.
+        SomeEndpointsDown,
+        /// The credential Secret changed and its new value does not work: the previous one is still used.
+        PreviousCredentialInUse,
+        /// The server is another one than before.
+        ServerReplaced,
+        /// A declared query cannot be prepared.
+        QueryInvalid,
+        /// A Secret of the binding's name exists and is not ours.
+        BindingConflict,
+        /// Callers wait for a connection.
+        PoolSaturated,
+
+        // The operator itself.
+        /// The pass took longer than its deadline.
+        DeadlineExceeded,
+        /// The API server refused or failed a request.
+        ClusterFailed,
+        /// Cleaning up outside of the cluster failed.
+        CleanupFailed,
+        /// The object went although something stays behind outside (an Event).
+        Orphaned,
+    }
+}
+
+impl Reason {
+    /// What a user can do about it; empty for reasons that ask for nothing.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::DnsFailed => "check the host name and the cluster's DNS",
+            Self::ConnectionRefused => "check that the server runs and listens on this port",
+            Self::Timeout => "check network policies and firewalls on the way, and the server's load",
+            Self::TlsFailed => "check spec.tls: its mode, its CA and the names in the server's certificate",
+            Self::CertificateExpired => "renew the server's certificate",
+            Self::AuthenticationFailed => "check user name and password in the credential Secret",
+            Self::PermissionDenied => "grant the account the right to connect and to run the probe",
+            Self::DatabaseMissing => "create the database, or correct its name",
+            Self::TooManyConnections => "raise the server's connection limit, or lower spec.pool.max",
+            Self::ProtocolError => "check that spec.type and the port belong to the same system",
+            Self::Unavailable => "look at the server's own log",
+            Self::SecretNotFound => "create the Secret in the same namespace, or correct its name",
+            Self::SecretMissingKeys => "add the key to the Secret",
+            Self::SecretWrongType => "use a Secret of a type that holds credentials",
+            Self::SecretInvalidValue => "correct the value in the Secret",
+            Self::RefNotFound => "create it in the same namespace, or correct the reference",
+            Self::InvalidSpec => "correct the spec",
+            Self::QueryInvalid => "correct the statement, or create what it names",
+            Self::BindingConflict => "delete that Secret, or set spec.binding.secretName to another name",
+            Self::PoolSaturated => "raise spec.pool.max, or look for slow queries",
+            Self::SomeEndpointsDown => "see status.endpoints",
+            Self::PreviousCredentialInUse => "correct the Secret, or create its new password on the server",
+            Self::ServerReplaced => "check that this is the server you mean, and that its data is there",
+            _ => "",
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Database servers behind one trait: [`connect`] chooses the product.
+
+mod mongodb;
+mod mysql;
+mod pool;
+mod postgresql;
+mod redis;
+pub mod settings;
+mod sql;
+pub mod uri;
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::Fault;
+use crate::api::v1alpha1::database::{Engine, Query};
+
+pub use pool::PoolView;
+pub use settings::{Credential, PoolSettings, Settings};
+
+/// What a server says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Server {
+    /// Its version; empty where the account may not ask.
+    pub version: String,
+    /// What it does.
+    pub role: Role,
+    /// What tells it from another server at the same address.
+    pub identity: Option<String>,
+}
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Takes writes.
+    #[default]
+    Primary,
+    /// Follows another one.
+    Replica,
+}
+
+impl Role {
+    /// As users read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "Primary",
+            Self::Replica => "Replica",
+        }
+    }
+}
+
+/// One server with one credential: its pool, and what can be asked of it.
+pub trait Database: Send + Sync + 'static {
+    /// Asks the server who it is, over a pooled connection. One that was open before and fails is not the verdict:
+    /// a new one is tried. At least every five minutes the probe logs in anew, so that a revoked credential shows.
+    fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>>;
+
+    /// Checks a declared query without running it, as far as the engine can.
+    fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>>;
+
+    /// Closes connections that are idle for too long or too old, and opens up to `pool.min`.
+    fn tend(&self) -> BoxFuture<'_, ()>;
+
+    /// The pool as it is now.
+    fn pool(&self) -> PoolView;
+
+    /// Closes every connection; those that are lent close when they come back.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The probe's login is at most this old.
+pub const LOGIN_PROOF: Duration = Duration::from_mins(5);
+
+/// Prepares everything, and connects at the first probe.
+///
+/// # Errors
+/// A setting that the driver cannot use.
+pub fn connect(settings: Settings) -> Result<Box<dyn Database>, Fault> {
+    Ok(match settings.engine {
+        Engine::Postgresql => Box::new(pool::Pooled::new(postgresql::Postgresql::new(&settings), settings)?),
+        Engine::Mysql => Box::new(pool::Pooled::new(mysql::Mysql::new(&settings), settings)?),
+        Engine::Redis => Box::new(pool::Pooled::new(redis::Redis::new(&settings), settings)?),
+        Engine::Mongodb => Box::new(mongodb::Mongodb::new(settings)?),
+    })
+}

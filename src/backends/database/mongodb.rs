@@ -1,0 +1,248 @@
+//! MongoDB, by the driver's own pool: each server of a replica set is reached directly, so that each has its own health.
+
+use std::{
+    io::Write,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use bson::{Document, doc};
+use futures::{FutureExt, future::BoxFuture};
+use mongodb::{
+    Client,
+    error::{Error, ErrorKind},
+    event::{EventHandler, cmap::CmapEvent},
+    options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions},
+};
+use secrecy::ExposeSecret;
+use tempfile::NamedTempFile;
+
+use super::{Database, PoolView, Role, Server, Settings};
+use crate::{
+    api::{
+        Reason,
+        v1alpha1::database::{Query, TlsMode},
+    },
+    backends::{
+        Fault, find_cause,
+        transport::{self, TlsSettings},
+    },
+    domain::latency::Latencies,
+};
+
+pub(super) struct Mongodb {
+    client: Client,
+    settings: Settings,
+    counts: Arc<Counts>,
+    /// The driver reads certificates from files only; these go with the pool.
+    _files: Vec<NamedTempFile>,
+}
+
+impl Mongodb {
+    pub(super) fn new(settings: Settings) -> Result<Self, Fault> {
+        let counts = Arc::<Counts>::default();
+        let (tls, files) = tls_options(&settings.tls)?;
+        let credential = settings.credential.username.as_ref().map(|username| {
+            let source = settings.auth_source.as_deref().or(settings.database.as_deref()).unwrap_or("admin");
+            Credential::builder()
+                .username(username.clone())
+                .password(
+                    settings.credential.password.as_ref().map(|password| password.expose_secret().to_owned()),
+                )
+                .source(source.to_owned())
+                .build()
+        });
+        let pool = &settings.pool;
+        let handler = Arc::clone(&counts);
+        let mut options = ClientOptions::builder()
+            .hosts(vec![ServerAddress::Tcp { host: settings.host.clone(), port: Some(settings.port) }])
+            .app_name("authlink".to_owned())
+            .direct_connection(true)
+            .connect_timeout(settings.timeout)
+            .server_selection_timeout(settings.timeout)
+            .max_pool_size(pool.max)
+            .min_pool_size(pool.min)
+            .max_idle_time(pool.idle_timeout)
+            .cmap_event_handler(EventHandler::callback(move |event| handler.count(&event)))
+            .build();
+        options.credential = credential;
+        options.tls = tls;
+        let client = Client::with_options(options).map_err(|error| settings.redact(fault(&error)))?;
+        Ok(Self { client, settings, counts, _files: files })
+    }
+
+    async fn run(&self, command: Document) -> Result<Document, Error> {
+        let name = self.settings.database.as_deref().unwrap_or("admin");
+        self.client.database(name).run_command(command).await
+    }
+
+    /// The driver reports a server that it cannot reach as text only: look again by ourselves to tell why.
+    async fn explain(&self, error: &Error) -> Fault {
+        if !matches!(*error.kind, ErrorKind::ServerSelection { .. } | ErrorKind::ConnectionPoolCleared { .. })
+        {
+            return fault(error);
+        }
+        let Settings { host, port, tls, .. } = &self.settings;
+        let reached = async {
+            let stream = transport::connect(host, *port).await?;
+            if tls.enabled() {
+                transport::handshake(stream, host, tls).await?;
+            }
+            Ok(())
+        };
+        match reached.await {
+            Err(fault) => fault,
+            Ok(()) => Fault::new(Reason::ProtocolError, "the server does not answer as a MongoDB does"),
+        }
+    }
+}
+
+fn tls_options(settings: &TlsSettings) -> Result<(Option<Tls>, Vec<NamedTempFile>), Fault> {
+    if !settings.enabled() {
+        return Ok((Some(Tls::Disabled), Vec::new()));
+    }
+    let mut files = Vec::new();
+    let mut file = |text: &str| -> Result<_, Fault> {
+        let written =
+            NamedTempFile::new().and_then(|mut file| file.write_all(text.as_bytes()).map(|()| file));
+        let file = written.map_err(|error| {
+            Fault::new(Reason::Unavailable, format!("the TLS files cannot be written ({})", error.kind()))
+        })?;
+        let path = file.path().to_owned();
+        files.push(file);
+        Ok(path)
+    };
+    let mut options = TlsOptions::default();
+    options.allow_invalid_certificates = Some(settings.mode == TlsMode::Require);
+    if let Some(ca) = &settings.ca {
+        options.ca_file_path = Some(file(ca)?);
+    }
+    if let Some((certificate, key)) = &settings.client {
+        options.cert_key_file_path = Some(file(&format!("{certificate}\n{}", key.expose_secret()))?);
+    }
+    Ok((Some(Tls::Enabled(options)), files))
+}
+
+impl Database for Mongodb {
+    fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
+        async {
+            let answers = async {
+                let hello = self.run(doc! { "hello": 1 }).await?;
+                Ok::<_, Error>((hello, self.run(doc! { "buildInfo": 1 }).await?))
+            };
+            match answers.await {
+                Ok((hello, build)) => Ok(Server {
+                    version: build.get_str("version").unwrap_or_default().to_owned(),
+                    role: if hello.get_bool("isWritablePrimary").unwrap_or(true) {
+                        Role::Primary
+                    } else {
+                        Role::Replica
+                    },
+                    identity: identity(&hello),
+                }),
+                Err(error) => Err(self.settings.redact(self.explain(&error).await)),
+            }
+        }
+        .boxed()
+    }
+
+    fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>> {
+        // A command cannot be prepared: what can be told is whether it is a command at all.
+        let checked = match serde_json::from_str::<serde_json::Map<_, _>>(&query.statement) {
+            Ok(command) if !command.is_empty() => Ok(()),
+            Ok(_) => Err(Fault::new(Reason::QueryInvalid, "the command document is empty")),
+            Err(error) => {
+                Err(Fault::new(Reason::QueryInvalid, format!("the command is not a JSON object ({error})")))
+            }
+        };
+        std::future::ready(checked).boxed()
+    }
+
+    fn tend(&self) -> BoxFuture<'_, ()> {
+        // The driver keeps the bounds by itself; it has no maximal lifetime.
+        std::future::ready(()).boxed()
+    }
+
+    fn pool(&self) -> PoolView {
+        self.counts.view(self.settings.pool.max)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.client.clone().shutdown().into_future().boxed()
+    }
+}
+
+/// A replica set's id stays the same over elections and restarts; a server on its own has nothing of the kind.
+fn identity(hello: &Document) -> Option<String> {
+    hello.get_str("setName").ok().map(str::to_owned)
+}
+
+/// By error code (MongoDB's `error_codes.yml`).
+fn fault(error: &Error) -> Fault {
+    match &*error.kind {
+        ErrorKind::Authentication { message, .. } => Fault::new(Reason::AuthenticationFailed, message),
+        ErrorKind::Command(command) => {
+            let reason = match command.code {
+                18 => Reason::AuthenticationFailed,
+                13 => Reason::PermissionDenied,
+                26 => Reason::DatabaseMissing,
+                _ => Reason::Unavailable,
+            };
+            Fault::new(reason, &command.message)
+        }
+        ErrorKind::DnsResolve { message, .. } => Fault::new(Reason::DnsFailed, message),
+        ErrorKind::Io(cause) => Fault::from_io(cause),
+        ErrorKind::InvalidResponse { message, .. } => Fault::new(Reason::ProtocolError, message),
+        ErrorKind::InvalidTlsConfig { message, .. } => Fault::new(Reason::TlsFailed, message),
+        ErrorKind::InvalidArgument { message, .. } => Fault::new(Reason::InvalidSpec, message),
+        _ => find_cause(error).unwrap_or_else(|| Fault::new(Reason::Unavailable, error.kind.to_string())),
+    }
+}
+
+/// The driver's pool, counted from its own events.
+#[derive(Default)]
+struct Counts {
+    size: AtomicU32,
+    lent: AtomicU32,
+    waiting: AtomicU32,
+    acquired: Mutex<Latencies>,
+}
+
+impl Counts {
+    fn count(&self, event: &CmapEvent) {
+        let less = |count: &AtomicU32| {
+            let _ = count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+        };
+        match event {
+            CmapEvent::ConnectionReady(_) => drop(self.size.fetch_add(1, Relaxed)),
+            CmapEvent::ConnectionClosed(_) => less(&self.size),
+            CmapEvent::ConnectionCheckoutStarted(_) => drop(self.waiting.fetch_add(1, Relaxed)),
+            CmapEvent::ConnectionCheckoutFailed(_) => less(&self.waiting),
+            CmapEvent::ConnectionCheckedOut(event) => {
+                less(&self.waiting);
+                self.lent.fetch_add(1, Relaxed);
+                self.acquired.lock().unwrap_or_else(PoisonError::into_inner).add(event.duration);
+            }
+            CmapEvent::ConnectionCheckedIn(_) => less(&self.lent),
+            _ => {}
+        }
+    }
+
+    fn view(&self, max: u32) -> PoolView {
+        let size = self.size.load(Relaxed);
+        PoolView {
+            max,
+            size,
+            idle: size.saturating_sub(self.lent.load(Relaxed)),
+            waiting: self.waiting.load(Relaxed),
+            acquire_p95: self
+                .acquired
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .p95()
+                .unwrap_or_default(),
+        }
+    }
+}

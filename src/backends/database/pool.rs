@@ -1,0 +1,257 @@
+//! One connection pool for the engines whose drivers leave faults to be seen: `deadpool` lends, we say what a
+//! connection is, how old it may grow and how a probe uses it.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use deadpool::managed::{
+    self, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType, Timeouts,
+};
+use futures::{FutureExt, future::BoxFuture};
+
+use super::{Database, LOGIN_PROOF, Server, Settings};
+use crate::{
+    api::{Reason, v1alpha1::database::Query},
+    backends::Fault,
+    domain::latency::Latencies,
+};
+
+/// How one engine's connections are made and used.
+pub(super) trait Wire: Send + Sync + 'static {
+    /// A connection that is logged in.
+    type Connection: Send + 'static;
+
+    /// Connects and logs in.
+    fn open(&self) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
+
+    /// Asks the server who it is.
+    fn identify(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Server, Fault>> + Send;
+
+    /// Checks a query without running it.
+    fn check(
+        &self,
+        connection: &mut Self::Connection,
+        query: &Query,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Says goodbye.
+    fn shut(connection: Self::Connection) -> impl Future<Output = ()> + Send;
+}
+
+/// The pool as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolView {
+    /// Connections at the most.
+    pub max: u32,
+    /// Open connections.
+    pub size: u32,
+    /// Open and free.
+    pub idle: u32,
+    /// Callers that wait.
+    pub waiting: u32,
+    /// 95 % of the last callers got theirs within this time.
+    pub acquire_p95: Duration,
+}
+
+impl PoolView {
+    /// Every connection is lent, and somebody waits.
+    #[must_use]
+    pub fn saturated(&self) -> bool {
+        self.size >= self.max && self.idle == 0 && self.waiting > 0
+    }
+}
+
+/// A pool of one engine's connections to one server.
+pub(super) struct Pooled<W: Wire> {
+    pool: managed::Pool<Opener<W>>,
+    settings: Settings,
+    acquired: Mutex<Latencies>,
+}
+
+struct Opener<W> {
+    wire: W,
+    max_lifetime: Duration,
+}
+
+impl<W: Wire> managed::Manager for Opener<W> {
+    type Type = W::Connection;
+    type Error = Fault;
+
+    async fn create(&self) -> Result<W::Connection, Fault> {
+        self.wire.open().await
+    }
+
+    async fn recycle(&self, _: &mut W::Connection, metrics: &Metrics) -> RecycleResult<Fault> {
+        if metrics.age() < self.max_lifetime {
+            Ok(())
+        } else {
+            Err(RecycleError::message("older than pool.maxLifetime"))
+        }
+    }
+}
+
+impl<W: Wire> Pooled<W> {
+    pub(super) fn new(wire: W, settings: Settings) -> Result<Self, Fault> {
+        let opener = Opener { wire, max_lifetime: settings.pool.max_lifetime };
+        let pool = managed::Pool::builder(opener)
+            .max_size(settings.pool.max as usize)
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .map_err(|error| Fault::new(Reason::InvalidSpec, error.to_string()))?;
+        Ok(Self { pool, settings, acquired: Mutex::default() })
+    }
+
+    async fn lend(&self) -> Result<Lent<W>, Fault> {
+        let started = Instant::now();
+        let timeouts =
+            Timeouts { wait: Some(self.settings.pool.acquire_timeout), create: None, recycle: None };
+        let lent = self.pool.timeout_get(&timeouts).await;
+        self.acquired.lock().unwrap_or_else(PoisonError::into_inner).add(started.elapsed());
+        match lent {
+            Ok(object) => Ok(Lent(Some(object))),
+            Err(PoolError::Backend(fault)) => Err(self.settings.redact(fault)),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(Fault::new(
+                Reason::PoolSaturated,
+                "no connection of the pool came free within spec.pool.acquireTimeout",
+            )),
+            Err(error) => Err(Fault::new(Reason::Unavailable, error.to_string())),
+        }
+    }
+
+    /// Lends a connection whose login is recent enough to prove the credential.
+    async fn lend_proven(&self) -> Result<Lent<W>, Fault> {
+        let lent = self.lend().await?;
+        if lent.metrics().is_some_and(|metrics| metrics.age() < LOGIN_PROOF) {
+            return Ok(lent);
+        }
+        drop(lent);
+        self.lend().await
+    }
+
+    async fn identify(&self, mut lent: Lent<W>) -> Result<Server, Fault> {
+        let answer = self.pool.manager().wire.identify(lent.connection()?).await;
+        if answer.is_ok() {
+            lent.give_back();
+        }
+        answer.map_err(|fault| self.settings.redact(fault))
+    }
+}
+
+impl<W: Wire> Database for Pooled<W> {
+    fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
+        async {
+            let lent = self.lend_proven().await?;
+            let reused = lent.metrics().is_some_and(|metrics| metrics.recycle_count > 0);
+            match self.identify(lent).await {
+                Err(_) if reused => {
+                    // The server may have restarted since: connections from before say nothing of now.
+                    self.shut(|_| false).await;
+                    let lent = self.lend().await?;
+                    self.identify(lent).await
+                }
+                answer => answer,
+            }
+        }
+        .boxed()
+    }
+
+    fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>> {
+        async {
+            let mut lent = self.lend().await?;
+            let answer = self.pool.manager().wire.check(lent.connection()?, query).await;
+            // A refused statement leaves the connection sound; a broken one is found out by the next probe.
+            lent.give_back();
+            answer.map_err(|fault| self.settings.redact(fault))
+        }
+        .boxed()
+    }
+
+    fn tend(&self) -> BoxFuture<'_, ()> {
+        async {
+            let bounds = &self.settings.pool;
+            let mut size = self.pool.status().size;
+            self.shut(|metrics| {
+                let spare = size > bounds.min as usize && metrics.last_used() >= bounds.idle_timeout;
+                let keep = !spare && metrics.age() < bounds.max_lifetime;
+                size -= usize::from(!keep);
+                keep
+            })
+            .await;
+            let mut opened = Vec::new();
+            while self.pool.status().size < bounds.min as usize {
+                match self.lend().await {
+                    Ok(lent) => opened.push(lent),
+                    Err(_) => break, // The probe reports it.
+                }
+            }
+            opened.iter_mut().for_each(Lent::give_back);
+        }
+        .boxed()
+    }
+
+    fn pool(&self) -> PoolView {
+        let status = self.pool.status();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        PoolView {
+            max: count(status.max_size),
+            size: count(status.size),
+            idle: count(status.available),
+            waiting: count(status.waiting),
+            acquire_p95: self
+                .acquired
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .p95()
+                .unwrap_or_default(),
+        }
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {
+            self.shut(|_| false).await;
+            self.pool.close();
+        }
+        .boxed()
+    }
+}
+
+impl<W: Wire> Pooled<W> {
+    /// Closes the idle connections that are not to be kept.
+    async fn shut(&self, mut keep: impl FnMut(Metrics) -> bool) {
+        for connection in self.pool.retain(|_, metrics| keep(metrics)).removed {
+            // Best effort: the server may be gone.
+            let _ = tokio::time::timeout(Duration::from_secs(1), W::shut(connection)).await;
+        }
+    }
+}
+
+/// A lent connection. It goes back only when it is known to be sound: one that is dropped in the middle of an answer
+/// (a timed-out probe) must not serve the next caller.
+struct Lent<W: Wire>(Option<Object<Opener<W>>>);
+
+impl<W: Wire> Lent<W> {
+    fn connection(&mut self) -> Result<&mut W::Connection, Fault> {
+        self.0.as_deref_mut().ok_or_else(|| Fault::new(Reason::Unavailable, "the connection was given back"))
+    }
+
+    fn metrics(&self) -> Option<&Metrics> {
+        self.0.as_ref().map(Object::metrics)
+    }
+
+    fn give_back(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl<W: Wire> Drop for Lent<W> {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}

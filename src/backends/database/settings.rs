@@ -1,0 +1,170 @@
+//! Connection settings as plain values.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    api::v1alpha1::database::{Engine, Pool},
+    backends::{Fault, transport::TlsSettings},
+};
+
+/// Everything that it takes to reach one server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The product.
+    pub engine: Engine,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Name (or for Redis the number) of the database.
+    pub database: Option<String>,
+    /// Who logs in.
+    pub credential: Credential,
+    /// The database that knows the user (MongoDB's `authSource`).
+    pub auth_source: Option<String>,
+    /// How the connection is protected.
+    pub tls: TlsSettings,
+    /// The pool's bounds.
+    pub pool: PoolSettings,
+    /// How long connecting and one probe may take.
+    pub timeout: Duration,
+}
+
+/// Who logs in.
+#[derive(Clone, Debug, Default)]
+pub struct Credential {
+    /// User name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<SecretString>,
+}
+
+impl Credential {
+    /// 16 bits of a salted SHA-256: enough to see a change, too little to guess from.
+    #[must_use]
+    pub fn fingerprint(&self, salt: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(salt);
+        self.feed(&mut hash);
+        let digest = hash.finalize();
+        format!("sha256:{:02x}{:02x}", digest[0], digest[1])
+    }
+
+    fn feed(&self, hash: &mut Sha256) {
+        part(hash, self.username.as_deref());
+        part(hash, self.password.as_ref().map(ExposeSecret::expose_secret));
+    }
+}
+
+/// The pool's bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Connections at the most.
+    pub max: u32,
+    /// Connections that stay open.
+    pub min: u32,
+    /// How long a caller waits.
+    pub acquire_timeout: Duration,
+    /// When an unused connection is closed.
+    pub idle_timeout: Duration,
+    /// When any connection is closed.
+    pub max_lifetime: Duration,
+    /// How often the pool is tended.
+    pub monitor_interval: Duration,
+}
+
+impl From<&Pool> for PoolSettings {
+    fn from(pool: &Pool) -> Self {
+        Self {
+            max: pool.max,
+            min: pool.min,
+            acquire_timeout: pool.acquire_timeout.get(),
+            idle_timeout: pool.idle_timeout.get(),
+            max_lifetime: pool.max_lifetime.get(),
+            monitor_interval: pool.monitor_interval.get(),
+        }
+    }
+}
+
+impl Settings {
+    /// Two settings with the same key reach the same server as the same user, and can share one pool. The key holds
+    /// a digest of the secrets, and must not leave the process.
+    #[must_use]
+    pub fn key(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.feed_target(&mut hash);
+        self.credential.feed(&mut hash);
+        if let Some((certificate, key)) = &self.tls.client {
+            part(&mut hash, Some(certificate));
+            part(&mut hash, Some(key.expose_secret()));
+        }
+        hash.finalize().into()
+    }
+
+    /// The same for everything but the credential: what stays alike when a password is rotated.
+    #[must_use]
+    pub fn target_key(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.feed_target(&mut hash);
+        hash.finalize().into()
+    }
+
+    fn feed_target(&self, hash: &mut Sha256) {
+        let plain = format!(
+            "{:?} {} {} {:?} {:?} {:?} {:?}",
+            self.engine, self.host, self.port, self.auth_source, self.tls.mode, self.pool, self.timeout
+        );
+        part(hash, Some(&plain));
+        part(hash, self.database.as_deref());
+        part(hash, self.tls.ca.as_deref());
+    }
+
+    /// `host:port`, as users read it.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Takes the secrets out of a fault's text.
+    #[must_use]
+    pub fn redact(&self, fault: Fault) -> Fault {
+        fault.without(self.credential.password.iter().chain(self.tls.client.as_ref().map(|(_, key)| key)))
+    }
+}
+
+/// Hashes one part with its length, so that no two lists of parts hash alike.
+fn part(hash: &mut Sha256, text: Option<&str>) {
+    match text {
+        None => hash.update([0]),
+        Some(text) => {
+            hash.update([1]);
+            hash.update(text.len().to_le_bytes());
+            hash.update(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credential(username: &str, password: &str) -> Credential {
+        Credential { username: Some(username.to_owned()), password: Some(password.into()) }
+    }
+
+    #[test]
+    fn a_fingerprint_changes_with_the_password_and_with_the_salt() {
+        let one = credential("app", "one");
+        assert_eq!(one.fingerprint("salt"), credential("app", "one").fingerprint("salt"));
+        assert_ne!(one.fingerprint("salt"), credential("app", "two").fingerprint("salt"));
+        assert_ne!(one.fingerprint("salt"), one.fingerprint("pepper"));
+        assert_ne!(credential("ab", "c").fingerprint(""), credential("a", "bc").fingerprint(""));
+    }
+}

@@ -1,0 +1,140 @@
+//! The outside systems: one folder for each family, one file for each product. Nothing here knows of Kubernetes.
+
+pub mod database;
+pub mod transport;
+
+use std::{fmt, io};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{api::Reason, domain::conditions::advise};
+
+/// What went wrong outside, decided from the driver's typed error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its class.
+    pub reason: Reason,
+    /// What was seen; never a secret, no counters and no times.
+    pub detail: String,
+}
+
+impl Fault {
+    /// A fault of this class.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    /// What was seen, and what to do about it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        advise(self.reason, &self.detail)
+    }
+
+    /// Takes every one of `secrets` out of the text: a server may well send back what it was sent.
+    #[must_use]
+    pub fn without<'a>(mut self, secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
+        for secret in secrets {
+            let secret = secret.expose_secret();
+            if !secret.is_empty() && self.detail.contains(secret) {
+                self.detail = self.detail.replace(secret, "[redacted]");
+            }
+        }
+        self
+    }
+
+    /// The fault behind an IO error, a TLS error inside of it included.
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Self {
+        if let Some(inner) = error.get_ref() {
+            if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+                return Self::from_tls(tls);
+            }
+            if let Some(inner) = inner.downcast_ref::<io::Error>() {
+                return Self::from_io(inner);
+            }
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                Self::new(Reason::ConnectionRefused, "the connection was refused")
+            }
+            io::ErrorKind::TimedOut => Self::new(Reason::Timeout, "the connection timed out"),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                Self::new(Reason::Timeout, "there is no route to the server")
+            }
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Self::new(Reason::Unavailable, "the server closed the connection")
+            }
+            kind => Self::new(Reason::Unavailable, format!("the connection failed ({kind})")),
+        }
+    }
+
+    /// The fault behind a TLS error.
+    #[must_use]
+    pub fn from_tls(error: &rustls::Error) -> Self {
+        use rustls::{CertificateError, Error};
+        match error {
+            Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            ) => Self::new(Reason::CertificateExpired, "the server's certificate has expired"),
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => Self::new(Reason::TlsFailed, "the server's certificate does not name this host"),
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::new(
+                Reason::TlsFailed,
+                "the server's certificate comes from an authority that is not trusted",
+            ),
+            Error::InvalidCertificate(problem) => {
+                Self::new(Reason::TlsFailed, format!("the server's certificate is not valid ({problem})"))
+            }
+            Error::AlertReceived(alert) => {
+                Self::new(Reason::TlsFailed, format!("the server broke off the TLS handshake ({alert:?})"))
+            }
+            Error::InvalidMessage(_) => {
+                Self::new(Reason::TlsFailed, "the server does not speak TLS on this port")
+            }
+            other => Self::new(Reason::TlsFailed, other.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Looks for a TLS or IO error in the chain of causes.
+pub(crate) fn find_cause(error: &(dyn std::error::Error + 'static)) -> Option<Fault> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(Fault::from_tls(tls));
+        }
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(Fault::from_io(io));
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_a_server_sends_back_is_taken_out() {
+        let secret = SecretString::from("s3cr3t");
+        let fault = Fault::new(Reason::AuthenticationFailed, "no such password: s3cr3t!").without([&secret]);
+        assert_eq!(fault.detail, "no such password: [redacted]!");
+    }
+
+    #[test]
+    fn a_tls_error_is_found_inside_of_an_io_error() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let io = io::Error::new(io::ErrorKind::InvalidData, tls);
+        assert_eq!(Fault::from_io(&io).reason, Reason::CertificateExpired);
+    }
+}

@@ -1,0 +1,220 @@
+//! TCP and TLS, with every failure told apart.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::Fault;
+use crate::api::{Reason, v1alpha1::database::TlsMode};
+
+/// TLS settings with the PEM texts in place of references.
+#[derive(Clone, Debug, Default)]
+pub struct TlsSettings {
+    /// How much of the server's certificate is checked.
+    pub mode: TlsMode,
+    /// The authorities to trust, as PEM; without it the public ones (Mozilla's list).
+    pub ca: Option<String>,
+    /// The certificate to show, and its key, as PEM.
+    pub client: Option<(String, SecretString)>,
+}
+
+impl TlsSettings {
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.mode != TlsMode::None
+    }
+}
+
+/// Connects to the first address of `host` that answers.
+///
+/// # Errors
+/// `DnsFailed` when the name has no address, else what the last address said.
+pub async fn connect(host: &str, port: u16) -> Result<TcpStream, Fault> {
+    let mut last = Fault::new(Reason::DnsFailed, format!("the host name {host} has no address"));
+    for address in resolve(host, port).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = Fault::from_io(&error),
+        }
+    }
+    Err(last)
+}
+
+/// The addresses of `host`.
+///
+/// # Errors
+/// `DnsFailed` when there is none.
+pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
+    let failed = || Fault::new(Reason::DnsFailed, format!("the host name {host} has no address"));
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(|_| failed())?.collect();
+    if addresses.is_empty() { Err(failed()) } else { Ok(addresses) }
+}
+
+/// Completes a TLS handshake as `settings` demand.
+///
+/// # Errors
+/// `TlsFailed` or `CertificateExpired`.
+pub async fn handshake(
+    stream: TcpStream,
+    host: &str,
+    settings: &TlsSettings,
+) -> Result<TlsStream<TcpStream>, Fault> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| Fault::new(Reason::TlsFailed, format!("{host} cannot be checked as a server name")))?;
+    let connector = TlsConnector::from(Arc::new(client_config(settings)?));
+    connector.connect(name, stream).await.map_err(|error| Fault::from_io(&error))
+}
+
+fn client_config(settings: &TlsSettings) -> Result<ClientConfig, Fault> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let roots = match &settings.ca {
+        Some(pem) => trusted(pem)?,
+        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::from_tls(&error))?;
+    let builder = match settings.mode {
+        TlsMode::VerifyFull => builder.with_root_certificates(roots),
+        TlsMode::VerifyCa => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| Fault::new(Reason::TlsFailed, error.to_string()))?,
+        ))),
+        TlsMode::Require | TlsMode::None => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        }
+    };
+    match &settings.client {
+        None => Ok(builder.with_no_client_auth()),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate)?;
+            let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
+                .map_err(|_| Fault::new(Reason::SecretInvalidValue, "the client key is not PEM"))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| Fault::from_tls(&error))
+        }
+    }
+}
+
+/// The certificates in a PEM text; used for checks before a driver sees the text, too.
+///
+/// # Errors
+/// `SecretInvalidValue` when there is none, or one is broken.
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let invalid = || Fault::new(Reason::SecretInvalidValue, "the certificate is not PEM");
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| invalid())?;
+    if chain.is_empty() { Err(invalid()) } else { Ok(chain) }
+}
+
+/// The authorities in a PEM text.
+///
+/// # Errors
+/// `SecretInvalidValue` when there is none, or one cannot be an authority.
+pub fn trusted(pem: &str) -> Result<RootCertStore, Fault> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|_| {
+            Fault::new(Reason::SecretInvalidValue, "the CA has a certificate that cannot be read")
+        })?;
+    }
+    Ok(roots)
+}
+
+/// `VerifyCa`: the chain is checked, the name is not.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(TlsError::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// `Require`: encrypted, with whoever answers. The handshake's own signatures are still checked.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,73 @@
+//! The command line.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    api::all_crds,
+    runtime::{self, check::CheckArgs, settings::RunArgs},
+    telemetry::log,
+};
+
+/// Connects an authentication platform with everything around it.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator
+    Run(Box<RunArgs>),
+    /// Print the CRDs, or write a file for each
+    Crds {
+        /// A folder for the files
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Run the checks and probes of manifests once, without a cluster
+    Check(CheckArgs),
+}
+
+impl Cli {
+    /// Does what the command line asks for.
+    pub async fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Run(args) => run(*args).await.map(|()| ExitCode::SUCCESS),
+            Command::Crds { out } => crds(out.as_deref()).map(|()| ExitCode::SUCCESS),
+            Command::Check(args) => runtime::check::run(args).await,
+        };
+        done.unwrap_or_else(|error| {
+            eprintln!("authlink: {error}");
+            ExitCode::from(2)
+        })
+    }
+}
+
+async fn run(args: RunArgs) -> Result<(), String> {
+    log::init(&args.log_level, args.log_format)?;
+    runtime::run(args.settings()?).await.map_err(|error| error.to_string())
+}
+
+fn crds(out: Option<&Path>) -> Result<(), String> {
+    for crd in all_crds() {
+        let yaml = serde_saphyr::to_string(&crd).map_err(|error| error.to_string())?;
+        match out {
+            None => println!("---\n{yaml}"),
+            Some(folder) => {
+                let name = crd.metadata.name.unwrap_or_default();
+                let file = folder.join(format!("{name}.yaml"));
+                std::fs::create_dir_all(folder)
+                    .and_then(|()| std::fs::write(&file, yaml))
+                    .map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The Kubernetes API: what is read and written there, and nothing of the outside systems.
+
+pub mod events;
+pub mod fence;
+pub mod objects;
+pub mod references;
+pub mod secrets;
+pub mod watches;

@@ -1,0 +1,55 @@
+//! Writes to our own objects: status and finalizers.
+
+use kube::{
+    Client, Resource, ResourceExt,
+    api::{Patch, PatchParams, Request},
+    core::NamespaceResourceScope,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::api::FIELD_MANAGER;
+
+/// What is read of the API server's answer to a write: not the whole object, which the watch brings anyway.
+#[derive(Deserialize)]
+struct Written {}
+
+/// Applies the status (server-side apply, one field manager).
+///
+/// # Errors
+/// What the API server says; a conflict when the object of this name is another one by now.
+pub async fn apply_status<K>(client: &Client, object: &K, status: &impl Serialize) -> kube::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let body = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": { "name": object.name_any(), "uid": object.uid() },
+        "status": status,
+    });
+    let request = Request::new(K::url_path(&(), object.namespace().as_deref()));
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let request = request
+        .patch_subresource("status", &object.name_any(), &params, &Patch::Apply(&body))
+        .map_err(kube::Error::BuildRequest)?;
+    client.request::<Written>(request).await.map(drop)
+}
+
+/// Replaces the finalizers of exactly this version of the object.
+///
+/// # Errors
+/// What the API server says; a conflict when the object has changed since.
+pub async fn set_finalizers<K>(client: &Client, object: &K, finalizers: &[String]) -> kube::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let body = json!({ "metadata": {
+        "finalizers": finalizers, "uid": object.uid(), "resourceVersion": object.resource_version(),
+    }});
+    let request = Request::new(K::url_path(&(), object.namespace().as_deref()));
+    let request = request
+        .patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&body))
+        .map_err(kube::Error::BuildRequest)?;
+    client.request::<Written>(request).await.map(drop)
+}

@@ -1,0 +1,162 @@
+//! The values of Secrets and ConfigMaps that specs name.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    core::PartialObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
+use secrecy::SecretSlice;
+
+/// A Secret's content.
+#[derive(Debug)]
+pub struct SecretContent {
+    /// Such as `kubernetes.io/basic-auth`.
+    pub type_: String,
+    /// The Secret's uid: a salt for fingerprints.
+    pub uid: String,
+    /// The values.
+    pub data: BTreeMap<String, SecretSlice<u8>>,
+}
+
+/// A ConfigMap's text values.
+pub type ConfigContent = BTreeMap<String, String>;
+
+/// Where references are looked up: the cluster, or the files of `authlink check`.
+pub trait References: Send + Sync + 'static {
+    /// The Secret, or none.
+    fn secret<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, kube::Result<Option<Arc<SecretContent>>>>;
+
+    /// The ConfigMap, or none.
+    fn config_map<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, kube::Result<Option<Arc<ConfigContent>>>>;
+}
+
+/// Metadata of every object of a type: what is watched, since values should not sit in memory by the thousand.
+pub type MetaStore<K> = Store<PartialObjectMeta<K>>;
+
+/// Reads from the cluster: each value once for each of its versions, however many objects name it.
+pub struct ClusterReferences {
+    client: Client,
+    secrets: (MetaStore<Secret>, Kept<SecretContent>),
+    config_maps: (MetaStore<ConfigMap>, Kept<ConfigContent>),
+}
+
+/// Values that were read, with their resource version; the lock of an entry makes concurrent readers wait for one.
+struct Kept<V>(std::sync::Mutex<HashMap<(String, String), Entry<V>>>);
+
+type Entry<V> = Arc<tokio::sync::Mutex<Option<(String, Arc<V>)>>>;
+
+impl<V> Kept<V> {
+    fn new() -> Self {
+        Self(std::sync::Mutex::default())
+    }
+
+    fn entry(&self, namespace: &str, name: &str) -> Entry<V> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+    }
+
+    fn drop(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// The value of this version; `read` is called when another version, or none, is kept.
+    async fn get(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<String>,
+        read: impl Future<Output = kube::Result<Option<(String, V)>>>,
+    ) -> kube::Result<Option<Arc<V>>> {
+        let Some(version) = version else {
+            self.drop(namespace, name);
+            return Ok(None);
+        };
+        let entry = self.entry(namespace, name);
+        let mut kept = entry.lock().await;
+        if let Some((of, value)) = kept.as_ref()
+            && *of == version
+        {
+            return Ok(Some(Arc::clone(value)));
+        }
+        *kept = read.await?.map(|(version, value)| (version, Arc::new(value)));
+        Ok(kept.as_ref().map(|(_, value)| Arc::clone(value)))
+    }
+}
+
+impl ClusterReferences {
+    /// Over the metadata that is watched.
+    #[must_use]
+    pub fn new(client: Client, secrets: MetaStore<Secret>, config_maps: MetaStore<ConfigMap>) -> Self {
+        Self { client, secrets: (secrets, Kept::new()), config_maps: (config_maps, Kept::new()) }
+    }
+
+    /// Waits for the first list of both; false when a watch has ended for good.
+    pub async fn ready(&self) -> bool {
+        self.secrets.0.wait_until_ready().await.is_ok() && self.config_maps.0.wait_until_ready().await.is_ok()
+    }
+
+    /// The watched metadata of a Secret.
+    #[must_use]
+    pub fn secret_meta(&self, namespace: &str, name: &str) -> Option<Arc<PartialObjectMeta<Secret>>> {
+        self.secrets.0.get(&ObjectRef::new(name).within(namespace))
+    }
+}
+
+impl References for ClusterReferences {
+    fn secret<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, kube::Result<Option<Arc<SecretContent>>>> {
+        let version = self.secret_meta(namespace, name).and_then(|meta| meta.resource_version());
+        let read = async {
+            let secret = Api::<Secret>::namespaced(self.client.clone(), namespace).get_opt(name).await?;
+            Ok(secret.map(|secret| (secret.resource_version().unwrap_or_default(), content_of(secret))))
+        };
+        self.secrets.1.get(namespace, name, version, read).boxed()
+    }
+
+    fn config_map<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, kube::Result<Option<Arc<ConfigContent>>>> {
+        let meta = self.config_maps.0.get(&ObjectRef::new(name).within(namespace));
+        let read = async {
+            let map = Api::<ConfigMap>::namespaced(self.client.clone(), namespace).get_opt(name).await?;
+            Ok(map.map(|map| (map.resource_version().unwrap_or_default(), map.data.unwrap_or_default())))
+        };
+        let version = meta.and_then(|meta| meta.resource_version());
+        self.config_maps.1.get(namespace, name, version, read).boxed()
+    }
+}
+
+/// A Secret as read from the API server or from a file; `stringData` wins, as it does there.
+#[must_use]
+pub fn content_of(secret: Secret) -> SecretContent {
+    let uid = secret.uid().unwrap_or_default();
+    let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
+    let text =
+        secret.string_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+    SecretContent {
+        type_: secret.type_.unwrap_or_else(|| "Opaque".to_owned()),
+        uid,
+        data: data.chain(text).map(|(key, value)| (key, SecretSlice::from(value))).collect(),
+    }
+}

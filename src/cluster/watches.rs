@@ -1,0 +1,228 @@
+//! Watches that fill stores: of metadata, and of our own kinds.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{Stream, StreamExt};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{NamespaceResourceScope, PartialObjectMeta},
+    runtime::{WatchStreamExt, reflector, reflector::store::Writer, watcher},
+};
+use serde::de::DeserializeOwned;
+
+use super::references::MetaStore;
+
+/// Which namespaces are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Cluster,
+    /// One.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The API of a type in this scope.
+    #[must_use]
+    pub fn api<K>(&self, client: Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::Cluster => Api::all(client),
+            Self::Namespace(namespace) => Api::namespaced(client, namespace),
+        }
+    }
+
+    /// As readers of `/readyz` see it.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Cluster => "all namespaces".to_owned(),
+            Self::Namespace(namespace) => format!("namespace {namespace}"),
+        }
+    }
+}
+
+/// What keeps the process from being ready, by the part that waits.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Readiness {
+    /// `part` waits for something.
+    pub fn wait(&self, part: &str, why: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), why.into());
+    }
+
+    /// `part` waits no longer.
+    pub fn done(&self, part: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+    }
+
+    /// Each part that waits, and why.
+    #[must_use]
+    pub fn pending(&self) -> Vec<String> {
+        let pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.iter().map(|(part, why)| format!("{part}: {why}")).collect()
+    }
+}
+
+/// A watch that never ends, fills `writer` and keeps `readiness` up to date.
+pub fn watch<K>(
+    api: Api<K>,
+    writer: Writer<K>,
+    part: String,
+    readiness: Readiness,
+) -> impl Stream<Item = watcher::Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    readiness.wait(&part, "the first list is not here yet");
+    watcher(api, watcher::Config::default())
+        .modify(|object| {
+            // Neither is ever read, and together they are most of an object's size.
+            object.managed_fields_mut().clear();
+            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+        })
+        .default_backoff()
+        .reflect(writer)
+        .filter_map(move |event| {
+            let event = match event {
+                Ok(event) => {
+                    if matches!(event, watcher::Event::InitDone) {
+                        readiness.done(&part);
+                    }
+                    Some(event)
+                }
+                Err(error) => {
+                    report(&error, &part, &readiness);
+                    None
+                }
+            };
+            std::future::ready(event)
+        })
+}
+
+/// A failed watch is tried again by itself; only a first list that never came keeps the process from being ready.
+fn report(error: &watcher::Error, part: &str, readiness: &Readiness) {
+    if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error {
+        let why = match status.code {
+            404 => "the CRD is not installed",
+            403 => "the right to list is missing",
+            _ => "the first list failed",
+        };
+        readiness.wait(part, why);
+    }
+    tracing::warn!(%error, part, "a watch failed and is tried again");
+}
+
+/// Keeps the metadata of every object of a type, and calls `changed` for each that comes, changes or goes after the
+/// first list, the ones that did so while the watch was interrupted included.
+pub fn watch_metadata<K, F: FnMut(&str, &str) + Send>(
+    client: Client,
+    scope: &Scope,
+    readiness: &Readiness,
+    mut changed: F,
+) -> (MetaStore<K>, impl Future<Output = ()> + Send + use<K, F>)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync,
+    K: 'static,
+{
+    let (store, writer) = reflector::store();
+    let part = format!("{} in {}", K::plural(&()), scope.describe());
+    let api = scope.api::<PartialObjectMeta<K>>(client);
+    let events = watch(api, writer, part, readiness.clone());
+    let run = async move {
+        let mut events = std::pin::pin!(events);
+        let mut known = Known::default();
+        while let Some(event) = events.next().await {
+            for (namespace, name) in known.changes(&event) {
+                changed(&namespace, &name);
+            }
+        }
+    };
+    (store, run)
+}
+
+type Name = (String, String);
+
+/// The versions seen, to tell after an interruption what has changed in it.
+#[derive(Default)]
+struct Known {
+    versions: HashMap<Name, Option<String>>,
+    listed: Option<HashMap<Name, Option<String>>>,
+    complete: bool,
+}
+
+impl Known {
+    fn changes<K: ResourceExt>(&mut self, event: &watcher::Event<K>) -> Vec<Name> {
+        let name = |object: &K| (object.namespace().unwrap_or_default(), object.name_any());
+        match event {
+            watcher::Event::Init => {
+                self.listed = Some(HashMap::new());
+                Vec::new()
+            }
+            watcher::Event::InitApply(object) => {
+                self.listed.get_or_insert_default().insert(name(object), object.resource_version());
+                Vec::new()
+            }
+            watcher::Event::InitDone => {
+                let before = std::mem::replace(&mut self.versions, self.listed.take().unwrap_or_default());
+                if !std::mem::replace(&mut self.complete, true) {
+                    return Vec::new();
+                }
+                let names = before.keys().chain(self.versions.keys()).cloned().collect::<HashSet<_>>();
+                names.into_iter().filter(|name| before.get(name) != self.versions.get(name)).collect()
+            }
+            watcher::Event::Apply(object) => {
+                self.versions.insert(name(object), object.resource_version());
+                vec![name(object)]
+            }
+            watcher::Event::Delete(object) => {
+                self.versions.remove(&name(object));
+                vec![name(object)]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+    use super::*;
+
+    fn secret(name: &str, version: &str) -> Secret {
+        let (name, resource_version) = (Some(name.to_owned()), Some(version.to_owned()));
+        Secret {
+            metadata: ObjectMeta { name, resource_version, ..ObjectMeta::default() },
+            ..Secret::default()
+        }
+    }
+
+    #[test]
+    fn what_changed_while_a_watch_was_interrupted_is_found() {
+        use watcher::Event::{Init, InitApply, InitDone};
+        let mut known = Known::default();
+        let mut list = |secrets: &[Secret]| {
+            let listed = secrets.iter().cloned().map(InitApply);
+            let events = std::iter::once(Init).chain(listed).chain([InitDone]);
+            let mut names: Vec<_> =
+                events.flat_map(|event| known.changes(&event)).map(|(_, name)| name).collect();
+            names.sort();
+            names
+        };
+        assert!(list(&[secret("same", "1"), secret("changed", "2"), secret("gone", "3")]).is_empty());
+        let changes = list(&[secret("same", "1"), secret("changed", "4"), secret("new", "5")]);
+        assert_eq!(changes, ["changed", "gone", "new"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! The binding Secret, in the form of the Service Binding specification for Kubernetes 1.1 (section "Well-known
+//! Secret Entries").
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use kube::{Resource, ResourceExt};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+
+use super::Look;
+use crate::{
+    api::v1alpha1::{
+        Database,
+        database::{Engine, TlsMode},
+    },
+    backends::database::Settings,
+    cluster::secrets::{self, Desired, owned_by},
+    controllers::{Context, Error},
+};
+
+/// What was written for each object, so that a pass without a change writes nothing.
+#[derive(Default)]
+pub(super) struct Bindings(Mutex<HashMap<String, Written>>);
+
+#[derive(Clone, PartialEq)]
+struct Written {
+    version: String,
+    content: [u8; 32],
+}
+
+impl Bindings {
+    /// Makes the Secret what it should be: written, or gone. Gives its name, or what stands in the way.
+    pub(super) async fn settle(
+        &self,
+        database: &Database,
+        look: &Look,
+        cx: &Context,
+    ) -> Result<Result<Option<String>, String>, Error> {
+        let wanted = database.binding_name();
+        let known = database.status.as_ref().and_then(|status| status.common.binding.as_ref());
+        let known = known.map(|binding| binding.name.clone());
+        if let Some(old) = known.as_ref().filter(|_| known != wanted) {
+            self.remove(database, old, cx).await?;
+        }
+        let Some(name) = wanted else { return Ok(Ok(None)) };
+        // Only a credential that works is handed out; until there is one, what was handed out before stays.
+        if look.verified.is_none() {
+            return Ok(Ok(known));
+        }
+        self.write(database, name, look, cx).await
+    }
+
+    async fn write(
+        &self,
+        database: &Database,
+        name: String,
+        look: &Look,
+        cx: &Context,
+    ) -> Result<Result<Option<String>, String>, Error> {
+        let (uid, namespace) = (database.uid().unwrap_or_default(), database.namespace().unwrap_or_default());
+        let existing = cx.references.secret_meta(&namespace, &name);
+        if existing.as_ref().is_some_and(|secret| !owned_by(&secret.metadata, &uid)) {
+            return Ok(Err(format!("the Secret {name} exists and belongs to somebody else")));
+        }
+        let desired = desired(name.clone(), look);
+        let content = digest(&desired);
+        let version = existing.as_ref().and_then(|secret| secret.resource_version());
+        let written = version.map(|version| Written { version, content });
+        if written.is_some() && self.written(&uid) == written {
+            return Ok(Ok(Some(name)));
+        }
+        let Some(owner) = database.controller_owner_ref(&()) else { return Ok(Ok(None)) };
+        cx.fence.check()?;
+        match secrets::write(&cx.client, &namespace, owner, desired, existing.is_some()).await {
+            // Made this moment, by us or by somebody else: the watch tells which, and starts another pass.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Ok(Some(name))),
+            answer => {
+                let version = answer?.resource_version().unwrap_or_default();
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(uid, Written { version, content });
+                Ok(Ok(Some(name)))
+            }
+        }
+    }
+
+    async fn remove(&self, database: &Database, name: &str, cx: &Context) -> Result<(), Error> {
+        let uid = database.uid().unwrap_or_default();
+        let namespace = database.namespace().unwrap_or_default();
+        self.forget(&uid);
+        match cx.references.secret_meta(&namespace, name) {
+            Some(secret) if owned_by(&secret.metadata, &uid) => {
+                cx.fence.check()?;
+                Ok(secrets::delete(&cx.client, &namespace, name, secret.uid()).await?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn written(&self, uid: &str) -> Option<Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
+    pub(super) fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+fn desired(name: String, look: &Look) -> Desired {
+    let servers = &look.resolved.servers;
+    let server = &servers[look.chosen().unwrap_or(0)];
+    let engine = server.engine.as_str();
+    let mut data = BTreeMap::from([
+        ("type", engine.to_owned()),
+        ("provider", "authlink".to_owned()),
+        ("host", server.host.clone()),
+        ("port", server.port.to_string()),
+        ("uri", uri(servers, server)),
+    ]);
+    data.extend(server.database.clone().map(|database| ("database", database)));
+    data.extend(server.credential.username.clone().map(|username| ("username", username)));
+    let password = server.credential.password.as_ref();
+    data.extend(password.map(|password| ("password", password.expose_secret().to_owned())));
+    data.extend(server.tls.ca.clone().map(|ca| ("certificates", ca)));
+    if let Some((_, key)) = &server.tls.client {
+        data.insert("private-key", key.expose_secret().to_owned());
+    }
+    let verified = look.verified.map(|time| ("authlink.dev/verified-at".to_owned(), format!("{time:.0}")));
+    Desired {
+        name,
+        type_: format!("servicebinding.io/{engine}"),
+        annotations: verified.into_iter().collect(),
+        data: data.into_iter().map(|(key, value)| (key.to_owned(), value.into_bytes())).collect(),
+    }
+}
+
+/// The values alone: that the same credential was verified again is not worth a write.
+fn digest(desired: &Desired) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (key, value) in &desired.data {
+        hash.update(key.len().to_le_bytes());
+        hash.update(key);
+        hash.update(value.len().to_le_bytes());
+        hash.update(value);
+    }
+    hash.finalize().into()
+}
+
+/// A URI as the engine's own clients take it; PostgreSQL and MongoDB take every server in it.
+fn uri(servers: &[Settings], chosen: &Settings) -> String {
+    let engine = chosen.engine;
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let tls = chosen.tls.mode;
+    let scheme = match engine {
+        Engine::Redis if tls != TlsMode::None => "rediss",
+        engine => engine.as_str(),
+    };
+    let login = match (&chosen.credential.username, &chosen.credential.password) {
+        (None, None) => String::new(),
+        (username, password) => {
+            let username = username.as_deref().map(encode).unwrap_or_default();
+            let password = password.as_ref().map(|it| format!(":{}", encode(it.expose_secret())));
+            format!("{username}{}@", password.unwrap_or_default())
+        }
+    };
+    let hosts = match engine {
+        Engine::Postgresql | Engine::Mongodb => {
+            servers.iter().map(Settings::endpoint).collect::<Vec<_>>().join(",")
+        }
+        Engine::Mysql | Engine::Redis => chosen.endpoint(),
+    };
+    let database = chosen.database.as_deref().map(encode).unwrap_or_default();
+    let option = match (engine, tls) {
+        (Engine::Postgresql, TlsMode::None) => "?sslmode=disable",
+        (Engine::Postgresql, TlsMode::Require) => "?sslmode=require",
+        (Engine::Postgresql, TlsMode::VerifyCa) => "?sslmode=verify-ca",
+        (Engine::Postgresql, TlsMode::VerifyFull) => "?sslmode=verify-full",
+        (Engine::Mysql, TlsMode::None) => "?ssl-mode=DISABLED",
+        (Engine::Mysql, TlsMode::Require) => "?ssl-mode=REQUIRED",
+        (Engine::Mysql, TlsMode::VerifyCa) => "?ssl-mode=VERIFY_CA",
+        (Engine::Mysql, TlsMode::VerifyFull) => "?ssl-mode=VERIFY_IDENTITY",
+        (Engine::Mongodb, TlsMode::None) => "?tls=false",
+        (Engine::Mongodb, _) => "?tls=true",
+        (Engine::Redis, _) => "",
+    };
+    format!("{scheme}://{login}{hosts}/{database}{option}")
+}

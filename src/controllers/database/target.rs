@@ -1,0 +1,129 @@
+//! One database server as something that can be probed.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash, Hasher},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use crate::{
+    api::{Reason, v1alpha1::database::Query},
+    backends::{
+        Fault,
+        database::{self, Database, PoolView, Settings},
+    },
+    probing::Target,
+};
+
+/// A server, with its pool.
+pub struct Server {
+    backend: Box<dyn Database>,
+    engine: &'static str,
+    endpoint: String,
+    monitor_interval: Duration,
+    saturated: AtomicBool,
+    /// The verdicts on the last list of queries, by a digest of it.
+    checked: Mutex<Option<(u64, Invalid)>>,
+}
+
+/// The queries that cannot be prepared, by name.
+type Invalid = Vec<(String, Fault)>;
+
+/// What a probe learns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What the server says of itself.
+    pub server: database::Server,
+    /// The pool had no room when it was last looked at.
+    pub saturated: bool,
+}
+
+impl Server {
+    /// Prepares a pool; it connects at the first probe.
+    ///
+    /// # Errors
+    /// A setting that the driver cannot use.
+    pub fn new(settings: Settings) -> Result<Self, Fault> {
+        Ok(Self {
+            engine: settings.engine.as_str(),
+            endpoint: settings.endpoint(),
+            monitor_interval: settings.pool.monitor_interval,
+            backend: database::connect(settings)?,
+            saturated: AtomicBool::new(false),
+            checked: Mutex::default(),
+        })
+    }
+
+    /// Such as `postgresql`.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        self.engine
+    }
+
+    /// `host:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The pool as it is now.
+    #[must_use]
+    pub fn pool(&self) -> PoolView {
+        self.backend.pool()
+    }
+
+    /// The queries that cannot be prepared, and why. The same list is asked about once per connection pool.
+    pub async fn check(&self, queries: &[Query]) -> Invalid {
+        let mut digest = DefaultHasher::new();
+        for query in queries {
+            (&query.name, &query.statement).hash(&mut digest);
+            query.params.iter().for_each(|param| (*param as u8).hash(&mut digest));
+        }
+        let digest = digest.finish();
+        let kept = self.checked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, verdicts)) = kept.filter(|(of, _)| *of == digest) {
+            return verdicts;
+        }
+        let mut invalid = Vec::new();
+        for query in queries {
+            match self.backend.check(query).await {
+                Ok(()) => {}
+                Err(fault)
+                    if fault.reason == Reason::QueryInvalid || fault.reason == Reason::PermissionDenied =>
+                {
+                    invalid.push((query.name.clone(), fault));
+                }
+                // The connection failed, which says nothing of the query: the next pass asks again.
+                Err(_) => return invalid,
+            }
+        }
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some((digest, invalid.clone()));
+        invalid
+    }
+}
+
+impl Target for Server {
+    type Facts = Facts;
+
+    async fn probe(&self) -> Result<Facts, Fault> {
+        let server = self.backend.probe().await?;
+        Ok(Facts { server, saturated: self.saturated.load(Relaxed) })
+    }
+
+    fn tend_interval(&self) -> Duration {
+        self.monitor_interval
+    }
+
+    async fn tend(&self) {
+        self.saturated.store(self.backend.pool().saturated(), Relaxed);
+        self.backend.tend().await;
+    }
+
+    async fn close(&self) {
+        self.backend.close().await;
+    }
+}

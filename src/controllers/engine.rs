@@ -1,0 +1,279 @@
+//! The loop, once for all kinds: what starts a pass, and in which order passes run.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        controller::{self, Action, ReconcileReason, ReconcileRequest},
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Object, Plane, Reconciler, StatusOf, memory::Memory, pass::Pass};
+use crate::{
+    api::{ANNOTATION_PREFIX, shared::Reference},
+    cluster::{
+        references::ClusterReferences,
+        watches::{Readiness, Scope, watch, watch_metadata},
+    },
+};
+
+/// Settings of the engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Passes at the same time, of one kind.
+    pub concurrency: u16,
+    /// How long a pass may take.
+    pub pass_deadline: Duration,
+    /// Numbers in a status are at most this old; zero: they only ride along with changes.
+    pub status_refresh: Duration,
+    /// After so long an object with a finalizer goes even if cleaning up fails.
+    pub cleanup_deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            pass_deadline: Duration::from_mins(1),
+            status_refresh: Duration::from_mins(30),
+            cleanup_deadline: Duration::from_mins(5),
+        }
+    }
+}
+
+/// One kind in one scope: its caches are warm from the start, its passes run only while leading.
+pub struct Engine<R: Reconciler> {
+    objects: Store<DeserializeGuard<R::Object>>,
+    triggers: Triggers<R::Object>,
+    pass: Arc<Pass<R>>,
+    _watches: [AbortOnDropHandle<()>; 3],
+}
+
+impl<R: Reconciler> Engine<R> {
+    /// Starts the watches.
+    pub fn start(reconciler: Arc<R>, plane: Plane, scope: &Scope, readiness: &Readiness) -> Self {
+        let triggers = Triggers::<R::Object>::default();
+        let (objects, writer) = reflector::store::<DeserializeGuard<R::Object>>();
+        let client = plane.client.clone();
+
+        let on_secret = triggers.referrers(objects.clone(), Reference::Secret);
+        let (secrets, secret_watch) =
+            watch_metadata::<Secret, _>(client.clone(), scope, readiness, on_secret);
+        let on_config_map = triggers.referrers(objects.clone(), Reference::ConfigMap);
+        let (config_maps, config_map_watch) =
+            watch_metadata::<ConfigMap, _>(client.clone(), scope, readiness, on_config_map);
+        let references = ClusterReferences::new(client.clone(), secrets, config_maps);
+
+        let memory = Arc::new(Memory::<StatusOf<R>>::new());
+        let part = format!("{} in {}", R::Object::plural(&()), scope.describe());
+        let events = watch(scope.api(client), writer, part, readiness.clone());
+        let changes = Changes {
+            seen: HashMap::new(),
+            listed: None,
+            triggers: triggers.clone(),
+            reconciler: Arc::clone(&reconciler),
+            memory: Arc::clone(&memory),
+            events: Arc::clone(&plane.events),
+        };
+        let object_watch = events.fold(changes, |mut changes, event| {
+            changes.take(event);
+            std::future::ready(changes)
+        });
+        let waker = triggers.clone();
+        let pass = Pass::new(reconciler, plane, references, memory, move |object| waker.fire(object));
+        Self {
+            objects,
+            triggers,
+            pass: Arc::new(pass),
+            _watches: [
+                spawn(secret_watch),
+                spawn(config_map_watch),
+                spawn(async { drop(object_watch.await) }),
+            ],
+        }
+    }
+
+    /// Runs passes until the future is dropped: first one for every object, then whenever something asks for it.
+    pub async fn lead(&self) {
+        let fired = self.triggers.connect();
+        // Where the caches are not complete, an object that names a Secret would seem to name a missing one.
+        while self.objects.wait_until_ready().await.is_err() || !self.pass.caches_ready().await {}
+        for object in self.objects.state() {
+            self.triggers.fire(ObjectRef::from_obj(&*object));
+        }
+        let queue = stream::unfold(fired, |mut fired| async {
+            let object = fired.recv().await?;
+            let request = ReconcileRequest { obj_ref: object, reason: ReconcileReason::Unknown };
+            Some((Ok::<_, Infallible>(request), fired))
+        });
+        let config = controller::Config::default().concurrency(self.pass.plane.settings.concurrency);
+        let passes = controller::applier(
+            |object, pass: Arc<Pass<R>>| {
+                // A task of its own: passes use every core, and one that panics is only one that failed.
+                let task = AbortOnDropHandle::new(tokio::spawn(pass.run(object)));
+                Box::pin(async move { Ok::<_, Infallible>(task.await.unwrap_or_else(|_| retry_soon())) })
+            },
+            |_, _, _| retry_soon(),
+            Arc::clone(&self.pass),
+            self.objects.clone(),
+            Box::pin(queue),
+            config,
+        );
+        passes.for_each(|_| std::future::ready(())).await;
+    }
+
+    /// The objects as last read; those that cannot be read are left out.
+    pub fn objects(&self) -> impl Iterator<Item = Arc<DeserializeGuard<R::Object>>> {
+        self.objects.state().into_iter().filter(|object| object.0.is_ok())
+    }
+}
+
+fn retry_soon() -> Action {
+    Action::requeue(Duration::from_secs(5))
+}
+
+fn spawn(watch: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(watch))
+}
+
+type Key<K> = ObjectRef<DeserializeGuard<K>>;
+
+/// Asks for passes; while nobody leads, nobody listens.
+struct Triggers<K: Object>(Arc<Mutex<Option<mpsc::UnboundedSender<Key<K>>>>>);
+
+impl<K: Object> Clone for Triggers<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Object> Default for Triggers<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Object> Triggers<K> {
+    fn connect(&self) -> mpsc::UnboundedReceiver<Key<K>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    fn fire(&self, object: Key<K>) {
+        if let Some(listener) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Fails only while leadership ends: the next leader looks at every object anyway.
+            let _ = listener.send(object);
+        }
+    }
+
+    /// Asks for a pass of each object that names what changed.
+    fn referrers<F: Fn(String) -> Reference + Send>(
+        &self,
+        objects: Store<DeserializeGuard<K>>,
+        kind: F,
+    ) -> impl FnMut(&str, &str) + Send + use<K, F> {
+        let triggers = self.clone();
+        move |namespace, name| {
+            let changed = kind(name.to_owned());
+            let names_it = |object: &DeserializeGuard<K>| {
+                object.namespace().as_deref() == Some(namespace)
+                    && object.0.as_ref().is_ok_and(|object| object.references().contains(&changed))
+            };
+            for object in objects.state_filter(names_it) {
+                triggers.fire(ObjectRef::from_obj(&*object));
+            }
+        }
+    }
+}
+
+/// Decides which watch events ask for a pass: our own status writes do not.
+struct Changes<R: Reconciler> {
+    seen: HashMap<Key<R::Object>, Seen>,
+    /// What the list of a restarted watch has brought so far.
+    listed: Option<HashMap<Key<R::Object>, Seen>>,
+    triggers: Triggers<R::Object>,
+    reconciler: Arc<R>,
+    memory: Arc<Memory<StatusOf<R>>>,
+    events: Arc<crate::cluster::events::Events>,
+}
+
+struct Seen {
+    uid: String,
+    meaning: u64,
+}
+
+impl<R: Reconciler> Changes<R> {
+    fn take(&mut self, event: watcher::Event<DeserializeGuard<R::Object>>) {
+        match event {
+            watcher::Event::Init => self.listed = Some(HashMap::new()),
+            watcher::Event::InitApply(object) => {
+                let seen = self.applied(&object);
+                self.listed.get_or_insert_default().insert(ObjectRef::from_obj(&object), seen);
+            }
+            watcher::Event::InitDone => {
+                let listed = self.listed.take().unwrap_or_default();
+                for (key, before) in std::mem::replace(&mut self.seen, listed) {
+                    if self.seen.get(&key).is_none_or(|now| now.uid != before.uid) {
+                        self.gone(&before.uid);
+                    }
+                }
+            }
+            watcher::Event::Apply(object) => {
+                let seen = self.applied(&object);
+                let before = self.seen.insert(ObjectRef::from_obj(&object), seen);
+                if let Some(before) = before.filter(|before| Some(&before.uid) != object.meta().uid.as_ref())
+                {
+                    self.gone(&before.uid);
+                }
+            }
+            watcher::Event::Delete(object) => {
+                self.seen.remove(&ObjectRef::from_obj(&object));
+                self.gone(&object.uid().unwrap_or_default());
+            }
+        }
+    }
+
+    fn applied(&self, object: &DeserializeGuard<R::Object>) -> Seen {
+        let key = ObjectRef::from_obj(object);
+        let seen = Seen { uid: object.uid().unwrap_or_default(), meaning: meaning(object) };
+        self.memory.caught_up(&seen.uid, &object.resource_version().unwrap_or_default());
+        if self.seen.get(&key).is_none_or(|before| (&before.uid, before.meaning) != (&seen.uid, seen.meaning))
+        {
+            self.triggers.fire(key);
+        }
+        seen
+    }
+
+    fn gone(&self, uid: &str) {
+        self.reconciler.forget(uid);
+        self.memory.forget(uid);
+        self.events.forget(uid);
+    }
+}
+
+/// A digest of everything that a pass depends on: not the status, not other people's annotations.
+fn meaning<K: ResourceExt>(object: &K) -> u64 {
+    let mut hash = DefaultHasher::new();
+    let meta = object.meta();
+    meta.generation.hash(&mut hash);
+    meta.deletion_timestamp.is_some().hash(&mut hash);
+    meta.finalizers.hash(&mut hash);
+    let annotations = meta.annotations.iter().flatten();
+    annotations.filter(|(name, _)| name.starts_with(ANNOTATION_PREFIX)).for_each(|pair| pair.hash(&mut hash));
+    hash.finish()
+}

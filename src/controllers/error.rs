@@ -1,0 +1,244 @@
+//! Why a pass could not report: a variant for each step, and for each one answer to "why", "where is it shown" and
+//! "when is it tried again".
+
+use std::time::Duration;
+
+use crate::{
+    api::{ConditionType, Reason},
+    backends::Fault,
+    cluster::fence::NotLeader,
+    domain::{
+        backoff::Retry,
+        conditions::{Verdict, advise},
+    },
+};
+
+/// Why a pass could not report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The spec says something that no schema rule can refuse.
+    #[error("{field}: {problem}")]
+    InvalidSpec {
+        /// Where in the object.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+
+    /// A Secret does not exist.
+    #[error("the Secret {name} does not exist")]
+    SecretNotFound {
+        /// Its name.
+        name: String,
+    },
+
+    /// A Secret lacks keys.
+    #[error("the Secret {name} has no key {keys}")]
+    SecretMissingKeys {
+        /// Its name.
+        name: String,
+        /// What is missing.
+        keys: String,
+    },
+
+    /// A Secret has a type that cannot serve.
+    #[error("the Secret {name} has the type {type_}, and {wanted} is needed")]
+    SecretWrongType {
+        /// Its name.
+        name: String,
+        /// Its type.
+        type_: String,
+        /// What would do.
+        wanted: &'static str,
+    },
+
+    /// A value in a Secret or ConfigMap cannot serve.
+    #[error("the key {key} of {name} {problem}")]
+    SecretInvalidValue {
+        /// Kind and name.
+        name: String,
+        /// The key.
+        key: String,
+        /// What is wrong, without the value.
+        problem: String,
+    },
+
+    /// A ConfigMap does not exist or lacks a key.
+    #[error("{what} does not exist")]
+    RefNotFound {
+        /// Kind, name and key.
+        what: String,
+    },
+
+    /// A driver cannot use the settings.
+    #[error("{0}")]
+    Settings(Fault),
+
+    /// The API server refused or failed a request.
+    #[error("the API server failed a request: {0}")]
+    Cluster(#[from] kube::Error),
+
+    /// This process may not write any more.
+    #[error(transparent)]
+    NotLeader(#[from] NotLeader),
+
+    /// The pass took too long.
+    #[error("the pass was ended after {0:?}")]
+    DeadlineExceeded(Duration),
+
+    /// Cleaning up outside failed.
+    #[error("cleaning up outside of the cluster failed: {0}")]
+    Cleanup(Fault),
+}
+
+impl Error {
+    /// The word that users read.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::InvalidSpec { .. } => Reason::InvalidSpec,
+            Self::SecretNotFound { .. } => Reason::SecretNotFound,
+            Self::SecretMissingKeys { .. } => Reason::SecretMissingKeys,
+            Self::SecretWrongType { .. } => Reason::SecretWrongType,
+            Self::SecretInvalidValue { .. } => Reason::SecretInvalidValue,
+            Self::RefNotFound { .. } => Reason::RefNotFound,
+            Self::Settings(fault) => fault.reason,
+            Self::Cluster(_) | Self::NotLeader(_) => Reason::ClusterFailed,
+            Self::DeadlineExceeded(_) => Reason::DeadlineExceeded,
+            Self::Cleanup(_) => Reason::CleanupFailed,
+        }
+    }
+
+    /// When the pass is tried again.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::InvalidSpec { .. }
+            | Self::SecretNotFound { .. }
+            | Self::SecretMissingKeys { .. }
+            | Self::SecretWrongType { .. }
+            | Self::SecretInvalidValue { .. }
+            | Self::RefNotFound { .. } => Retry::OnChange,
+            Self::Settings(_) => Retry::AfterInterval,
+            Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => {
+                Retry::Backoff
+            }
+        }
+    }
+
+    /// The condition that shows it; none for failures of the operator's own, which say nothing of the object.
+    #[must_use]
+    pub fn condition(&self) -> Option<ConditionType> {
+        match self {
+            Self::InvalidSpec { .. } => Some(ConditionType::Accepted),
+            Self::SecretNotFound { .. }
+            | Self::SecretMissingKeys { .. }
+            | Self::SecretWrongType { .. }
+            | Self::SecretInvalidValue { .. }
+            | Self::RefNotFound { .. } => Some(ConditionType::ResolvedRefs),
+            Self::Settings(_) => Some(ConditionType::Connected),
+            Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => None,
+        }
+    }
+
+    /// The conditions of a pass that ended so: everything before the failing step holds, and nothing is known of
+    /// what comes after it.
+    #[must_use]
+    pub fn verdicts(&self, order: &[ConditionType]) -> Vec<Verdict> {
+        let Some(failing) = self.condition() else { return Vec::new() };
+        let (reason, message) = (self.reason(), advise(self.reason(), &self.to_string()));
+        let mut verdicts: Vec<_> = order
+            .iter()
+            .take_while(|kind| **kind != failing)
+            .filter_map(|kind| match kind {
+                ConditionType::Accepted => Some(accepted()),
+                ConditionType::ResolvedRefs => Some(resolved()),
+                _ => None,
+            })
+            .collect();
+        verdicts.push(Verdict::no(failing, reason, message.clone()));
+        if self.retry() == Retry::OnChange {
+            verdicts.push(Verdict::yes(ConditionType::Stalled, reason, message));
+        }
+        verdicts
+    }
+}
+
+/// `Accepted`, as every pass that got beyond it reports it.
+#[must_use]
+pub fn accepted() -> Verdict {
+    Verdict::yes(ConditionType::Accepted, Reason::Valid, "the spec is valid")
+}
+
+/// `ResolvedRefs`, as every pass that got beyond it reports it.
+#[must_use]
+pub fn resolved() -> Verdict {
+    Verdict::yes(ConditionType::ResolvedRefs, Reason::Resolved, "everything that the spec names is there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ConditionType::{Accepted, Connected, ResolvedRefs, Stalled};
+
+    fn text() -> String {
+        "x".to_owned()
+    }
+
+    #[test]
+    fn every_error_has_its_reason_its_retry_and_its_condition() {
+        let status = kube::core::Status::failure("no", "Forbidden").boxed();
+        let rows = [
+            (
+                Error::InvalidSpec { field: text(), problem: text() },
+                "InvalidSpec",
+                Retry::OnChange,
+                Some(Accepted),
+            ),
+            (Error::SecretNotFound { name: text() }, "SecretNotFound", Retry::OnChange, Some(ResolvedRefs)),
+            (
+                Error::SecretMissingKeys { name: text(), keys: text() },
+                "SecretMissingKeys",
+                Retry::OnChange,
+                Some(ResolvedRefs),
+            ),
+            (
+                Error::SecretWrongType { name: text(), type_: text(), wanted: "y" },
+                "SecretWrongType",
+                Retry::OnChange,
+                Some(ResolvedRefs),
+            ),
+            (
+                Error::SecretInvalidValue { name: text(), key: text(), problem: text() },
+                "SecretInvalidValue",
+                Retry::OnChange,
+                Some(ResolvedRefs),
+            ),
+            (Error::RefNotFound { what: text() }, "RefNotFound", Retry::OnChange, Some(ResolvedRefs)),
+            (
+                Error::Settings(Fault::new(Reason::TlsFailed, text())),
+                "TlsFailed",
+                Retry::AfterInterval,
+                Some(Connected),
+            ),
+            (Error::Cluster(kube::Error::Api(status)), "ClusterFailed", Retry::Backoff, None),
+            (Error::NotLeader(NotLeader), "ClusterFailed", Retry::Backoff, None),
+            (Error::DeadlineExceeded(Duration::from_secs(1)), "DeadlineExceeded", Retry::Backoff, None),
+            (Error::Cleanup(Fault::new(Reason::Timeout, text())), "CleanupFailed", Retry::Backoff, None),
+        ];
+        for (error, reason, retry, condition) in rows {
+            assert_eq!(
+                (error.reason().as_str(), error.retry(), error.condition()),
+                (reason, retry, condition),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_comes_before_the_failing_step_holds() {
+        let verdicts = Error::SecretNotFound { name: text() }.verdicts(&[Accepted, ResolvedRefs, Connected]);
+        let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.kind, verdict.holds)).collect();
+        assert_eq!(said, [(Accepted, Some(true)), (ResolvedRefs, Some(false)), (Stalled, Some(true))]);
+    }
+}

@@ -1,0 +1,139 @@
+//! One controller for each kind, and the engine that runs them all.
+
+pub mod database;
+pub mod engine;
+pub mod error;
+mod memory;
+mod pass;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Client, Resource, core::NamespaceResourceScope};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use error::Error;
+pub use pass::FINALIZER;
+
+use crate::{
+    api::{Managed, Reason},
+    cluster::{events::Events, fence::Fence, references::ClusterReferences},
+    domain::conditions::Verdict,
+    telemetry::metrics::Metrics,
+};
+
+/// The status of a reconciler's kind.
+pub type StatusOf<R> = <<R as Reconciler>::Object as Managed>::Status;
+
+/// What it takes to be a kind. The engine does everything that is the same for all: watches, references, finalizer,
+/// suspension, deadline, backoff, the status write, Events and metrics.
+pub trait Reconciler: Send + Sync + 'static {
+    /// The kind.
+    type Object: Object;
+
+    /// Its name in logs, metrics and Events.
+    const NAME: &'static str;
+
+    /// One pass: make the object true as far as possible, and report what was found.
+    fn apply(
+        &self,
+        object: &Self::Object,
+        cx: &Context,
+    ) -> impl Future<Output = Result<Report<StatusOf<Self>>, Error>> + Send;
+
+    /// Cleans up outside of the cluster before the object goes; only called for kinds with outside state.
+    fn cleanup(&self, object: &Self::Object, cx: &Context) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = (object, cx);
+        std::future::ready(Ok(()))
+    }
+
+    /// The object is gone or suspended: drop what is held for this uid.
+    fn forget(&self, uid: &str) {
+        let _ = uid;
+    }
+}
+
+/// An object that the engine can run.
+pub trait Object:
+    Managed
+    + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<T> Object for T where
+    T: Managed
+        + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// What a pass found.
+#[derive(Clone, Debug, Default)]
+pub struct Report<S> {
+    /// One for each condition that the pass got to, and those that are only present while true.
+    pub verdicts: Vec<Verdict>,
+    /// The rest of the status; the engine fills in the conditions and the observed generation.
+    pub status: S,
+    /// When to look again although nothing changed; by default after [`crate::domain::backoff::RESYNC`].
+    pub again: Option<std::time::Duration>,
+    /// Events besides those for transitions of conditions.
+    pub notes: Vec<Note>,
+}
+
+/// An Event that is not a transition of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// For the worse?
+    pub warning: bool,
+    /// Why.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+}
+
+/// What a pass may use.
+pub struct Context {
+    /// The cluster.
+    pub client: Client,
+    /// The values of Secrets and ConfigMaps.
+    pub references: Arc<ClusterReferences>,
+    /// Whether this process may write.
+    pub fence: Fence,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Starts another pass of this object, from anywhere.
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What every controller of the process shares.
+#[derive(Clone)]
+pub struct Plane {
+    /// The cluster.
+    pub client: Client,
+    /// Whether this process may write.
+    pub fence: Fence,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Publishes Events.
+    pub events: Arc<Events>,
+    /// Settings of the engine.
+    pub settings: engine::Settings,
+}
+
+/// How Events name an object.
+fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    object.object_ref(&())
+}

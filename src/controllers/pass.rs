@@ -1,0 +1,289 @@
+//! One pass over one object, from what the store has to what the API server is told.
+
+use std::{sync::Arc, time::Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{
+    Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+use tracing::Instrument;
+
+use super::{Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf, memory::Memory, reference};
+use crate::{
+    api::{
+        ConditionType, Managed, Reason,
+        status::{CommonStatus, LastError, Status},
+    },
+    cluster::{objects, references::ClusterReferences},
+    domain::{
+        backoff::{self, RESYNC, Retry},
+        conditions::{self, Verdict, transitions},
+    },
+};
+
+/// Holds an object until what it has outside is cleaned up.
+pub const FINALIZER: &str = "authlink.dev/cleanup";
+
+type Fire<K> = Arc<dyn Fn(ObjectRef<DeserializeGuard<K>>) + Send + Sync>;
+
+/// What every pass of a kind uses.
+pub(super) struct Pass<R: Reconciler> {
+    reconciler: Arc<R>,
+    pub(super) plane: Plane,
+    references: Arc<ClusterReferences>,
+    memory: Arc<Memory<StatusOf<R>>>,
+    fire: Fire<R::Object>,
+}
+
+/// How a pass ended.
+struct Outcome {
+    name: &'static str,
+    next: Action,
+}
+
+impl<R: Reconciler> Pass<R> {
+    pub(super) fn new(
+        reconciler: Arc<R>,
+        plane: Plane,
+        references: ClusterReferences,
+        memory: Arc<Memory<StatusOf<R>>>,
+        fire: impl Fn(ObjectRef<DeserializeGuard<R::Object>>) + Send + Sync + 'static,
+    ) -> Self {
+        Self { reconciler, plane, references: Arc::new(references), memory, fire: Arc::new(fire) }
+    }
+
+    pub(super) async fn caches_ready(&self) -> bool {
+        self.references.ready().await
+    }
+
+    pub(super) async fn run(self: Arc<Self>, object: Arc<DeserializeGuard<R::Object>>) -> Action {
+        let started = Instant::now();
+        let span = tracing::info_span!(
+            "pass",
+            kind = R::NAME,
+            namespace = object.namespace().unwrap_or_default(),
+            name = object.name_any()
+        );
+        async {
+            let deadline = self.plane.settings.pass_deadline;
+            let ended = match &object.0 {
+                Ok(object) => match tokio::time::timeout(deadline, self.over(object)).await {
+                    Ok(ended) => ended,
+                    Err(_) => Err(Error::DeadlineExceeded(deadline)),
+                },
+                Err(_) => self.over_unreadable(&object).await,
+            };
+            let uid = object.uid().unwrap_or_default();
+            let outcome = ended.unwrap_or_else(|error| {
+                let failures = self.memory.failed(&uid);
+                tracing::warn!(%error, failures, "a pass failed");
+                self.plane.metrics.engine.failed(R::NAME, error.reason());
+                Outcome {
+                    name: "failed",
+                    next: Action::requeue(backoff::delay(error.retry(), failures, rand::random())),
+                }
+            });
+            if outcome.name != "failed" {
+                self.memory.succeeded(&uid);
+            }
+            self.plane.metrics.engine.pass(R::NAME, outcome.name, started.elapsed());
+            outcome.next
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn over(&self, object: &R::Object) -> Result<Outcome, Error> {
+        let uid = object.uid().unwrap_or_default();
+        if object.meta().deletion_timestamp.is_some() {
+            return self.over_deleted(object).await;
+        }
+        let version = object.resource_version().unwrap_or_default();
+        let current = self.memory.current(&uid, &version, object.status()).unwrap_or_default();
+        if object.suspended() {
+            self.reconciler.forget(&uid);
+            let report = Report {
+                verdicts: suspended(current.common()),
+                status: current.clone(),
+                ..Report::default()
+            };
+            self.tell(object, &current, report).await?;
+            return Ok(Outcome { name: "suspended", next: Action::await_change() });
+        }
+        if object.has_outside_state() && !object.finalizers().iter().any(|name| name == FINALIZER) {
+            let finalizers = [object.finalizers(), &[FINALIZER.to_owned()]].concat();
+            self.plane.fence.check()?;
+            objects::set_finalizers(&self.plane.client, object, &finalizers).await?;
+            // The watch brings the object back with its finalizer: only then something may be made outside.
+            return Ok(Outcome { name: "applied", next: Action::await_change() });
+        }
+        let (mut report, failure) = match self.reconciler.apply(object, &self.context(object)).await {
+            Ok(report) => (report, None),
+            Err(error) if error.condition().is_none() => return Err(error),
+            Err(error) => {
+                let mut status = current.clone();
+                status.forget_observations();
+                let verdicts = error.verdicts(R::Object::CONDITIONS);
+                (Report { verdicts, status, again: None, notes: Vec::new() }, Some(error))
+            }
+        };
+        report.verdicts = conditions::complete(R::Object::CONDITIONS, report.verdicts);
+        let again = report.again.unwrap_or(RESYNC);
+        let wrote = self.tell(object, &current, report).await?;
+        if let Some(error) = failure {
+            self.plane.metrics.engine.failed(R::NAME, error.reason());
+            let next = match error.retry() {
+                Retry::OnChange => Action::await_change(),
+                retry => Action::requeue(backoff::delay(retry, 1, rand::random())),
+            };
+            return Ok(Outcome { name: "refused", next });
+        }
+        Ok(Outcome { name: if wrote { "applied" } else { "unchanged" }, next: Action::requeue(again) })
+    }
+
+    /// Writes the status if its meaning changed, or its numbers are old; then the Events. Tells whether it wrote.
+    async fn tell(
+        &self,
+        object: &R::Object,
+        current: &StatusOf<R>,
+        report: Report<StatusOf<R>>,
+    ) -> Result<bool, Error> {
+        let uid = object.uid().unwrap_or_default();
+        let now = Timestamp::now();
+        let generation = object.meta().generation;
+        let mut status = report.status;
+        let common = status.common_mut();
+        common.observed_generation = generation;
+        common.conditions =
+            conditions::settle(&current.common().conditions, &report.verdicts, generation, now);
+        common.last_error = last_error(current.common(), &report.verdicts, now);
+        let changed = meaning(&status) != meaning(current);
+        let refresh = self.plane.settings.status_refresh;
+        let stale = !refresh.is_zero() && self.memory.age(&uid) >= refresh && status != *current;
+        if changed || stale {
+            self.plane.fence.check()?;
+            match objects::apply_status(&self.plane.client, object, &status).await {
+                // The object went, or is another one: the watch tells.
+                Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {
+                    return Ok(false);
+                }
+                answer => answer?,
+            }
+            self.plane.metrics.engine.wrote_status(R::NAME);
+            self.memory.wrote(&uid, &object.resource_version().unwrap_or_default(), status);
+        }
+        let transitions = transitions(&current.common().conditions, &report.verdicts)
+            .into_iter()
+            .map(|change| Note { warning: change.warning, reason: change.reason, message: change.message });
+        for note in transitions.chain(report.notes) {
+            tracing::info!(reason = note.reason.as_str(), note.message, "changed");
+            let about = reference(object);
+            self.plane.events.publish(&about, note.warning, note.reason.as_str(), &note.message).await;
+        }
+        Ok(changed || stale)
+    }
+
+    async fn over_deleted(&self, object: &R::Object) -> Result<Outcome, Error> {
+        let done = Outcome { name: "cleaned", next: Action::await_change() };
+        if !object.finalizers().iter().any(|name| name == FINALIZER) {
+            return Ok(done);
+        }
+        if let Err(error) = self.reconciler.cleanup(object, &self.context(object)).await {
+            let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
+            let waited = Timestamp::now().duration_since(deleted).unsigned_abs();
+            if waited < self.plane.settings.cleanup_deadline {
+                return Err(error);
+            }
+            let note = format!("released although cleaning up failed, so that the object can go: {error}");
+            tracing::warn!(note, "orphaned");
+            self.plane.events.publish(&reference(object), true, Reason::Orphaned.as_str(), &note).await;
+        }
+        let others: Vec<_> = object.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+        self.plane.fence.check()?;
+        match objects::set_finalizers(&self.plane.client, object, &others).await {
+            Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(done),
+            answer => answer.map(|()| done).map_err(Error::from),
+        }
+    }
+
+    /// An object that this version cannot read (a newer one wrote it) gets to know it, and holds up nobody else.
+    async fn over_unreadable(&self, object: &DeserializeGuard<R::Object>) -> Result<Outcome, Error> {
+        let Err(invalid) = &object.0 else {
+            return Ok(Outcome { name: "unchanged", next: Action::await_change() });
+        };
+        let error = Error::InvalidSpec { field: "spec".to_owned(), problem: invalid.error.clone() };
+        let verdicts = conditions::complete(R::Object::CONDITIONS, error.verdicts(R::Object::CONDITIONS));
+        let generation = object.meta().generation;
+        let status = CommonStatus {
+            observed_generation: generation,
+            conditions: conditions::settle(&[], &verdicts, generation, Timestamp::now()),
+            ..CommonStatus::default()
+        };
+        self.plane.fence.check()?;
+        objects::apply_status(&self.plane.client, object, &status).await?;
+        self.plane.metrics.engine.wrote_status(R::NAME);
+        self.plane.metrics.engine.failed(R::NAME, error.reason());
+        Ok(Outcome { name: "refused", next: Action::await_change() })
+    }
+
+    fn context(&self, object: &R::Object) -> Context {
+        let fire = Arc::clone(&self.fire);
+        let key = key_of(object);
+        Context {
+            client: self.plane.client.clone(),
+            references: Arc::clone(&self.references),
+            fence: self.plane.fence.clone(),
+            metrics: Arc::clone(&self.plane.metrics),
+            wake: Arc::new(move || fire(key.clone())),
+        }
+    }
+}
+
+fn key_of<K: Object>(object: &K) -> ObjectRef<DeserializeGuard<K>> {
+    ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
+}
+
+/// The meaning of a status: without the numbers that move all the time.
+fn meaning<S: Status>(status: &S) -> S {
+    let mut meaning = status.clone();
+    meaning.forget_numbers();
+    meaning
+}
+
+/// A suspended object keeps its conditions as they were; only what is true of a running one goes.
+fn suspended(current: &CommonStatus) -> Vec<Verdict> {
+    let kept = current.conditions.iter().filter_map(|condition| {
+        let kind = *ConditionType::ALL.iter().find(|kind| kind.as_str() == condition.type_)?;
+        let reason = *Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason)?;
+        let holds = match condition.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        let transient = matches!(kind, ConditionType::Suspended | ConditionType::Reconciling);
+        (!transient).then(|| Verdict { kind, holds, reason, message: condition.message.clone() })
+    });
+    let paused =
+        Verdict::yes(ConditionType::Suspended, Reason::Suspended, "spec.suspend is set: nothing is probed");
+    kept.chain([paused]).collect()
+}
+
+/// The last failure seen, with the time it was first seen.
+fn last_error(current: &CommonStatus, verdicts: &[Verdict], now: Timestamp) -> Option<LastError> {
+    let ready = verdicts.iter().find(|verdict| verdict.kind == ConditionType::Ready);
+    let Some(failed) = ready.filter(|ready| ready.holds == Some(false)) else {
+        return current.last_error.clone();
+    };
+    let reason = failed.reason.as_str();
+    match &current.last_error {
+        Some(last) if last.reason == reason && last.message == failed.message => Some(last.clone()),
+        _ => Some(LastError {
+            time: Some(Time(now)),
+            reason: reason.to_owned(),
+            message: failed.message.clone(),
+        }),
+    }
+}

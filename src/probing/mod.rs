@@ -1,0 +1,309 @@
+//! Probing, apart from reconciling: one monitor for each distinct target, shared by every object that names it.
+//!
+//! A monitor is a task of its own, so that a dead target never slows the probes of another. It wakes the objects only
+//! when its verdict or the facts change; between two changes nobody is bothered.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+
+use crate::{
+    api::{
+        Reason,
+        status::{HealthState, HealthStatus, LatencyMs},
+    },
+    backends::Fault,
+    domain::{
+        health::{Health, Thresholds, next_probe},
+        latency::{Latencies, millis},
+    },
+    telemetry::metrics::ProbeMetrics,
+};
+
+/// Something outside that can be probed.
+pub trait Target: Send + Sync + 'static {
+    /// What a probe learns. A change of it wakes the objects, so it must hold no number that moves all the time.
+    type Facts: Clone + PartialEq + Send + Sync + 'static;
+
+    /// Asks the target, connecting where needed.
+    fn probe(&self) -> impl Future<Output = Result<Self::Facts, Fault>> + Send;
+
+    /// How often [`Target::tend`] is due.
+    fn tend_interval(&self) -> Duration;
+
+    /// Housekeeping of the target's pool.
+    fn tend(&self) -> impl Future<Output = ()> + Send;
+
+    /// Lets go of the target.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// When and how patiently a target is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Schedule {
+    /// Time from one probe's start to the next one's.
+    pub interval: Duration,
+    /// How long a probe may take.
+    pub timeout: Duration,
+    /// Each wait is shortened by up to so many percent.
+    pub jitter_percent: u8,
+    /// Failures that make it unhealthy.
+    pub unhealthy_threshold: u32,
+    /// Passes that make it healthy again.
+    pub healthy_threshold: u32,
+}
+
+/// What a monitor has seen so far.
+#[derive(Clone, Debug)]
+pub struct Observation<F> {
+    /// The verdict over the last probes.
+    pub state: HealthState,
+    /// Why it is unhealthy.
+    pub reason: Option<Reason>,
+    /// What the last probe that passed has learned.
+    pub facts: Option<F>,
+    /// What failed probes have met, in the words of the verdict's reason; none since a probe passed.
+    pub fault: Option<Fault>,
+    /// The same as users read it.
+    pub status: HealthStatus,
+}
+
+/// The monitors that exist, by target.
+pub struct Monitors<T: Target> {
+    by_key: Mutex<HashMap<Key, Weak<Monitor<T>>>>,
+    kind: &'static str,
+    metrics: ProbeMetrics,
+}
+
+/// Tells targets, credentials and schedules apart.
+pub type Key = ([u8; 32], Schedule);
+
+impl<T: Target> Monitors<T> {
+    /// No monitors yet; `kind` is the metrics' label.
+    #[must_use]
+    pub fn new(kind: &'static str, metrics: ProbeMetrics) -> Self {
+        Self { by_key: Mutex::default(), kind, metrics }
+    }
+
+    /// Joins the monitor of `key`, started with `make`'s target when nobody watches it yet. `wake` is called at every
+    /// change until the membership is dropped; with the last membership the monitor ends and closes its target.
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub fn join(
+        self: &Arc<Self>,
+        key: Key,
+        wake: impl Fn() + Send + Sync + 'static,
+        make: impl FnOnce() -> Result<T, Fault>,
+    ) -> Result<Membership<T>, Fault> {
+        let mut by_key = lock(&self.by_key);
+        let monitor = if let Some(monitor) = by_key.get(&key).and_then(Weak::upgrade) {
+            monitor
+        } else {
+            by_key.retain(|_, monitor| monitor.strong_count() > 0);
+            let monitor = Monitor::start(make()?, key.1, self.kind, self.metrics.clone());
+            by_key.insert(key, Arc::downgrade(&monitor));
+            monitor
+        };
+        drop(by_key);
+        Ok(Membership::new(monitor, Box::new(wake)))
+    }
+
+    /// The targets that are watched now.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Arc<T>> {
+        lock(&self.by_key)
+            .values()
+            .filter_map(Weak::upgrade)
+            .map(|monitor| Arc::clone(&monitor.target))
+            .collect()
+    }
+}
+
+struct Monitor<T: Target> {
+    target: Arc<T>,
+    seen: watch::Receiver<Option<Observation<T::Facts>>>,
+    members: Arc<Members>,
+    task: JoinHandle<()>,
+}
+
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct Members {
+    next: AtomicU64,
+    wakes: Mutex<HashMap<u64, Wake>>,
+}
+
+impl<T: Target> Monitor<T> {
+    fn start(target: T, schedule: Schedule, kind: &'static str, metrics: ProbeMetrics) -> Arc<Self> {
+        let target = Arc::new(target);
+        let members = Arc::<Members>::default();
+        let (tell, seen) = watch::channel(None);
+        let probes = Probes {
+            target: Arc::clone(&target),
+            schedule,
+            kind,
+            metrics,
+            health: Health::new(
+                Thresholds { unhealthy: schedule.unhealthy_threshold, healthy: schedule.healthy_threshold },
+                Timestamp::now(),
+            ),
+            latencies: Latencies::default(),
+            facts: None,
+            fault: None,
+        };
+        let task = tokio::spawn(probes.run(tell, Arc::clone(&members)));
+        Arc::new(Self { target, seen, members, task })
+    }
+}
+
+impl<T: Target> Drop for Monitor<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+        let target = Arc::clone(&self.target);
+        // Outside of a runtime (at exit) the sockets close by themselves.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { target.close().await });
+        }
+    }
+}
+
+/// The part of a monitor that runs.
+struct Probes<T: Target> {
+    target: Arc<T>,
+    schedule: Schedule,
+    kind: &'static str,
+    metrics: ProbeMetrics,
+    health: Health,
+    latencies: Latencies,
+    facts: Option<T::Facts>,
+    fault: Option<Fault>,
+}
+
+impl<T: Target> Probes<T> {
+    async fn run(mut self, tell: watch::Sender<Option<Observation<T::Facts>>>, members: Arc<Members>) {
+        let mut tend = tokio::time::interval(self.target.tend_interval());
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tend.tick().await; // The first tick comes at once.
+        let mut due = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(due) => {
+                    let Schedule { interval, jitter_percent, .. } = self.schedule;
+                    due = tokio::time::Instant::now() + next_probe(interval, jitter_percent, rand::random());
+                    let (changed, observation) = self.probe().await;
+                    let first = tell.send_replace(Some(observation)).is_none();
+                    // Who joined before the first probe is waiting for it, and needs no waking.
+                    if changed && !first {
+                        lock(&members.wakes).values().for_each(|wake| wake());
+                    }
+                }
+                _ = tend.tick() => {
+                    // A pool that cannot be tended must not hold up the probes.
+                    let _ = tokio::time::timeout(self.schedule.timeout, self.target.tend()).await;
+                }
+            }
+        }
+    }
+
+    async fn probe(&mut self) -> (bool, Observation<T::Facts>) {
+        let Schedule { timeout, .. } = self.schedule;
+        let started = Instant::now();
+        let answer = tokio::time::timeout(timeout, self.target.probe()).await;
+        let latency = started.elapsed();
+        let answer = answer.unwrap_or_else(|_| {
+            Err(Fault::new(Reason::Timeout, "the server did not answer within healthCheck.timeout"))
+        });
+        self.latencies.add(latency);
+        let now = Timestamp::now();
+        let outcome = answer.as_ref().map(drop).map_err(|fault| fault.reason);
+        self.metrics.observe(self.kind, outcome, latency);
+        let turned = self.health.observe(outcome, now);
+        let mut learned = false;
+        match answer {
+            Ok(facts) => {
+                learned = self.facts.as_ref() != Some(&facts);
+                self.facts = Some(facts);
+                self.fault = None;
+            }
+            // A restarting server gives several reasons in turn: keep the words that belong to the verdict.
+            Err(fault) if self.health.reason().is_none_or(|reason| reason == fault.reason) => {
+                self.fault = Some(fault);
+            }
+            Err(_) => {}
+        }
+        let health = &self.health;
+        let observation = Observation {
+            state: health.state(),
+            reason: health.reason(),
+            facts: self.facts.clone(),
+            fault: self.fault.clone(),
+            status: HealthStatus {
+                state: health.state(),
+                since: Some(health.since().into()),
+                consecutive_failures: health.consecutive_failures(),
+                latency_ms: Some(LatencyMs {
+                    last: millis(latency),
+                    p95: self.latencies.p95().map_or(0, millis),
+                }),
+                uptime_1h: health.uptime_1h(),
+                last_probe_time: Some(now.into()),
+            },
+        };
+        (turned || learned, observation)
+    }
+}
+
+/// An object's share in a monitor.
+pub struct Membership<T: Target> {
+    monitor: Arc<Monitor<T>>,
+    id: u64,
+}
+
+impl<T: Target> Membership<T> {
+    fn new(monitor: Arc<Monitor<T>>, wake: Wake) -> Self {
+        let id = monitor.members.next.fetch_add(1, Ordering::Relaxed);
+        lock(&monitor.members.wakes).insert(id, wake);
+        Self { monitor, id }
+    }
+
+    /// What was seen, once the first probe is over.
+    pub async fn observed(&self) -> Option<Observation<T::Facts>> {
+        let mut seen = self.monitor.seen.clone();
+        // The sender lives as long as the monitor, so this fails only while the process ends.
+        seen.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// What is watched.
+    #[must_use]
+    pub fn target(&self) -> &T {
+        &self.monitor.target
+    }
+
+    /// How many objects share the monitor, this one included.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        lock(&self.monitor.members.wakes).len()
+    }
+}
+
+impl<T: Target> Drop for Membership<T> {
+    fn drop(&mut self) {
+        lock(&self.monitor.members.wakes).remove(&self.id);
+    }
+}
+
+/// A poisoned lock is still a map: the panic that poisoned it has been reported on its own.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,130 @@
+//! Composes the process from its parts, and runs it until it is told to stop.
+
+pub mod check;
+mod http;
+mod leader;
+mod pools;
+pub mod settings;
+
+use std::{future::pending, sync::Arc};
+
+use futures::future::join_all;
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use leader::{Election, Lease};
+pub use settings::{Role, Settings};
+
+use crate::{
+    cluster::{
+        events::Events,
+        fence::Fence,
+        watches::{Readiness, Scope},
+    },
+    controllers::{Plane, database::Databases, engine::Engine},
+    telemetry::metrics::Metrics,
+};
+
+/// Why the process could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A setting that cannot be used.
+    #[error("{0}")]
+    Setting(String),
+    /// No way to the API server.
+    #[error("the cluster cannot be reached: {0}")]
+    Cluster(#[from] kube::Error),
+    /// No configuration to reach one.
+    #[error("there is no cluster to work for: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    /// The HTTP address is taken or not ours.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// What was asked for.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// Runs the roles of `settings` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the process from starting; once it runs, it keeps running.
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    if settings.roles.contains(&Role::Gateway) {
+        let remedy = "run with --roles operator";
+        return Err(RunError::Setting(format!("--roles: the gateway is not part of this version: {remedy}")));
+    }
+    let stop = stop_signal()?;
+    let mut config = kube::Config::infer().await?;
+    // Without it a hung connection would hold a watch or a pass for ever; watches are renewed every five minutes.
+    config.read_timeout = Some(std::time::Duration::from_secs(295));
+    let client = Client::try_from(config)?;
+    let (metrics, mut registry) = Metrics::registered();
+    let metrics = Arc::new(metrics);
+    let readiness = Readiness::default();
+    let fence = if settings.leader_elect { Fence::default() } else { Fence::open() };
+    let plane = Plane {
+        client: client.clone(),
+        fence: fence.clone(),
+        metrics: Arc::clone(&metrics),
+        events: Arc::new(Events::new(client.clone(), "authlink", &settings.identity)),
+        settings: settings.engine.clone(),
+    };
+    let databases = Arc::new(Databases::new(Arc::clone(&metrics)));
+    let engines: Vec<_> = settings
+        .scopes()
+        .iter()
+        .map(|scope: &Scope| {
+            Arc::new(Engine::start(Arc::clone(&databases), plane.clone(), scope, &readiness))
+        })
+        .collect();
+    registry.register_collector(Box::new(pools::Pools::new(Arc::clone(&databases))));
+    for engine in &engines {
+        registry.register_collector(Box::new(http::Conditions::new(Arc::clone(engine))));
+    }
+
+    let server = http::serve(settings.http_addr, registry, readiness).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
+    let lead = || async {
+        metrics.leader.set(1);
+        join_all(engines.iter().map(|engine| engine.lead())).await;
+    };
+    let election = async {
+        if settings.leader_elect {
+            let lease = Lease::new(client, settings.lease(), fence);
+            lease
+                .hold_while(
+                    lead,
+                    || {
+                        metrics.leader.set(0);
+                    },
+                    stop,
+                )
+                .await;
+        } else {
+            tokio::select! { () = lead() => {}, () = stop => {} }
+        }
+    };
+    tokio::select! {
+        () = election => {}
+        () = async { drop(server.await); pending().await } => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, RunError> {
+    let failed = |error: std::io::Error| RunError::Setting(format!("signals cannot be received: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop");
+    })
+}

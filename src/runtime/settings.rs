@@ -1,0 +1,158 @@
+//! The flags of `authlink run`; each is also an environment variable.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::leader::Election;
+use crate::{cluster::watches::Scope, controllers::engine, telemetry::log};
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Makes the manifests true and reports in their status.
+    Operator,
+    /// Calls what the manifests describe (not part of this version).
+    Gateway,
+}
+
+/// Settings of a process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What it does.
+    pub roles: Vec<Role>,
+    /// Which namespaces; none means all.
+    pub watch_namespaces: Vec<String>,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub http_addr: SocketAddr,
+    /// Whether to take part in the election.
+    pub leader_elect: bool,
+    /// Namespace and name of the Lease.
+    pub lease: (String, String),
+    /// How long the Lease holds.
+    pub lease_duration: Duration,
+    /// Who this process is, in the Lease and in Events.
+    pub identity: String,
+    /// Of the engine.
+    pub engine: engine::Settings,
+}
+
+impl Settings {
+    /// One scope for each namespace, or one for all.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Scope> {
+        if self.watch_namespaces.is_empty() {
+            return vec![Scope::Cluster];
+        }
+        self.watch_namespaces.iter().cloned().map(Scope::Namespace).collect()
+    }
+
+    /// The election to take part in.
+    #[must_use]
+    pub fn lease(&self) -> Election {
+        let (namespace, name) = self.lease.clone();
+        Election { namespace, name, identity: self.identity.clone(), duration: self.lease_duration }
+    }
+}
+
+/// The flags.
+#[derive(Clone, Debug, Args)]
+#[command(args_override_self = true)]
+pub struct RunArgs {
+    /// What this process does
+    #[arg(long, env = "AUTHLINK_ROLES", value_delimiter = ',', default_value = "operator")]
+    roles: Vec<Role>,
+
+    /// Namespaces to watch, separated by commas; all of them when empty
+    #[arg(long, env = "AUTHLINK_WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, env = "AUTHLINK_HTTP_ADDR", default_value = "0.0.0.0:8080")]
+    http_addr: SocketAddr,
+
+    /// How log lines look
+    #[arg(long, env = "AUTHLINK_LOG_FORMAT", default_value = "text")]
+    pub log_format: log::Format,
+
+    /// What is logged: a level, or levels by module such as authlink=debug,kube=warn
+    #[arg(long, env = "AUTHLINK_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// Whether to work only while holding the Lease; false for a process that is alone
+    #[arg(long, env = "AUTHLINK_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+
+    /// Name of the Lease
+    #[arg(long, env = "AUTHLINK_LEASE_NAME", default_value = "authlink-operator")]
+    lease_name: String,
+
+    /// Namespace of the Lease
+    #[arg(long, env = "AUTHLINK_LEASE_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+
+    /// How long the Lease holds: the longest time without a leader after one died
+    #[arg(long, env = "AUTHLINK_LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    lease_duration: Duration,
+
+    /// Who this process is, in the Lease and in Events; by default the host name and the process id
+    #[arg(long, env = "AUTHLINK_IDENTITY", default_value_t = default_identity())]
+    identity: String,
+
+    /// Passes at the same time, of one kind
+    #[arg(long, env = "AUTHLINK_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    concurrency: u16,
+
+    /// How long one pass may take
+    #[arg(long, env = "AUTHLINK_PASS_DEADLINE", default_value = "60s", value_parser = duration)]
+    pass_deadline: Duration,
+
+    /// The numbers in a status are at most this old; 0s: they only ride along with changes
+    #[arg(long, env = "AUTHLINK_STATUS_REFRESH", default_value = "30m", value_parser = duration)]
+    status_refresh: Duration,
+
+    /// After so long an object that is deleted goes, even if cleaning up outside of the cluster fails
+    #[arg(long, env = "AUTHLINK_CLEANUP_DEADLINE", default_value = "5m", value_parser = duration)]
+    cleanup_deadline: Duration,
+}
+
+impl RunArgs {
+    /// The settings that the flags ask for.
+    ///
+    /// # Errors
+    /// The flag and what is wrong with it.
+    pub fn settings(self) -> Result<Settings, String> {
+        if self.lease_duration < Duration::from_secs(1) {
+            return Err("--lease-duration: at least 1s is needed".to_owned());
+        }
+        Ok(Settings {
+            roles: self.roles,
+            watch_namespaces: self.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+            http_addr: self.http_addr,
+            leader_elect: self.leader_elect,
+            lease: (self.lease_namespace, self.lease_name),
+            lease_duration: self.lease_duration,
+            identity: self.identity,
+            engine: engine::Settings {
+                concurrency: self.concurrency,
+                pass_deadline: self.pass_deadline,
+                status_refresh: self.status_refresh,
+                cleanup_deadline: self.cleanup_deadline,
+            },
+        })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: kube::core::Duration =
+        text.parse().map_err(|error| format!("{error}, as in 30s or 1h30m"))?;
+    if parsed.is_negative() {
+        return Err("must not be negative".to_owned());
+    }
+    Ok(parsed.into())
+}
+
+fn default_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "authlink".to_owned());
+    format!("{}-{}", host.trim(), std::process::id())
+}
