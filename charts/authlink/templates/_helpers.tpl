@@ -1,0 +1,80 @@
+{{/* The plurals of all kinds, separated by spaces: a new kind is one word here. */}}
+{{- define "authlink.kinds" -}}
+databases
+{{- end }}
+
+{{- define "authlink.name" -}}
+{{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Name of the objects; 43 characters leave room for suffixes such as -servicebinding. */}}
+{{- define "authlink.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride | trunc 43 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name -}}
+{{ .Release.Name | trunc 43 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name $name | trunc 43 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "authlink.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (include "authlink.fullname" .) }}
+{{- end }}
+
+{{/* Two releases in one namespace must not share a Lease. */}}
+{{- define "authlink.leaseName" -}}
+{{ include "authlink.fullname" . }}-operator
+{{- end }}
+
+{{- define "authlink.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{- define "authlink.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "authlink.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{/* Labels of every object. The chart's own ones win over commonLabels: selectors depend on them. */}}
+{{- define "authlink.labels" -}}
+{{- $own := include "authlink.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "app.kubernetes.io/part-of" "authlink" -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{ merge $own .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{/* What the operator may do to the objects it watches: cluster-wide or in each watched namespace, always the same. */}}
+{{- define "authlink.rules" -}}
+{{- $kinds := splitList " " (include "authlink.kinds" .) -}}
+- apiGroups: [authlink.dev]
+  resources: {{ $kinds | toJson }}
+  verbs: [list, watch]
+- apiGroups: [authlink.dev]
+  resources:
+  {{- range $kinds }}
+  - {{ . }}/status
+  {{- end }}
+  verbs: [patch]
+# list and watch are used for metadata only (a rotated Secret is noticed at once); values are read one by one with get.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch]
+{{- if .Values.rbac.bindings }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, patch, delete]
+{{- end }}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
