@@ -20,7 +20,10 @@ use kube::{
     },
 };
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use super::{Object, Plane, Reconciler, StatusOf, memory::Memory, pass::Pass};
 use crate::{
@@ -108,8 +111,9 @@ impl<R: Reconciler> Engine<R> {
         }
     }
 
-    /// Runs passes until the future is dropped: first one for every object, then whenever something asks for it.
-    pub async fn lead(&self) {
+    /// Runs passes: first one for every object, then whenever something asks for it. Once `halt` is cancelled, none
+    /// starts any more, and the future ends with the last one that runs; dropped, it ends them at once.
+    pub async fn lead(&self, halt: CancellationToken) {
         let _on_drop = StandBy(&self.pass);
         let fired = self.triggers.connect();
         // Where the caches are not complete, an object that names a Secret would seem to name a missing one. The
@@ -125,11 +129,16 @@ impl<R: Reconciler> Engine<R> {
             Some((Ok::<_, Infallible>(request), fired))
         });
         let config = controller::Config::default().concurrency(self.pass.plane.settings.concurrency);
+        let running = TaskTracker::new();
         let passes = controller::applier(
             |object, pass: Arc<Pass<R>>| {
                 // A task of its own: passes use every core, and one that panics is only one that failed.
-                let task = AbortOnDropHandle::new(tokio::spawn(pass.run(object)));
-                Box::pin(async move { Ok::<_, Infallible>(task.await.unwrap_or_else(|_| retry_soon())) })
+                let start = || AbortOnDropHandle::new(tokio::spawn(running.track_future(pass.run(object))));
+                let task = (!halt.is_cancelled()).then(start);
+                Box::pin(async move {
+                    let Some(task) = task else { return Ok(Action::await_change()) };
+                    Ok::<_, Infallible>(task.await.unwrap_or_else(|_| retry_soon()))
+                })
             },
             |_, _, _| retry_soon(),
             Arc::clone(&self.pass),
@@ -137,7 +146,15 @@ impl<R: Reconciler> Engine<R> {
             Box::pin(queue),
             config,
         );
-        passes.for_each(|_| std::future::ready(())).await;
+        let drained = async {
+            halt.cancelled().await;
+            running.close();
+            running.wait().await;
+        };
+        tokio::select! {
+            () = passes.for_each(|_| std::future::ready(())) => {}
+            () = drained => {}
+        }
     }
 
     /// The objects as last read; those that cannot be read are left out.
