@@ -46,7 +46,7 @@ async fn a_postgresql_becomes_ready() {
 
 #[tokio::test]
 async fn a_mariadb_becomes_ready() {
-    becomes_ready(System::Mariadb, "1", false).await;
+    becomes_ready(System::Mariadb, "1", true).await;
 }
 
 #[tokio::test]

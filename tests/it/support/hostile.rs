@@ -20,6 +20,14 @@ pub(crate) fn chatty_server() -> u16 {
     })
 }
 
+/// Refuses TLS as a PostgreSQL without a certificate does: the server's script has no such mode. Gives its port.
+pub(crate) fn postgresql_without_tls() -> u16 {
+    serve(|mut stream| {
+        let _ = stream.write_all(b"N");
+        drop_nothing(stream);
+    })
+}
+
 /// Closes each connection at once; gives its port.
 pub(crate) fn closing_server() -> u16 {
     serve(drop)

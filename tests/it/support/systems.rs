@@ -115,6 +115,14 @@ impl Server {
         self.resume();
     }
 
+    /// Restarts it with another value of this setting.
+    pub(crate) fn restart_with(&mut self, setting: &'static str, value: &str) {
+        self.run("stop");
+        self.settings.retain(|(name, _)| *name != setting);
+        self.settings.push((setting, value.to_owned()));
+        self.resume();
+    }
+
     /// The user `app` over TLS.
     pub(crate) fn spec(&self) -> Spec {
         self.system.spec_on(self.port)
