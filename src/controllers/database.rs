@@ -24,7 +24,7 @@ use crate::{
         status::{BindingStatus, CredentialStatus, EndpointStatus, HealthState, HealthStatus},
         v1alpha1::{
             Database,
-            database::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus},
+            database::{DatabaseStatus, Engine, InvalidQuery, PoolStatus, ServerStatus},
         },
     },
     backends::{Fault, database::Role},
@@ -196,7 +196,7 @@ impl Reconciler for Databases {
         let mut report = look.report(database).await;
         match self.bindings.settle(database, &look, cx).await? {
             Ok(binding) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
-            Err(conflict) => degrade(&mut report, Reason::BindingConflict, &conflict),
+            Err((reason, problem)) => degrade(&mut report, reason, &problem),
         }
         Ok(report)
     }
@@ -204,6 +204,10 @@ impl Reconciler for Databases {
     fn forget(&self, uid: &str) {
         self.held().remove(uid);
         self.bindings.forget(uid);
+    }
+
+    fn stand_by(&self) {
+        self.held().clear();
     }
 }
 
@@ -217,9 +221,11 @@ impl Look {
         let status = &mut report.status;
         status.common.health = self.health();
         status.common.endpoints = self.endpoint_statuses();
-        status.common.credentials = self.credentials();
-        status.common.binding = database.status.as_ref().and_then(|status| status.common.binding.clone());
-        status.server = self.server();
+        let before = database.status.as_ref();
+        status.common.credentials = self.credentials(before);
+        status.common.binding = before.and_then(|status| status.common.binding.clone());
+        // While nothing answers, what was known last stays: the conditions say that it is down.
+        status.server = self.server().or_else(|| before.and_then(|status| status.server.clone()));
         status.pool = self.pool();
         status.invalid_queries = self.invalid_queries(database).await;
 
@@ -228,12 +234,8 @@ impl Look {
             let message = format!("cannot be prepared: {}", queries.join(", "));
             degrade(&mut report, Reason::QueryInvalid, &message);
         }
-        let before = database.status.as_ref().and_then(|status| status.server.as_ref()).and_then(identity);
-        let now = report.status.server.as_ref().and_then(identity);
-        if let (Some(before), Some(now)) = (before, now)
-            && before != now
-        {
-            degrade(&mut report, Reason::ServerReplaced, "another server answers at the same address");
+        if let Some(message) = self.replaced(before) {
+            degrade(&mut report, Reason::ServerReplaced, message);
             // For one pass: the next one compares with the new identity.
             report.again = Some(self.resolved.schedule.interval);
         }
@@ -294,7 +296,19 @@ impl Look {
         primary.or_else(|| working().next()).map(|(index, _)| index)
     }
 
-    /// While nothing answers, what was known last stays: the conditions say that it is down.
+    /// Whether the server is another one than before; of several, one takes over from another without being new.
+    fn replaced(&self, before: Option<&DatabaseStatus>) -> Option<&'static str> {
+        let before = before?.server.as_ref()?.identity.clone()?;
+        let now = self.server()?.identity?;
+        match self.resolved.servers.as_slice() {
+            [only] if before != now && only.engine == Engine::Redis => {
+                Some("the server was started anew or replaced, and what it did not persist is lost")
+            }
+            [_] if before != now => Some("another server answers at the same address"),
+            _ => None,
+        }
+    }
+
     fn server(&self) -> Option<ServerStatus> {
         let index = self.chosen().unwrap_or(0);
         let facts = self.observations.get(index)?.facts.as_ref()?;
@@ -330,16 +344,17 @@ impl Look {
         }
     }
 
-    fn credentials(&self) -> Vec<CredentialStatus> {
+    fn credentials(&self, before: Option<&DatabaseStatus>) -> Vec<CredentialStatus> {
         let resolved = &self.resolved;
         let (Some(secret), Some(server)) = (&resolved.credential_secret, resolved.servers.first()) else {
             return Vec::new();
         };
-        vec![CredentialStatus {
-            secret: secret.name.clone(),
-            fingerprint: server.credential.fingerprint(&secret.uid),
-            verified_time: self.verified.map(Time),
-        }]
+        let fingerprint = server.credential.fingerprint(&secret.uid);
+        // The time of the first login with this value: a restart of the operator is no reason to write it again.
+        let known = before.and_then(|status| status.common.credentials.first());
+        let known = known.filter(|known| known.secret == secret.name && known.fingerprint == fingerprint);
+        let verified_time = known.and_then(|known| known.verified_time.clone()).or(self.verified.map(Time));
+        vec![CredentialStatus { secret: secret.name.clone(), fingerprint, verified_time }]
     }
 
     async fn invalid_queries(&self, database: &Database) -> Vec<InvalidQuery> {
@@ -347,10 +362,6 @@ impl Look {
         let checks = member.target().check(&database.spec.queries).await;
         checks.into_iter().map(|(name, fault)| InvalidQuery { name, message: fault.message() }).collect()
     }
-}
-
-fn identity(server: &ServerStatus) -> Option<&str> {
-    server.identity.as_deref()
 }
 
 /// Adds to `Degraded`; several faults share the one condition, under the reason of the first.

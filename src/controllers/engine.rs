@@ -94,7 +94,8 @@ impl<R: Reconciler> Engine<R> {
             std::future::ready(changes)
         });
         let waker = triggers.clone();
-        let pass = Pass::new(reconciler, plane, references, memory, move |object| waker.fire(object));
+        let fire = move |object| waker.fire(object);
+        let pass = Pass::new(reconciler, plane, objects.clone(), references, memory, fire);
         Self {
             objects,
             triggers,
@@ -109,9 +110,12 @@ impl<R: Reconciler> Engine<R> {
 
     /// Runs passes until the future is dropped: first one for every object, then whenever something asks for it.
     pub async fn lead(&self) {
+        let _on_drop = StandBy(&self.pass);
         let fired = self.triggers.connect();
-        // Where the caches are not complete, an object that names a Secret would seem to name a missing one.
-        while self.objects.wait_until_ready().await.is_err() || !self.pass.caches_ready().await {}
+        // Where the caches are not complete, an object that names a Secret would seem to name a missing one. The
+        // watches never end, so neither can fail.
+        let _ = self.objects.wait_until_ready().await;
+        self.pass.caches_ready().await;
         for object in self.objects.state() {
             self.triggers.fire(ObjectRef::from_obj(&*object));
         }
@@ -139,6 +143,15 @@ impl<R: Reconciler> Engine<R> {
     /// The objects as last read; those that cannot be read are left out.
     pub fn objects(&self) -> impl Iterator<Item = Arc<DeserializeGuard<R::Object>>> {
         self.objects.state().into_iter().filter(|object| object.0.is_ok())
+    }
+}
+
+/// Whatever way the leading ends.
+struct StandBy<'a, R: Reconciler>(&'a Pass<R>);
+
+impl<R: Reconciler> Drop for StandBy<'_, R> {
+    fn drop(&mut self) {
+        self.0.stand_by();
     }
 }
 
