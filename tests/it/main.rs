@@ -1,0 +1,10 @@
+//! The operator as users run it, against a real API server and real databases: `make test` starts them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by a panic"
+)]
+
+mod database;
+mod support;
