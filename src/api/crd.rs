@@ -88,7 +88,7 @@ fn quote_keys(yaml: &str) -> String {
         }
         match bare.split_once(':') {
             Some((key, rest)) if block.is_none() && is_truth_value(key) => {
-                text.push_str(&format!("{}\"{key}\":{rest}", &line[..indent]));
+                text.extend([&line[..indent], "\"", key, "\":", rest]);
             }
             _ => text.push_str(line),
         }
