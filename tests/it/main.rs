@@ -1,0 +1,9 @@
+//! authlink as users run it, against a real API server and real systems.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by a panic"
+)]
+
+mod layers;
