@@ -1,4 +1,4 @@
-//! The operator as users run it, against a real API server and real databases: `make test` starts them.
+//! authlink as users run it, against a real API server and real systems: `make test` starts them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,4 +7,5 @@
 )]
 
 mod database;
+mod layers;
 mod support;
