@@ -56,6 +56,17 @@ struct Held {
     verified: Option<Timestamp>,
 }
 
+/// What is held from now on.
+struct Choice {
+    held: Held,
+    /// The new credential does not work, and the previous one does.
+    refused: Option<Fault>,
+    rotated: bool,
+}
+
+/// Starts another pass of the object.
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
 /// What one look at the servers gave.
 pub struct Look {
     /// One for each server.
@@ -90,7 +101,7 @@ impl Databases {
         &self,
         database: &Database,
         references: &dyn References,
-        wake: Arc<dyn Fn() + Send + Sync>,
+        wake: Wake,
     ) -> Result<Look, Error> {
         let uid = database.uid().unwrap_or_default();
         let wanted = resolve(database, references).await.inspect_err(|error| {
@@ -100,49 +111,46 @@ impl Databases {
             }
         })?;
         let before = self.take_held(&uid, &wanted);
-        if let Some((members, verified)) =
-            before.as_ref().filter(|held| held.resolved.same(&wanted)).map(Held::share)
-        {
-            let observations = observe(&members).await;
-            self.hold(&uid, Held { resolved: wanted.clone(), members: members.clone(), verified });
-            return Ok(Look {
-                observations,
-                members,
-                resolved: wanted,
-                verified,
-                refused: None,
-                rotated: false,
-            });
+        let Choice { mut held, refused, rotated } = self.choose(wanted, before, &wake).await?;
+        let observations = observe(&held.members).await;
+        if held.verified.is_none() && observations.iter().any(works) {
+            held.verified = Some(Timestamp::now());
         }
-        let members = self.join(&wanted, &wake)?;
-        let observations = observe(&members).await;
-        let verified = observations.iter().any(works).then(Timestamp::now);
-        if let Some(before) = before {
-            let fault = observations.iter().find_map(|observation| observation.fault.clone());
-            let (old_members, old_verified) = before.share();
-            let old = observe(&old_members).await;
-            if let (None, Some(fault), true) = (verified, fault, old.iter().any(works)) {
-                self.metrics.rotation("refused");
-                let resolved = before.resolved.clone();
-                self.hold(&uid, before);
-                return Ok(Look {
-                    observations: old,
-                    members: old_members,
-                    resolved,
-                    verified: old_verified,
-                    refused: Some(fault),
-                    rotated: false,
-                });
+        let look = Look {
+            observations,
+            members: held.members.clone(),
+            resolved: held.resolved.clone(),
+            verified: held.verified,
+            refused,
+            rotated,
+        };
+        self.held().insert(uid, held);
+        Ok(look)
+    }
+
+    /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
+    /// previous one, whose connections drain; where it does not and the previous one does, that one stays.
+    async fn choose(&self, wanted: Resolved, before: Option<Held>, wake: &Wake) -> Result<Choice, Error> {
+        let before = match before {
+            Some(held) if held.resolved.same(&wanted) => {
+                return Ok(Choice { held, refused: None, rotated: false });
             }
-            if verified.is_some() {
-                self.metrics.rotation("rotated");
-            }
-            self.hold(&uid, Held { resolved: wanted.clone(), members: members.clone(), verified });
-            let rotated = verified.is_some();
-            return Ok(Look { observations, members, resolved: wanted, verified, refused: None, rotated });
+            before => before,
+        };
+        let members = self.join(&wanted, wake)?;
+        let new = Held { resolved: wanted, members, verified: None };
+        let Some(before) = before else { return Ok(Choice { held: new, refused: None, rotated: false }) };
+        let tried = observe(&new.members).await;
+        if tried.iter().any(works) {
+            self.metrics.rotation("rotated");
+            return Ok(Choice { held: new, refused: None, rotated: true });
         }
-        self.hold(&uid, Held { resolved: wanted.clone(), members: members.clone(), verified });
-        Ok(Look { observations, members, resolved: wanted, verified, refused: None, rotated: false })
+        let fault = tried.into_iter().find_map(|observation| observation.fault);
+        if fault.is_some() && observe(&before.members).await.iter().any(works) {
+            self.metrics.rotation("refused");
+            return Ok(Choice { held: before, refused: fault, rotated: false });
+        }
+        Ok(Choice { held: new, refused: None, rotated: false })
     }
 
     /// What was held for the object, unless it reaches other servers: then it is let go.
@@ -150,31 +158,17 @@ impl Databases {
         self.held().remove(uid).filter(|held| held.resolved.same_target(wanted))
     }
 
-    fn hold(&self, uid: &str, held: Held) {
-        self.held().insert(uid.to_owned(), held);
-    }
-
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(
-        &self,
-        wanted: &Resolved,
-        wake: &Arc<dyn Fn() + Send + Sync>,
-    ) -> Result<Vec<Arc<Membership<Server>>>, Error> {
+    fn join(&self, wanted: &Resolved, wake: &Wake) -> Result<Vec<Arc<Membership<Server>>>, Error> {
         let join = |settings: &crate::backends::database::Settings| {
             let wake = Arc::clone(wake);
             let key = (settings.key(), wanted.schedule);
             self.monitors.join(key, move || wake(), || Server::new(settings.clone())).map(Arc::new)
         };
         wanted.servers.iter().map(join).collect::<Result<_, _>>().map_err(Error::Settings)
-    }
-}
-
-impl Held {
-    fn share(&self) -> (Vec<Arc<Membership<Server>>>, Option<Timestamp>) {
-        (self.members.clone(), self.verified)
     }
 }
 

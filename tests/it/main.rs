@@ -7,5 +7,7 @@
 )]
 
 mod database;
+mod engine;
 mod layers;
+mod leader;
 mod support;

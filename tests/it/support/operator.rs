@@ -48,6 +48,12 @@ impl Operator {
         operator
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name}");
+    }
+
     fn get(&self, path: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -134,6 +140,8 @@ impl Drop for Operator {
         }
         let id = self.process.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &id]).status();
+        // One that a test has frozen cannot hear it.
+        let _ = Command::new("kill").args(["-CONT", &id]).status();
         if !self.ended_within(Duration::from_secs(5)) {
             let _ = self.process.kill();
             let _ = self.process.wait();
