@@ -6,4 +6,8 @@
     reason = "a test that cannot go on says so by a panic"
 )]
 
+mod check;
+mod commands;
+mod crds;
+mod examples;
 mod layers;
