@@ -114,6 +114,10 @@ impl Place {
         Self(name)
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
     pub(crate) fn kubectl(&self, arguments: &[&str], stdin: &str) -> Said {
         kubectl(&[&["--namespace", &self.0], arguments].concat(), stdin)
     }

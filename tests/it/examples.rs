@@ -31,7 +31,7 @@ fn for_real(name: &str, system: &str, port_offset: u16) -> String {
             }
         }
     }
-    documents.iter().map(|document| format!("---\n{document}\n")).collect()
+    documents.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n")
 }
 
 #[track_caller]

@@ -75,8 +75,13 @@ fn item_of(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
 }
 
 fn rules(schema: &JSONSchemaProps) -> Vec<String> {
-    let rules = schema.x_kubernetes_validations.iter().flatten();
+    // The type of a duration says it.
+    let rules = schema.x_kubernetes_validations.iter().flatten().filter(|_| !is_duration(schema));
     rules.map(|rule| rule.message.clone().unwrap_or_else(|| rule.rule.clone())).collect()
+}
+
+fn is_duration(schema: &JSONSchemaProps) -> bool {
+    schema.pattern.as_deref().is_some_and(|pattern| pattern.contains("(ms|s|m|h)"))
 }
 
 /// The default that users would write themselves; an object's is that of its fields.
@@ -116,6 +121,7 @@ fn type_of(schema: &JSONSchemaProps) -> String {
                 bounds(count(schema.min_items), count(schema.max_items), " items")
             )
         }
+        "string" if is_duration(schema) => "duration, 1ms to 24h, such as `1h30m`".to_owned(),
         "string" if schema.format.is_some() => schema.format.clone().unwrap(),
         "string" => {
             format!("string{}", bounds(count(schema.min_length), count(schema.max_length), " characters"))
