@@ -158,6 +158,7 @@ fn kinds_that_are_not_known_are_refused_by_name_and_those_of_others_are_passed_o
 fn files_that_cannot_be_used_make_the_exit_code_2_and_never_show_a_value() {
     refused(&check(""), "there is nothing to check");
     refused(&check("kind: ["), "standard input: is no valid YAML (line 1");
+    refused(&check("kind: a\nkind: b"), "standard input: has a key twice (line 2");
     refused(&check("just text"), "document 1: is no manifest");
     refused(&check("- a\n- b"), "document 1: is no manifest");
     refused(&check(&database(&json!({})).replace("\"orders\"", "\"\"")), "needs a metadata.name");
