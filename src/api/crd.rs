@@ -64,6 +64,15 @@ fn tidy(schema: &mut JSONSchemaProps) {
     {
         schema.format = None;
     }
+    // `kubectl explain` prints descriptions, and no defaults.
+    if let (Some(text), Some(JSON(default))) = (&mut schema.description, &schema.default)
+        && !default.is_object()
+        && !default.is_array()
+    {
+        text.push_str(" Defaults to ");
+        text.push_str(default.as_str().map_or_else(|| default.to_string(), str::to_owned).as_str());
+        text.push('.');
+    }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
         tidy(property);
     }

@@ -6,8 +6,13 @@
     reason = "a test that cannot go on says so by a panic"
 )]
 
+mod chart;
+mod check;
+mod commands;
+mod crds;
 mod database;
 mod engine;
+mod examples;
 mod layers;
 mod leader;
 mod support;

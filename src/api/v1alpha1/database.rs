@@ -81,7 +81,10 @@ pub struct DatabaseSpec {
 
     /// Host name or address of the server. Exactly one of host, hosts and uriSecretRef.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9.])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$")
+    )]
     pub host: Option<String>,
 
     /// Several servers of one system, such as a primary and its replicas: each is probed, and its role shown.
@@ -181,7 +184,10 @@ impl Engine {
 #[serde(rename_all = "camelCase")]
 pub struct Host {
     /// Host name or address.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9.])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$")
+    )]
     pub host: String,
     /// TCP port; by default `spec.port`, else the engine's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

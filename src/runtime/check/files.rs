@@ -170,9 +170,15 @@ fn read(path: &Path) -> std::io::Result<String> {
 fn documents(text: &str) -> Result<Vec<Value>, String> {
     // A snippet of the place could show a password, and so could any text of the error that quotes what was found.
     let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| match error.location() {
-        Some(place) => format!("is no valid YAML (line {}, column {})", place.line(), place.column()),
-        None => "is no valid YAML".to_owned(),
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let problem = match error {
+            serde_saphyr::Error::DuplicateMappingKey { .. } => "has a key twice",
+            _ => "is no valid YAML",
+        };
+        match error.location() {
+            Some(place) => format!("{problem} (line {}, column {})", place.line(), place.column()),
+            None => problem.to_owned(),
+        }
     })
 }
 

@@ -1,7 +1,7 @@
 //! What the API server does with a manifest before it is stored, without the API server: strict decoding, defaults, the
 //! schema and its CEL rules.
 
-use jsonschema::{Draft, Validator};
+use jsonschema::{Draft, Validator, error::ValidationErrorKind};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::cel;
 use serde_json::{Map, Value, json};
@@ -82,7 +82,11 @@ impl Kind {
         }
         problems.extend(self.validator.iter_errors(manifest).map(|error| {
             let path = path_of(error.instance_path().as_str());
-            format!("{path}: {}", error.masked())
+            match error.kind() {
+                // Its own text cuts long lists short.
+                ValidationErrorKind::Enum { options } => format!("{path}: must be one of {options}"),
+                _ => format!("{path}: {}", error.masked()),
+            }
         }));
         // As in the API server, rules are asked of what the schema lets through.
         if problems.is_empty()
@@ -104,6 +108,15 @@ fn make_plain(schema: &mut Value) {
         && let Some(type_) = keywords.get_mut("type")
     {
         *type_ = json!([type_, "null"]);
+    }
+    // In Rust's type of a schema every bound is a fraction, and users would read 65535.0.
+    if keywords.get("type") == Some(&json!("integer")) {
+        for name in ["minimum", "maximum"] {
+            let whole = keywords.get(name).and_then(Value::as_f64).map(|bound| format!("{bound:.0}"));
+            if let Some(whole) = whole.and_then(|text| text.parse::<i64>().ok()) {
+                keywords.insert(name.to_owned(), json!(whole));
+            }
+        }
     }
     if let Some(Value::Object(properties)) = keywords.get_mut("properties") {
         properties.values_mut().for_each(make_plain);
