@@ -1,16 +1,16 @@
 //! The Helm chart: what it renders, what it refuses, and that no release takes users' objects away.
 
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
 
 use authlink::api::all_crds;
 use serde_json::{Value, json};
 
-use crate::commands::{Place, Said, authlink, kubectl, root, run, scratch};
+use crate::commands::{Place, Said, authlink, kubectl, root, run, scratch, with_cluster};
 
 fn helm(arguments: &[&str]) -> Said {
     let home = scratch("helm");
-    let command = &mut Command::new("helm");
-    let command = command.args(arguments).current_dir(root()).env("HELM_CACHE_HOME", &home);
+    let mut command = with_cluster("helm", arguments);
+    let command = command.current_dir(root()).env("HELM_CACHE_HOME", &home);
     run(command.env("HELM_CONFIG_HOME", &home).env("HELM_DATA_HOME", &home), "")
 }
 

@@ -61,11 +61,20 @@ pub(crate) fn run(command: &mut Command, stdin: &str) -> Said {
     Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-/// `kubectl`, with a discovery cache of its own: the usual one may be older than the CRDs.
+/// `kubectl`, once the CRDs are there.
 pub(crate) fn kubectl(arguments: &[&str], stdin: &str) -> Said {
+    install_crds();
+    run(&mut with_cluster("kubectl", arguments), stdin)
+}
+
+/// A program that talks to the API server; what it keeps of the cluster's kinds is from this run, and not from an
+/// earlier cluster at the same address.
+pub(crate) fn with_cluster(program: &str, arguments: &[&str]) -> Command {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
     variable("KUBECONFIG");
-    let cache = format!("--cache-dir={}", scratch("kubectl").display());
-    run(Command::new("kubectl").arg(cache).args(arguments), stdin)
+    let mut command = Command::new(program);
+    command.args(arguments).env("KUBECACHEDIR", CACHE.get_or_init(|| scratch("kinds")));
+    command
 }
 
 /// `authlink`, far from any cluster.
@@ -92,14 +101,17 @@ pub(crate) fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 /// Installs the CRDs, once for all tests.
-pub(crate) fn install_crds() {
+fn install_crds() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
+        let kubectl = |arguments: &[&str]| run(&mut with_cluster("kubectl", arguments), "").well();
         for crd in files("crds", ".yaml") {
             let file = crd.to_string_lossy();
-            kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file], "").well();
-            kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &file], "").well();
+            kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file]);
+            kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &file]);
         }
+        // A list of kinds that was kept meanwhile may lack them.
+        kubectl(&["api-resources", "--cached=false", "--api-group=authlink.dev"]);
     });
 }
 
@@ -108,7 +120,6 @@ pub(crate) struct Place(String);
 
 impl Place {
     pub(crate) fn new(purpose: &str) -> Self {
-        install_crds();
         let name = format!("{purpose}-{}", std::process::id());
         kubectl(&["create", "namespace", &name], "").well();
         Self(name)

@@ -94,7 +94,6 @@ fn kubectl_lists_the_objects_of_every_kind_in_columns() {
 
 #[test]
 fn kubectl_explains_fields_with_their_defaults() {
-    crate::commands::install_crds();
     let explained = kubectl(&["explain", "databases.authlink.dev.spec.pool.max"], "").well();
     assert!(explained.contains("<integer>") && explained.contains("Defaults to 10."), "{explained}");
 }
