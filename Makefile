@@ -17,8 +17,8 @@ test: ## runs all tests against a real Kubernetes API and real databases (instal
 e2e: ## installs the product with Helm into a Kubernetes that runs pods, and checks it there (as root)
 	e2e/run
 
-demo: ## shows the product at work
-	e2e/demo
+demo: ## shows the product at work; KEEP=1 leaves it running, to look around
+	KEEP=$(KEEP) e2e/demo
 
 bench: ## measures, side by side with a reference
 	e2e/bench
