@@ -18,7 +18,7 @@ e2e: ## installs the product with Helm into a Kubernetes that runs pods, and che
 	e2e/run
 
 demo: ## shows the product at work; KEEP=1 leaves it running, to look around
-	KEEP=$(KEEP) e2e/demo
+	e2e/demo
 
 bench: ## measures, side by side with a reference
 	e2e/bench

@@ -8,7 +8,8 @@ namespace=shop # where the example databases are
 # build_binary: sets and exports AUTHLINK_BINARY, unless it is given.
 build_binary() {
   if [ -z "${AUTHLINK_BINARY:-}" ]; then
-    (cd "$e2e/.." && cargo build --release --locked --quiet)
+    say "building the operator (several minutes at first)"
+    (cd "$e2e/.." && cargo build --release --locked)
     AUTHLINK_BINARY=$CARGO_TARGET_DIR/release/authlink
   fi
   [ -x "$AUTHLINK_BINARY" ] || fail "there is no program $AUTHLINK_BINARY"
