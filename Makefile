@@ -17,7 +17,7 @@ test: ## runs all tests against a real Kubernetes API and real databases (instal
 e2e: ## installs the product with Helm into a Kubernetes that runs pods, and checks it there (as root)
 	e2e/run
 
-demo: ## shows the product at work
+demo: ## shows the product at work; KEEP=1 leaves it running, to look around
 	e2e/demo
 
 bench: ## measures, side by side with a reference

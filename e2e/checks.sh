@@ -1,0 +1,275 @@
+# shellcheck shell=bash disable=SC2154 # sourced by `run`, which sets e2e, chart, namespace and work
+# The checks of `run`, one function each, and their helpers. They run in this order, on one cluster, each where the one before
+# has left it.
+
+account=system:serviceaccount:authlink:authlink
+everything=(orders billing sessions catalog)
+passwords=(admin-secret app-secret mistyped-secret rotated-secret changed-by-hand)
+
+# remark WORDS: added to the check's line.
+remark() { printf ' (%s)' "$*" >>"$work/remark"; }
+
+operator() { kubectl -n authlink "$@"; }
+
+# Images that a registry would hold elsewhere.
+images() {
+  local version socket=$AUTHLINK_TEST_DIR/cluster/containerd/containerd.sock
+  version=$(awk '$1 == "appVersion:" {gsub(/"/, "", $2); print $2}' "$chart/Chart.yaml")
+  timed "image of the operator" "$e2e/cluster/image.py" "$socket" "localhost/authlink:$version" /usr/local/bin/authlink \
+    "$AUTHLINK_BINARY:/usr/local/bin/authlink"
+  "$e2e/cluster/image.py" "$socket" localhost/psql:1 /usr/bin/psql "$(psql_program):/usr/bin/psql" :/tmp/
+}
+
+install() {
+  local name
+  for name in authlink "$namespace"; do
+    kubectl get namespace "$name" || kubectl create namespace "$name"
+    kubectl label namespace "$name" --overwrite pod-security.kubernetes.io/enforce=restricted
+  done
+  helm install authlink "$chart" --namespace authlink --values "$e2e/manifests/values.yaml" --wait --timeout 90s
+  operator rollout status deployment/authlink --timeout=30s
+  [ "$(operator get deployment authlink -o jsonpath='{.status.readyReplicas}')" = 2 ]
+  kubectl api-resources --api-group=authlink.dev # renews kubectl's notes, which are older than the CRDs
+}
+
+# Labels are dry-run: the answer lists, as warnings, the pods that would not be let in.
+pod_security() {
+  local words
+  words=$(kubectl label namespace authlink --dry-run=server --overwrite pod-security.kubernetes.io/enforce=baseline \
+    pod-security.kubernetes.io/warn=restricted 2>&1)
+  [[ ${words,,} != *warning* ]] || { echo "$words" && return 1; }
+  words=$(operator get pods -o jsonpath='{.items[*].spec.containers[*].securityContext}')
+  [[ $words = *'"readOnlyRootFilesystem":true'* ]]
+}
+
+databases() {
+  local name version
+  in_shop create configmap test-ca --from-file=ca.crt="$AUTHLINK_TEST_DIR/tls/ca.pem"
+  render databases.yaml | in_shop apply -f -
+  becomes Ready 30 "${everything[@]}"
+  for name in "${everything[@]}"; do
+    version=$(look "$name" .status.server.version)
+    [[ -n $version && $(look "$name" .status.server.tls) = true ]] || { echo "$name: no version, or no TLS" && return 1; }
+    remark "$name $version"
+  done
+}
+
+wrong_password() {
+  render wrong.yaml | in_shop apply -f -
+  becomes Ready=False 30 wrong
+  [ "$(condition wrong Ready reason)" = AuthenticationFailed ]
+}
+
+binding_serves() {
+  in_shop apply -f "$e2e/manifests/client.yaml"
+  in_shop wait --for=jsonpath='{.status.phase}'=Succeeded --timeout=40s pod/client || { in_shop logs client && return 1; }
+  [ "$(in_shop logs client)" = 'app|t' ]
+}
+
+# fails_and_recovers: how long each takes. What waits is started first, so that the time is the operator's.
+fails_and_recovers() {
+  local waiting begin
+  in_shop wait --for=condition=Healthy=False --timeout=30s databases.authlink.dev/orders &
+  waiting=$!
+  postgresql kill
+  begin=$(now)
+  wait "$waiting"
+  remark "False after $(seconds_since "$begin") s"
+  echo "Ready: $(condition orders Ready)"
+  [ "$(condition orders Ready)" = False ]
+  in_shop wait --for=condition=Ready --timeout=30s databases.authlink.dev/orders &
+  waiting=$!
+  postgresql start
+  begin=$(now)
+  wait "$waiting"
+  remark "True $(seconds_since "$begin") s after it serves"
+  [ "$(condition orders Healthy)" = True ]
+}
+
+outage() {
+  [ "$(condition orders Healthy)" = True ]
+  fails_and_recovers
+  becomes Healthy 10 billing sessions catalog
+}
+
+counted_up() {
+  local counts
+  counts=$(in_shop get events.events.k8s.io --field-selector regarding.name=orders \
+    -o jsonpath='{range .items[*]}{.reason}={.series.count}{"\n"}{end}')
+  echo "$counts"
+  grep -Eq '=([2-9]|[1-9][0-9]+)$' <<<"$counts"
+}
+
+second_outage() {
+  fails_and_recovers
+  until_true 10 counted_up || { counted_up && return 1; }
+}
+
+rotation() {
+  local before since
+  before=$(fingerprint orders)
+  since=$(condition orders Ready lastTransitionTime)
+  set_password rotated-secret
+  set_secret orders-login rotated-secret
+  until_true 20 differs "$before" fingerprint orders
+  until_true 10 binds orders-binding rotated-secret
+  [[ $(condition orders Ready) = True && $(condition orders Ready lastTransitionTime) = "$since" ]]
+  remark "fingerprint $before -> $(fingerprint orders)"
+}
+
+binding_repaired() {
+  set_secret orders-binding changed-by-hand
+  until_true 20 binds orders-binding rotated-secret
+}
+
+# switch_binding true|false
+switch_binding() { change orders "{\"binding\": {\"enabled\": $1}}"; }
+
+binding_switched() {
+  switch_binding false
+  in_shop wait --for=delete --timeout=20s secret/orders-binding
+  until_true 10 no_binding_in_status
+  switch_binding true
+  until_true 20 binds orders-binding rotated-secret
+}
+no_binding_in_status() { [ -z "$(look orders .status.binding.name)" ]; }
+
+leader() { operator get lease authlink-operator -o jsonpath='{.spec.holderIdentity}'; }
+
+# The process is killed first: a pod that is deleted is still asked to end, would give the Lease back, and prove nothing.
+takeover() {
+  local old pid killed acquired took
+  old=$(leader)
+  pid=$({ grep -lzx "POD_NAME=$old" /proc/[0-9]*/environ 2>/dev/null || true; } | cut -d / -f 3) # some cannot be read
+  [[ $pid =~ ^[0-9]+$ ]] || { echo "the leader $old has the processes: $pid" && return 1; }
+  killed=$(now)
+  kill -KILL "$pid"
+  operator delete pod "$old" --grace-period=0 --force
+  until_true 20 differs "$old" leader
+  acquired=$(date -d "$(operator get lease authlink-operator -o jsonpath='{.spec.acquireTime}')" +%s%6N)
+  took=$((acquired - killed))
+  remark "$((took / 1000)) ms"
+  ((took <= 5000000))
+}
+
+# The Database `wrong`, under another name and with the right password.
+leads_on() {
+  render wrong.yaml | sed -e 's/wrong/late/' -e 's/mistyped-secret/rotated-secret/' | in_shop apply -f -
+  becomes Ready 30 late
+  fails_and_recovers
+  operator rollout status deployment/authlink --timeout=60s # the pod that replaces the deleted one
+}
+
+# Ready of all but what is broken on purpose. A generous timeout, because what is tested is who probes and not how fast.
+steady() {
+  local name
+  in_shop delete databases.authlink.dev wrong late
+  for name in "${everything[@]}"; do
+    change "$name" '{"healthCheck": {"interval": "10s", "timeout": "9s"}}'
+  done
+  for name in "${everything[@]}"; do until_true 30 up_to_date "$name"; done
+  becomes Ready 30 "${everything[@]}"
+}
+
+# change NAME SPEC
+change() { in_shop patch databases.authlink.dev "$1" --type merge -p "{\"spec\": $2}"; }
+
+# serves NAME MAX_ROWS: whether there is somebody who takes note of a change, of one that does not matter to the probes.
+serves() {
+  change "$1" "{\"query\": {\"maxRows\": $2}}"
+  until_true 30 up_to_date "$1"
+}
+
+unchanged() { [ "$1" = "$2" ] || { printf 'before: %s after: %s' "$1" "$2" | tr '\n' ' ' && return 1; }; }
+
+upgrade() {
+  local before arguments
+  steady
+  before=$(ready_since)
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values \
+    --set logLevel=debug,concurrency=4 --wait --timeout 90s
+  operator rollout status deployment/authlink --timeout=60s
+  arguments=$(operator get pods --field-selector status.phase=Running -o jsonpath='{.items[*].spec.containers[*].args}')
+  [[ $arguments = *--log-level=debug* ]]
+  until_true 20 led_by_running_pod
+  serves billing 501
+  unchanged "$before" "$(ready_since)"
+}
+led_by_running_pod() { operator get pod "$(leader)"; }
+up_to_date() { [ "$(look "$1" .metadata.generation)" = "$(look "$1" .status.observedGeneration)" ]; }
+
+scale() {
+  local pod leaders=0
+  operator scale deployment authlink --replicas=3
+  operator rollout status deployment/authlink --timeout=60s
+  until_true 20 led_by_running_pod
+  for pod in $(running_pods); do
+    ! grep -x 'authlink_leader 1' <<<"$(metrics "$pod")" || leaders=$((leaders + 1))
+  done
+  echo "$leaders leaders"
+  [ "$leaders" = 1 ]
+}
+
+running_pods() { operator get pods -l app.kubernetes.io/component=operator --field-selector status.phase=Running -o jsonpath='{.items[*].metadata.name}'; }
+metrics() { kubectl get --raw "/api/v1/namespaces/authlink/pods/$1:8080/proxy/metrics"; }
+
+# save_logs: what every pod has said so far; a pod's log goes with it.
+save_logs() {
+  local pod
+  for pod in $(running_pods); do operator logs "$pod" >"$work/logs/$pod" || true; done
+}
+
+no_leaks() {
+  local pod password patterns=() folder=$work/seen
+  mkdir -p "$folder"
+  cp "$work"/logs/* "$folder"
+  for pod in $(running_pods); do metrics "$pod" >"$folder/metrics-$pod"; done
+  kubectl get events -A -o yaml >"$folder/events"
+  kubectl get databases.authlink.dev -A -o yaml >"$folder/databases"
+  operator get all,configmaps,leases -o yaml >"$folder/operator"
+  for password in "${passwords[@]}"; do
+    patterns+=(-e "$password" -e "$(printf '%s' "$password" | base64)")
+  done
+  # A search in nothing would find nothing.
+  grep -q '"leading"' "$folder"/authlink-*
+  grep -q authlink_build "$folder"/metrics-*
+  grep -q AuthenticationFailed "$folder/events"
+  remark "$(cat "$folder"/* | wc -l) lines"
+  ! grep -nF "${patterns[@]}" "$folder"/* | cut -c 1-300
+}
+
+# nothing_refused [SINCE]. A release that is uninstalled loses its rights a moment before its pods end: that is between the two.
+nothing_refused() { "$e2e/rights.py" refused "$AUTHLINK_TEST_AUDIT" "$account" "${1:-}"; }
+nothing_refused_again() { nothing_refused "$(<"$work/reinstalled")"; }
+
+nothing_unused() {
+  kubectl get clusterrole authlink -o json >"$work/clusterrole.json"
+  operator get role authlink-operator -o json >"$work/role.json"
+  remark "$("$e2e/rights.py" unused "$AUTHLINK_TEST_AUDIT" "$account" "$work/clusterrole.json" "$work/role.json")"
+}
+
+identity() { in_shop get secret orders-binding -o jsonpath='{.metadata.uid} {.data.password}'; }
+
+uninstall() {
+  local before binding
+  before=$(ready_since)
+  binding=$(identity)
+  helm uninstall authlink --namespace authlink --wait --timeout 60s
+  operator wait --for=delete pod -l app.kubernetes.io/component=operator --timeout=60s
+  kubectl get crd databases.authlink.dev
+  [ "$(ready_since)" = "$before" ]
+  [ "$(identity)" = "$binding" ]
+  ! kubectl get clusterrole authlink
+}
+
+reinstall() {
+  local before binding
+  before=$(ready_since)
+  binding=$(identity)
+  date -u +%FT%T.%6NZ >"$work/reinstalled"
+  install
+  serves orders 502
+  becomes Ready 30 "${everything[@]}"
+  [ "$(identity)" = "$binding" ]
+  unchanged "$before" "$(ready_since)"
+}
