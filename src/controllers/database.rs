@@ -104,6 +104,8 @@ impl Databases {
             before.as_ref().filter(|held| held.resolved.same(&wanted)).map(Held::share)
         {
             let observations = observe(&members).await;
+            // A credential whose first login failed is verified by the first one that succeeds.
+            let verified = verified.or_else(|| observations.iter().any(works).then(Timestamp::now));
             self.hold(&uid, Held { resolved: wanted.clone(), members: members.clone(), verified });
             return Ok(Look {
                 observations,
