@@ -90,6 +90,7 @@ impl Databases {
         let before = self.take_held(&uid, &wanted);
         let Choice { mut held, refused, rotated } = self.choose(wanted, before, &wake).await?;
         let observations = observe(&held.members).await;
+        // A credential whose first login failed is verified by the first one that succeeds.
         if held.verified.is_none() && observations.iter().any(works) {
             held.verified = Some(Timestamp::now());
         }

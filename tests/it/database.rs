@@ -1,6 +1,15 @@
 //! `Database`.
 
+mod binding;
+mod endpoints;
 mod engines;
 mod faults;
+mod health;
+mod lifecycle;
+mod pool;
 mod protocols;
+mod queries;
+mod references;
+mod rotation;
+mod secrecy;
 mod tls;

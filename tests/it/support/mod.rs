@@ -16,7 +16,7 @@ use std::{
 
 pub(crate) use environment::{test_dir, tls_file};
 pub(crate) use manifests::{Spec, password_secret, secret};
-pub(crate) use namespace::{Namespace, Occurrence, condition, conditions};
+pub(crate) use namespace::{Namespace, condition, conditions};
 pub(crate) use operator::Operator;
 pub(crate) use ports::free_port;
 pub(crate) use systems::{Server, System};

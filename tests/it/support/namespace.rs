@@ -26,6 +26,9 @@ use super::{
     password_secret,
 };
 
+/// Who the operators are.
+const OPERATOR: &str = "system:serviceaccount:authlink-test:authlink";
+
 /// A namespace that nobody else uses.
 pub(crate) struct Namespace {
     pub(crate) name: String,
@@ -165,21 +168,28 @@ impl Namespace {
             .collect()
     }
 
-    /// How many times anybody wrote the status of a Database here, by the API server's audit log.
-    pub(crate) fn status_writes(&self) -> usize {
+    /// Every write of an operator into this namespace, by the API server's audit log: verb, resource and subresource,
+    /// and how many times.
+    pub(crate) fn writes(&self) -> BTreeMap<String, usize> {
         let log = fs::read_to_string(variable("AUTHLINK_TEST_AUDIT")).expect("the audit log");
-        log.lines()
-            .filter(|line| line.contains(&self.name))
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|entry| {
-                let object = &entry["objectRef"];
-                entry["stage"] == "ResponseComplete"
-                    && ["patch", "update"].iter().any(|verb| entry["verb"] == *verb)
-                    && object["resource"] == "databases"
-                    && object["subresource"] == "status"
-                    && object["namespace"] == self.name
-            })
-            .count()
+        let mut writes = BTreeMap::new();
+        for line in log.lines().filter(|line| line.contains(&self.name)) {
+            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            let object = &entry["objectRef"];
+            let ours = object["namespace"] == self.name && entry["user"]["username"] == OPERATOR;
+            let verb = entry["verb"].as_str().unwrap_or_default();
+            if ours && entry["stage"] == "ResponseComplete" && !["get", "list", "watch"].contains(&verb) {
+                let part = |name: &str| object[name].as_str().unwrap_or_default();
+                *writes.entry(format!("{verb} {}/{}", part("resource"), part("subresource"))).or_default() +=
+                    1;
+            }
+        }
+        writes
+    }
+
+    /// How many times an operator wrote a status here.
+    pub(crate) fn status_writes(&self) -> usize {
+        self.writes().get("patch databases/status").copied().unwrap_or_default()
     }
 }
 

@@ -72,18 +72,6 @@ impl Operator {
         page
     }
 
-    /// The sum of the series of this name that have all of these labels.
-    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let page = self.metrics();
-        let series = page.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
-            let all = labels.iter().all(|(label, value)| rest.contains(&format!("{label}=\"{value}\"")));
-            (found == name && all).then(|| value.parse::<f64>().expect("a number"))
-        });
-        series.sum()
-    }
-
     /// Probes that passed, and those that failed, by reason.
     pub(crate) fn probes(&self) -> (u64, BTreeMap<String, u64>) {
         let page = self.metrics();

@@ -123,6 +123,14 @@ impl Server {
         self.resume();
     }
 
+    /// Runs a command on a Redis.
+    pub(crate) fn redis(&self, command: &[&str]) {
+        let mut client = Command::new("redis-cli");
+        client.args(["-p", &self.port.to_string(), "--no-auth-warning", "-a", "admin-secret"]).args(command);
+        let output = client.output().expect("redis-cli");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "OK", "{command:?}");
+    }
+
     /// The user `app` over TLS.
     pub(crate) fn spec(&self) -> Spec {
         self.system.spec_on(self.port)

@@ -1,0 +1,167 @@
+//! The binding Secret: what it holds, who may touch it, and when it goes.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use authlink::api::v1alpha1::Database;
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+
+use crate::support::{Namespace, Operator, SOON, Spec, System, condition, eventually, postgresql, secret};
+
+fn bound(system: System) -> Spec {
+    system.spec().with(&json!({ "binding": { "enabled": true } }))
+}
+
+fn texts(secret: &Secret) -> BTreeMap<String, String> {
+    let data = secret.data.iter().flatten();
+    data.map(|(key, value)| (key.clone(), String::from_utf8(value.0.clone()).expect("text"))).collect()
+}
+
+async fn binding(namespace: &Namespace, what: &str, holds: impl Fn(&Secret) -> bool) -> Secret {
+    eventually(SOON, what, async || {
+        let secret = namespace.api::<Secret>().get_opt("db-binding").await.expect("an answer");
+        secret.filter(|secret| holds(secret)).ok_or("not so yet")
+    })
+    .await
+}
+
+async fn no_secret(namespace: &Namespace, name: &str) {
+    eventually(SOON, "the Secret goes", async || {
+        match namespace.api::<Secret>().get_opt(name).await.expect("an answer") {
+            None => Ok(()),
+            Some(_) => Err("still there"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_binding_holds_what_a_client_needs_to_log_in() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.database("db", &bound(System::Postgresql)).await;
+    let database = namespace
+        .until("db", SOON, "a binding", |database| {
+            database.status.as_ref().is_some_and(|status| status.common.binding.is_some())
+        })
+        .await;
+    assert_eq!(database.status.expect("a status").common.binding.expect("a binding").name, "db-binding");
+    let secret = binding(&namespace, "the binding", |_| true).await;
+    assert_eq!(secret.type_.as_deref(), Some("servicebinding.io/postgresql"));
+    assert_eq!(secret.metadata.owner_references.as_ref().expect("an owner")[0].name, "db");
+
+    let mut values = texts(&secret);
+    let ca = values.remove("certificates").expect("the CA");
+    let uri = values.remove("uri").expect("a URI");
+    let port = System::Postgresql.port().to_string();
+    let wanted = [
+        ("type", "postgresql"),
+        ("provider", "authlink"),
+        ("host", "localhost"),
+        ("port", &port),
+        ("database", "app"),
+        ("username", "app"),
+        ("password", "app-secret"),
+    ];
+    assert_eq!(values, wanted.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    let options = PgConnectOptions::from_str(&uri).expect("a URI").ssl_root_cert_from_pem(ca.into_bytes());
+    postgresql::close(options.connect().await.expect("the URI logs in")).await;
+}
+
+#[tokio::test]
+async fn each_engine_has_a_binding_of_its_own_type() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let systems = [System::Postgresql, System::Mariadb, System::Redis];
+    for system in systems {
+        namespace.database(system.engine(), &bound(system)).await;
+    }
+    for system in systems {
+        let name = format!("{}-binding", system.engine());
+        let secret = eventually(SOON, &name, async || {
+            namespace.api::<Secret>().get_opt(&name).await.expect("an answer").ok_or("no Secret")
+        })
+        .await;
+        assert_eq!(secret.type_, Some(format!("servicebinding.io/{}", system.engine())));
+        assert_eq!(texts(&secret)["port"], system.tls_port(system.port()).to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_binding_that_somebody_edits_or_deletes_is_repaired() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.database("db", &bound(System::Redis)).await;
+    let made = binding(&namespace, "the binding", |_| true).await;
+
+    namespace
+        .apply::<Secret>(secret("db-binding", "servicebinding.io/redis", &[("password", "edited")]))
+        .await;
+    binding(&namespace, "the edit is undone", |secret| texts(secret) == texts(&made)).await;
+
+    namespace.delete::<Secret>("db-binding").await;
+    let again = binding(&namespace, "a new one", |secret| secret.metadata.uid != made.metadata.uid).await;
+    assert_eq!(texts(&again), texts(&made));
+}
+
+#[tokio::test]
+async fn a_binding_follows_its_name_and_goes_when_it_is_switched_off() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.database("db", &bound(System::Redis)).await;
+    binding(&namespace, "the binding", |_| true).await;
+
+    let renamed = bound(System::Redis).with(&json!({ "binding": { "secretName": "other" } }));
+    namespace.database("db", &renamed).await;
+    no_secret(&namespace, "db-binding").await;
+    eventually(SOON, "the other name", async || {
+        namespace.api::<Secret>().get_opt("other").await.expect("an answer").ok_or("no Secret")
+    })
+    .await;
+
+    namespace.database("db", &System::Redis.spec()).await;
+    no_secret(&namespace, "other").await;
+    let database = namespace.ready("db").await;
+    assert!(database.status.expect("a status").common.binding.is_none());
+}
+
+#[tokio::test]
+async fn a_secret_of_somebody_else_is_left_alone() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.apply::<Secret>(secret("db-binding", "Opaque", &[("mine", "precious")])).await;
+    namespace.database("db", &bound(System::Redis)).await;
+    let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "BindingConflict")];
+    let database = namespace.expect("db", &wanted).await;
+    assert!(condition(&database, "Degraded").expect("Degraded").message.contains("db-binding"));
+    let untouched = binding(&namespace, "the Secret", |_| true).await;
+    assert_eq!(texts(&untouched), [("mine".to_owned(), "precious".to_owned())].into());
+    assert!(untouched.metadata.owner_references.is_none());
+
+    namespace.delete::<Secret>("db-binding").await;
+    binding(&namespace, "the binding", |secret| texts(secret).contains_key("uri")).await;
+    namespace
+        .until("db", SOON, "the conflict is over", |database| condition(database, "Degraded").is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn a_binding_goes_with_its_database() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.database("db", &bound(System::Redis)).await;
+    binding(&namespace, "the binding", |_| true).await;
+    namespace.delete::<Database>("db").await;
+    no_secret(&namespace, "db-binding").await;
+}
+
+#[tokio::test]
+async fn a_credential_that_does_not_work_is_not_handed_out() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.apply::<Secret>(crate::support::password_secret("login", "app", "not-the-password")).await;
+    namespace.database("db", &bound(System::Redis)).await;
+    namespace.expect("db", &[("Ready", "False", "AuthenticationFailed")]).await;
+    assert!(namespace.api::<Secret>().get_opt("db-binding").await.expect("an answer").is_none());
+}

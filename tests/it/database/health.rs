@@ -1,0 +1,119 @@
+//! A server that dies, comes back, flaps or is replaced.
+
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+
+use crate::support::{Namespace, Operator, SOON, Server, System, condition, password_secret};
+
+/// Dies by a kill, and is told apart from a login that fails; comes back, and is found.
+async fn a_death_is_noticed(system: System) {
+    let namespace = Namespace::create().await;
+    let server = Server::start(system);
+    let operator = Operator::start(&namespace, &[]).await;
+    namespace.database("db", &server.spec().probed_often()).await;
+    let alive = namespace.ready("db").await;
+    let known = alive.status.expect("a status").server;
+
+    server.kill();
+    let wanted = [
+        ("Ready", "False", "ConnectionRefused"),
+        ("Connected", "False", "ConnectionRefused"),
+        ("Healthy", "False", "ProbeFailed"),
+        ("PoolHealthy", "Unknown", "Pending"),
+    ];
+    let dead = namespace.expect("db", &wanted).await;
+    let status = dead.status.as_ref().expect("a status");
+    assert_eq!(status.server, known, "what was known last stays");
+    // Unhealthy from the second failure on, and not before: then the status is written, once.
+    let failures = status.common.health.as_ref().expect("health").consecutive_failures;
+    assert!((2..=4).contains(&failures), "{failures}");
+    operator.more_probes(2).await;
+
+    server.resume();
+    namespace.ready("db").await;
+    let events: Vec<_> = namespace.events("db").await.into_iter().map(|event| event.reason).collect();
+    assert_eq!(events.iter().filter(|reason| *reason == "Available").count(), 1, "{events:?}");
+    assert_eq!(events.iter().filter(|reason| *reason == "ConnectionRefused").count(), 1, "{events:?}");
+}
+
+#[tokio::test]
+async fn the_death_of_a_postgresql_is_noticed_and_its_return() {
+    a_death_is_noticed(System::Postgresql).await;
+}
+
+#[tokio::test]
+async fn the_death_of_a_mariadb_is_noticed_and_its_return() {
+    a_death_is_noticed(System::Mariadb).await;
+}
+
+#[tokio::test]
+async fn the_death_of_a_redis_is_noticed_and_its_return() {
+    a_death_is_noticed(System::Redis).await;
+}
+
+#[tokio::test]
+async fn the_death_of_a_mongodb_is_noticed_and_its_return() {
+    a_death_is_noticed(System::Ferretdb).await;
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_all_the_time_does_not_flap() {
+    let namespace = Namespace::create().await;
+    let server = Server::start(System::Postgresql);
+    let operator = Operator::start(&namespace, &[]).await;
+    let patient = json!({ "healthCheck": { "unhealthyThreshold": 100 } });
+    namespace.database("db", &server.spec().probed_often().with(&patient)).await;
+    namespace.ready("db").await;
+    let writes = namespace.status_writes();
+    for _ in 0..3 {
+        server.kill();
+        operator.more_probes(2).await;
+        server.resume();
+        operator.more_probes(2).await;
+    }
+    let (_, failed) = operator.probes();
+    assert!(failed.values().sum::<u64>() >= 3, "each death was seen by probes: {failed:?}");
+    namespace.ready("db").await;
+    assert_eq!(namespace.events("db").await, []);
+    assert_eq!(namespace.status_writes(), writes, "and not one write");
+}
+
+#[tokio::test]
+async fn a_server_that_was_replaced_is_pointed_out_for_one_pass() {
+    let namespace = Namespace::create().await;
+    let server = Server::start(System::Postgresql);
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.database("db", &server.spec().probed_often()).await;
+    let before = namespace.ready("db").await.status.expect("a status").server.expect("a server");
+
+    server.replace();
+    let found = namespace.expect("db", &[("Degraded", "True", "ServerReplaced")]).await;
+    let message = &condition(&found, "Degraded").expect("Degraded").message;
+    assert!(message.contains("another server"), "{message}");
+    let after = found.status.expect("a status").server.expect("a server");
+    assert!(after.identity.is_some() && after.identity != before.identity);
+    namespace.until("db", SOON, "said once", |database| condition(database, "Degraded").is_none()).await;
+    namespace.ready("db").await;
+    let events = namespace.events("db").await;
+    assert_eq!(events.iter().filter(|event| event.reason == "ServerReplaced").count(), 1, "{events:?}");
+}
+
+#[tokio::test]
+async fn a_password_that_is_revoked_on_the_server_is_found_out_when_connections_end() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let mut admin = crate::support::postgresql::admin().await;
+    let role = crate::support::postgresql::new_role(&mut admin, "first-password").await;
+    namespace.apply::<Secret>(password_secret("mine", &role, "first-password")).await;
+    let spec =
+        System::Postgresql.spec().probed_often().with(&json!({ "credentialsRef": { "name": "mine" } }));
+    namespace.database("db", &spec).await;
+    namespace.ready("db").await;
+    let revoke = format!(
+        "alter role {role} password 'another'; \
+         select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
+    );
+    crate::support::postgresql::run(&mut admin, &revoke).await;
+    let wanted = [("Ready", "False", "AuthenticationFailed"), ("Healthy", "False", "ProbeFailed")];
+    namespace.expect("db", &wanted).await;
+}

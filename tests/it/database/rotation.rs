@@ -1,0 +1,113 @@
+//! A changed credential: tried before it replaces the one that works.
+
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+
+use crate::support::{
+    Namespace, Operator, SOON, System, condition, eventually, password_secret, postgresql, secret, tls_file,
+};
+
+async fn fingerprint(namespace: &Namespace) -> String {
+    let database = namespace.ready("db").await;
+    database.status.expect("a status").common.credentials[0].fingerprint.clone()
+}
+
+#[tokio::test]
+async fn a_rotated_password_is_taken_over_without_one_failed_probe() {
+    let namespace = Namespace::create().await;
+    let operator = Operator::start(&namespace, &[]).await;
+    let mut admin = postgresql::admin().await;
+    let role = postgresql::new_role(&mut admin, "first-password").await;
+    namespace.apply::<Secret>(password_secret("rotated", &role, "first-password")).await;
+    let spec = System::Postgresql.spec().probed_often().with(&json!({
+        "credentialsRef": { "name": "rotated" }, "binding": { "enabled": true },
+    }));
+    namespace.database("db", &spec).await;
+    let before = fingerprint(&namespace).await;
+
+    postgresql::run(&mut admin, &format!("alter role {role} password 'second-password'")).await;
+    operator.more_probes(1).await;
+    namespace.apply::<Secret>(password_secret("rotated", &role, "second-password")).await;
+    namespace
+        .until("db", SOON, "another fingerprint", |database| {
+            let status = database.status.as_ref().expect("a status");
+            status.common.credentials[0].fingerprint != before
+        })
+        .await;
+    operator.more_probes(2).await;
+
+    let events = namespace.events("db").await;
+    let reasons: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.reason.as_str())).collect();
+    assert_eq!(reasons, [("Normal", "CredentialRotated")]);
+    assert_eq!(operator.probes().1, [].into(), "failed probes");
+    eventually(SOON, "the binding has the new password", async || {
+        let binding = namespace.api::<Secret>().get("db-binding").await.expect("the binding");
+        let password = binding.data.expect("data")["password"].0.clone();
+        if password == b"second-password" { Ok(()) } else { Err("the old one") }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotated_password_that_does_not_work_leaves_the_previous_one_in_use() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let mut admin = postgresql::admin().await;
+    let role = postgresql::new_role(&mut admin, "good-password").await;
+    namespace.apply::<Secret>(password_secret("rotated", &role, "good-password")).await;
+    let spec = System::Postgresql.spec().probed_often().with(&json!({
+        "credentialsRef": { "name": "rotated" }, "binding": { "enabled": true },
+    }));
+    namespace.database("db", &spec).await;
+    let before = fingerprint(&namespace).await;
+
+    namespace.apply::<Secret>(password_secret("rotated", &role, "mistyped-password")).await;
+    let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
+    let database = namespace.expect("db", &wanted).await;
+    assert!(condition(&database, "Degraded").expect("Degraded").message.contains("correct the Secret"));
+    assert_eq!(database.status.expect("a status").common.credentials[0].fingerprint, before);
+    let binding = namespace.api::<Secret>().get("db-binding").await.expect("the binding");
+    assert_eq!(binding.data.expect("data")["password"].0, b"good-password");
+
+    // The other way to correct it: the server learns the new password.
+    postgresql::run(&mut admin, &format!("alter role {role} password 'mistyped-password'")).await;
+    namespace.until("db", SOON, "no fault", |database| condition(database, "Degraded").is_none()).await;
+    assert_ne!(fingerprint(&namespace).await, before);
+
+    let mut reasons: Vec<_> = namespace.events("db").await.into_iter().map(|event| event.reason).collect();
+    reasons.sort();
+    assert_eq!(reasons, ["CredentialRotated", "PreviousCredentialInUse"], "it never stopped being ready");
+}
+
+#[tokio::test]
+async fn a_password_that_is_put_back_ends_the_fault() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    namespace.database("db", &System::Redis.spec().probed_often()).await;
+    let before = fingerprint(&namespace).await;
+    namespace.apply::<Secret>(password_secret("login", "app", "mistyped-password")).await;
+    namespace.expect("db", &[("Degraded", "True", "PreviousCredentialInUse")]).await;
+    namespace.apply::<Secret>(password_secret("login", "app", "app-secret")).await;
+    namespace.until("db", SOON, "no fault", |database| condition(database, "Degraded").is_none()).await;
+    assert_eq!(fingerprint(&namespace).await, before);
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_does_not_work_leaves_the_previous_one_in_use() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let pair = |name: &str| {
+        let (certificate, key) = (tls_file(&format!("{name}.pem")), tls_file(&format!("{name}.key")));
+        secret("pair", "kubernetes.io/tls", &[("tls.crt", &certificate), ("tls.key", &key)])
+    };
+    namespace.apply::<Secret>(pair("client")).await;
+    namespace.apply::<Secret>(secret("who", "Opaque", &[("username", "certuser"), ("password", "")])).await;
+    let spec = System::Postgresql.spec().probed_often().with(&json!({
+        "credentialsRef": { "name": "who" }, "tls": { "clientCertRef": { "name": "pair" } },
+    }));
+    namespace.database("db", &spec).await;
+    namespace.ready("db").await;
+    namespace.apply::<Secret>(pair("server")).await;
+    let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
+    namespace.expect("db", &wanted).await;
+}
