@@ -113,13 +113,13 @@ async fn a_leader_that_was_frozen_past_its_lease_writes_nothing_when_it_wakes_up
         .await;
     let writes = namespace.status_writes();
     frozen.signal("CONT");
-    eventually(SOON, "the frozen one knows", async || match frozen.metric("authlink_leader", &[]) {
-        0.0 => Ok(()),
+    eventually(SOON, "the frozen one knows", async || match frozen.metric("authlink_leader", "") {
+        0.0..0.5 => Ok(()),
         other => Err(other),
     })
     .await;
     assert_eq!(namespace.status_writes(), writes, "it wrote after it woke up");
-    assert_eq!(awake.metric("authlink_leader", &[]), 1.0);
+    assert!(awake.metric("authlink_leader", "") > 0.0);
 }
 
 fn status_of(database: &authlink::api::v1alpha1::Database) -> &str {

@@ -15,4 +15,5 @@ mod engine;
 mod examples;
 mod layers;
 mod leader;
+mod outage;
 mod support;

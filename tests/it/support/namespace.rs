@@ -47,7 +47,11 @@ impl Namespace {
     /// With the Secret `login` of the user app, and the ConfigMap `ca` of the test authority.
     pub(crate) async fn create() -> Self {
         operator_kubeconfig(); // installs the CRDs
-        let client = admin().await;
+        Self::create_in(admin().await).await
+    }
+
+    /// The same in another cluster, which has the CRDs.
+    pub(crate) async fn create_in(client: Client) -> Self {
         let name = format!("test-{:012x}", rand::random::<u64>() >> 16);
         let manifest = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         let params = PatchParams::apply("tests");
@@ -86,6 +90,13 @@ impl Namespace {
         let params = PatchParams::apply("tests").force();
         let applied = self.api::<K>().patch(&name, &params, &Patch::Apply(&manifest)).await;
         applied.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Applies a Database where the API server may be away.
+    pub(crate) async fn try_database(&self, name: &str, spec: &super::Spec) -> Result<(), String> {
+        let params = PatchParams::apply("tests").force();
+        let applied = self.api::<Database>().patch(name, &params, &Patch::Apply(spec.named(name))).await;
+        applied.map(drop).map_err(|error| error.to_string())
     }
 
     /// Applies a Database.
@@ -128,7 +139,7 @@ impl Namespace {
         };
         match tokio::time::timeout(deadline, found).await {
             Ok(found) => found,
-            Err(_) => {
+            Err(_elapsed) => {
                 panic!("{name}: {what}: not within {deadline:?}; last seen: {}", describe(last.as_ref()))
             }
         }

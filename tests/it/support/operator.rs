@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -22,6 +22,11 @@ pub(crate) struct Operator {
 impl Operator {
     /// Starts one for this namespace, and waits until it is ready.
     pub(crate) async fn start(namespace: &Namespace, flags: &[&str]) -> Self {
+        Self::start_as(&operator_kubeconfig(), namespace, flags).await
+    }
+
+    /// The same with another cluster or account.
+    pub(crate) async fn start_as(kubeconfig: &Path, namespace: &Namespace, flags: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let folder = test_dir().join("operators");
         fs::create_dir_all(&folder).expect("the test folder can be written to");
@@ -32,7 +37,7 @@ impl Operator {
             .args(["--http-addr", &address.to_string(), "--log-format", "json"])
             .args(["--log-level", "authlink=debug,info"])
             .args(flags)
-            .env("KUBECONFIG", operator_kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file"))
             .stderr(file)
@@ -70,6 +75,17 @@ impl Operator {
         let (status, page) = self.get("/metrics").expect("metrics");
         assert_eq!(status, 200);
         page
+    }
+
+    /// The sum of the series of this name whose labels contain this text.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
+        let page = self.metrics();
+        let values = page.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, labels) = series.split_once('{').unwrap_or((series, ""));
+            (found == name && labels.contains(label)).then(|| value.parse::<f64>().expect("a number"))
+        });
+        values.sum()
     }
 
     /// Probes that passed, and those that failed, by reason.
