@@ -210,7 +210,10 @@ scale() {
   [ "$leaders" = 1 ]
 }
 
-running_pods() { operator get pods -l app.kubernetes.io/component=operator --field-selector status.phase=Running -o jsonpath='{.items[*].metadata.name}'; }
+running_pods() {
+  operator get pods -l app.kubernetes.io/component=operator --field-selector status.phase=Running \
+    -o jsonpath='{.items[*].metadata.name}'
+}
 metrics() { kubectl get --raw "/api/v1/namespaces/authlink/pods/$1:8080/proxy/metrics"; }
 
 # save_logs: what every pod has said so far; a pod's log goes with it.

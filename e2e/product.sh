@@ -64,8 +64,8 @@ fingerprint() { look "$1" '.status.credentials[0].fingerprint'; }
 
 # ready_since: of each Database the time of the last change of Ready. The same answer twice means: none changed meanwhile.
 ready_since() {
-  in_shop get databases.authlink.dev \
-    -o jsonpath='{range .items[*]}{.metadata.name}{range .status.conditions[?(@.type=="Ready")]} {.status} since {.lastTransitionTime}{end}{"\n"}{end}'
+  local ready='{range .status.conditions[?(@.type=="Ready")]} {.status} since {.lastTransitionTime}{end}'
+  in_shop get databases.authlink.dev -o jsonpath="{range .items[*]}{.metadata.name}$ready{\"\n\"}{end}"
 }
 
 # becomes CONDITION[=STATUS] SECONDS NAME...: waits for Databases.
