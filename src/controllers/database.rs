@@ -16,7 +16,8 @@ use kube::ResourceExt;
 use super::{Context, Error, Reconciler, Report};
 use crate::{
     api::{
-        status::BindingStatus,
+        ConditionType,
+        status::{BindingStatus, HealthState},
         v1alpha1::{Database, database::DatabaseStatus},
     },
     backends::{Fault, database::Settings},
@@ -26,7 +27,7 @@ use crate::{
 };
 
 pub use look::Look;
-use look::{Member, degrade, observe, works};
+use look::{Member, degrade, observe, proven, works};
 pub use resolve::{Resolved, resolve};
 pub use target::{Facts, Server};
 
@@ -88,10 +89,11 @@ impl Databases {
             }
         })?;
         let before = self.take_held(&uid, &wanted);
-        let Choice { mut held, refused, rotated } = self.choose(wanted, before, &wake).await?;
+        let known = known_health(database, &wanted);
+        let Choice { mut held, refused, rotated } = self.choose(wanted, before, known, &wake).await?;
         let observations = observe(&held.members).await;
         // A credential whose first login failed is verified by the first one that succeeds.
-        if held.verified.is_none() && observations.iter().any(works) {
+        if held.verified.is_none() && observations.iter().any(proven) {
             held.verified = Some(Timestamp::now());
         }
         let look = Look {
@@ -108,18 +110,30 @@ impl Databases {
 
     /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
     /// previous one, whose connections drain; where it does not and the previous one does, that one stays.
-    async fn choose(&self, wanted: Resolved, before: Option<Held>, wake: &Wake) -> Result<Choice, Error> {
-        let before = match before {
-            Some(held) if held.resolved.same(&wanted) => {
-                return Ok(Choice { held, refused: None, rotated: false });
-            }
-            before => before,
+    async fn choose(
+        &self,
+        wanted: Resolved,
+        before: Option<Held>,
+        known: HealthState,
+        wake: &Wake,
+    ) -> Result<Choice, Error> {
+        let keep = |held| Ok(Choice { held, refused: None, rotated: false });
+        let Some(before) = before else {
+            let members = self.join(&wanted, known, wake)?;
+            return keep(Held { resolved: wanted, members, verified: None });
         };
-        let members = self.join(&wanted, wake)?;
+        if before.resolved.same_login(&wanted) {
+            if before.resolved.schedule == wanted.schedule {
+                return keep(before);
+            }
+            // Only the rhythm of the probes is another one.
+            let members = self.join(&wanted, known, wake)?;
+            return keep(Held { resolved: wanted, members, verified: before.verified });
+        }
+        let members = self.join(&wanted, HealthState::Unknown, wake)?;
         let new = Held { resolved: wanted, members, verified: None };
-        let Some(before) = before else { return Ok(Choice { held: new, refused: None, rotated: false }) };
         let tried = observe(&new.members).await;
-        if tried.iter().any(works) {
+        if tried.iter().any(proven) {
             self.metrics.rotation("rotated");
             return Ok(Choice { held: new, refused: None, rotated: true });
         }
@@ -128,7 +142,7 @@ impl Databases {
             self.metrics.rotation("refused");
             return Ok(Choice { held: before, refused: fault, rotated: false });
         }
-        Ok(Choice { held: new, refused: None, rotated: false })
+        keep(new)
     }
 
     /// What was held for the object, unless it reaches other servers: then it is let go.
@@ -140,13 +154,28 @@ impl Databases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(&self, wanted: &Resolved, wake: &Wake) -> Result<Vec<Member>, Error> {
+    fn join(&self, wanted: &Resolved, known: HealthState, wake: &Wake) -> Result<Vec<Member>, Error> {
         let join = |settings: &Settings| {
             let wake = Arc::clone(wake);
             let key = (settings.key(), wanted.schedule);
-            self.monitors.join(key, move || wake(), || Server::new(settings.clone())).map(Arc::new)
+            self.monitors.join(key, known, move || wake(), || Server::new(settings.clone())).map(Arc::new)
         };
         wanted.servers.iter().map(join).collect::<Result<_, _>>().map_err(Error::Settings)
+    }
+}
+
+/// The verdict that an earlier process (or leader) has left in the status, if it is about the same spec and the same
+/// credential: one slow probe after a restart must not turn `Ready`, which takes `unhealthyThreshold` of them.
+fn known_health(database: &Database, wanted: &Resolved) -> HealthState {
+    let Some(status) = &database.status else { return HealthState::Unknown };
+    let fingerprint = status.common.credentials.first().map(|credential| credential.fingerprint.as_str());
+    let healthy = status.common.condition(ConditionType::Healthy).is_some_and(|condition| {
+        condition.status == "True" && condition.observed_generation == database.metadata.generation
+    });
+    if healthy && fingerprint == wanted.fingerprint().as_deref() {
+        HealthState::Healthy
+    } else {
+        HealthState::Unknown
     }
 }
 

@@ -74,7 +74,7 @@ impl<R: Reconciler> Pass<R> {
             "pass",
             kind = R::NAME,
             namespace = object.namespace().unwrap_or_default(),
-            name = object.name_any()
+            object = object.name_any()
         );
         async {
             let deadline = self.plane.settings.pass_deadline;
@@ -192,7 +192,7 @@ impl<R: Reconciler> Pass<R> {
             .into_iter()
             .map(|change| Note { warning: change.warning, reason: change.reason, message: change.message });
         for note in transitions.chain(report.notes) {
-            tracing::info!(reason = note.reason.as_str(), note.message, "changed");
+            tracing::info!(reason = note.reason.as_str(), "{}", note.message);
             let about = reference(object);
             self.plane.events.publish(&about, note.warning, note.reason.as_str(), &note.message).await;
         }

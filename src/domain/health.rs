@@ -31,12 +31,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Nothing is known yet.
+    /// Starts from what was known before: `Unknown` for a new target, or the verdict of an earlier process, which a
+    /// restart is no reason to forget.
     #[must_use]
-    pub fn new(thresholds: Thresholds, now: Timestamp) -> Self {
+    pub fn new(thresholds: Thresholds, known: HealthState, now: Timestamp) -> Self {
         Self {
             thresholds,
-            state: HealthState::Unknown,
+            state: known,
             since: now,
             reason: None,
             failures: 0,
@@ -183,7 +184,13 @@ mod tests {
     }
 
     fn health() -> Health {
-        Health::new(Thresholds { unhealthy: 3, healthy: 2 }, NOW)
+        Health::new(Thresholds { unhealthy: 3, healthy: 2 }, HealthState::Unknown, NOW)
+    }
+
+    #[test]
+    fn a_target_that_was_healthy_before_needs_the_threshold_to_turn() {
+        let mut health = Health::new(Thresholds { unhealthy: 2, healthy: 2 }, HealthState::Healthy, NOW);
+        assert_eq!(observe(&mut health, &[REFUSED, REFUSED]), [false, true]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub struct Observation<F> {
     pub reason: Option<Reason>,
     /// What the last probe that passed has learned.
     pub facts: Option<F>,
-    /// What failed probes have met, in the words of the verdict's reason; none since a probe passed.
+    /// What failed probes have met, in the words of the verdict's reason; none once it is healthy again.
     pub fault: Option<Fault>,
     /// The same as users read it.
     pub status: HealthStatus,
@@ -93,14 +93,16 @@ impl<T: Target> Monitors<T> {
         Self { by_key: Mutex::default(), kind, metrics }
     }
 
-    /// Joins the monitor of `key`, started with `make`'s target when nobody watches it yet. `wake` is called at every
-    /// change until the membership is dropped; with the last membership the monitor ends and closes its target.
+    /// Joins the monitor of `key`, started with `make`'s target and the verdict that is `known` of it when nobody
+    /// watches it yet. `wake` is called at every change until the membership is dropped; with the last membership the
+    /// monitor ends and closes its target.
     ///
     /// # Errors
     /// What `make` says.
     pub fn join(
         self: &Arc<Self>,
         key: Key,
+        known: HealthState,
         wake: impl Fn() + Send + Sync + 'static,
         make: impl FnOnce() -> Result<T, Fault>,
     ) -> Result<Membership<T>, Fault> {
@@ -109,7 +111,7 @@ impl<T: Target> Monitors<T> {
             monitor
         } else {
             by_key.retain(|_, monitor| monitor.strong_count() > 0);
-            let monitor = Monitor::start(make()?, key.1, self.kind, self.metrics.clone());
+            let monitor = Monitor::start(make()?, key.1, known, self.kind, self.metrics.clone());
             by_key.insert(key, Arc::downgrade(&monitor));
             monitor
         };
@@ -144,7 +146,13 @@ struct Members {
 }
 
 impl<T: Target> Monitor<T> {
-    fn start(target: T, schedule: Schedule, kind: &'static str, metrics: ProbeMetrics) -> Arc<Self> {
+    fn start(
+        target: T,
+        schedule: Schedule,
+        known: HealthState,
+        kind: &'static str,
+        metrics: ProbeMetrics,
+    ) -> Arc<Self> {
         let target = Arc::new(target);
         let members = Arc::<Members>::default();
         let (tell, seen) = watch::channel(None);
@@ -155,6 +163,7 @@ impl<T: Target> Monitor<T> {
             metrics,
             health: Health::new(
                 Thresholds { unhealthy: schedule.unhealthy_threshold, healthy: schedule.healthy_threshold },
+                known,
                 Timestamp::now(),
             ),
             latencies: Latencies::default(),
@@ -234,7 +243,10 @@ impl<T: Target> Probes<T> {
             Ok(facts) => {
                 learned = self.facts.as_ref() != Some(&facts);
                 self.facts = Some(facts);
-                self.fault = None;
+                // Still unhealthy until enough of them pass, and then it is still true why.
+                if self.health.state() == HealthState::Healthy {
+                    self.fault = None;
+                }
             }
             // A restarting server gives several reasons in turn: keep the words that belong to the verdict.
             Err(fault) if self.health.reason().is_none_or(|reason| reason == fault.reason) => {

@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Role, Server, Settings, pool::Wire};
+use super::{Credential, Role, Server, Settings, pool::Wire};
 use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{
@@ -23,32 +23,41 @@ pub(super) struct Redis {
     host: String,
     port: u16,
     tls: TlsSettings,
-    login: RedisConnectionInfo,
+    number: u32,
+    credential: Credential,
 }
 
 impl Redis {
     pub(super) fn new(settings: &Settings) -> Self {
         let number = settings.database.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0);
-        let mut login = RedisConnectionInfo::default().set_db(number).set_skip_set_lib_name();
-        if let Some(username) = &settings.credential.username {
-            login = login.set_username(username);
+        Self {
+            host: settings.host.clone(),
+            port: settings.port,
+            tls: settings.tls.clone(),
+            number,
+            credential: settings.credential.clone(),
         }
-        if let Some(password) = &settings.credential.password {
-            login = login.set_password(password.expose_secret());
-        }
-        Self { host: settings.host.clone(), port: settings.port, tls: settings.tls.clone(), login }
     }
-}
 
-impl Redis {
     async fn login<S>(&self, stream: S) -> Result<Connection, Fault>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let config = AsyncConnectionConfig::default();
-        let connected = MultiplexedConnection::new_with_config(&self.login, stream, config).await;
+        let (info, config) =
+            (RedisConnectionInfo::default().set_skip_set_lib_name(), AsyncConnectionConfig::default());
+        let connected = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (commands, carrier) = connected.map_err(|error| fault(&error))?;
-        Ok(Connection { commands, carrier: tokio::spawn(carrier) })
+        let mut connection = Connection { commands, carrier: tokio::spawn(carrier) };
+        // By ourselves, since the driver calls everything that goes wrong here a wrong password.
+        if let Some(password) = &self.credential.password {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(self.credential.username.as_deref()).arg(password.expose_secret());
+            connection.run(&auth).await?;
+        }
+        if self.number != 0 {
+            connection.run(redis::cmd("SELECT").arg(self.number)).await?;
+        }
+        Ok(connection)
     }
 }
 
@@ -56,6 +65,14 @@ impl Redis {
 pub(super) struct Connection {
     commands: MultiplexedConnection,
     carrier: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Not `req_packed_command`, which hands a refusal over as if it were an answer.
+    async fn run(&mut self, command: &redis::Cmd) -> Result<(), Fault> {
+        let answer: Result<redis::Value, _> = command.query_async(&mut self.commands).await;
+        answer.map(drop).map_err(|error| fault(&error))
+    }
 }
 
 impl Drop for Connection {
@@ -78,9 +95,7 @@ impl Wire for Redis {
     }
 
     async fn identify(&self, connection: &mut Connection) -> Result<Server, Fault> {
-        // Not `req_packed_command`, which hands a refusal over as if it were an answer.
-        let pong: Result<redis::Value, _> = redis::cmd("PING").query_async(&mut connection.commands).await;
-        pong.map_err(|error| fault(&error))?;
+        connection.run(&redis::cmd("PING")).await?;
         let info: Result<String, _> = redis::cmd("INFO").query_async(&mut connection.commands).await;
         match info {
             Ok(info) => Ok(read_info(&info)),
@@ -135,6 +150,8 @@ fn fault(error: &RedisError) -> Fault {
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Reason::ProtocolError,
         ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
             Some("WRONGPASS" | "NOAUTH") => Reason::AuthenticationFailed,
+            // A server without any password refuses each.
+            _ if detail.starts_with("AUTH ") => Reason::AuthenticationFailed,
             _ if detail.contains("max number of clients") => Reason::TooManyConnections,
             _ if detail.contains("DB index") => Reason::DatabaseMissing,
             _ => Reason::Unavailable,

@@ -178,11 +178,11 @@ impl Look {
     }
 
     fn credentials(&self, before: Option<&DatabaseStatus>) -> Vec<CredentialStatus> {
-        let resolved = &self.resolved;
-        let (Some(secret), Some(server)) = (&resolved.credential_secret, resolved.servers.first()) else {
+        let (Some(secret), Some(fingerprint)) =
+            (&self.resolved.credential_secret, self.resolved.fingerprint())
+        else {
             return Vec::new();
         };
-        let fingerprint = server.credential.fingerprint(&secret.uid);
         // The time of the first login with this value: a restart of the operator is no reason to write it again.
         let known = before.and_then(|status| status.common.credentials.first());
         let known = known.filter(|known| known.secret == secret.name && known.fingerprint == fingerprint);
@@ -210,6 +210,11 @@ pub(super) fn degrade(report: &mut Report<DatabaseStatus>, reason: Reason, detai
 /// What each monitor has seen, once its first probe is over.
 pub(super) async fn observe(members: &[Member]) -> Vec<Observation<Facts>> {
     join_all(members.iter().map(|member| member.observed())).await.into_iter().flatten().collect()
+}
+
+/// Whether this very process has logged in there.
+pub(super) fn proven(observation: &Observation<Facts>) -> bool {
+    works(observation) && observation.facts.is_some()
 }
 
 /// Whether the server can be used.

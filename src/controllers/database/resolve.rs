@@ -44,9 +44,14 @@ pub struct CredentialSecret {
 
 impl Resolved {
     /// The same servers with the same credential.
-    pub(super) fn same(&self, other: &Self) -> bool {
-        self.schedule == other.schedule
-            && self.servers.iter().map(Settings::key).eq(other.servers.iter().map(Settings::key))
+    pub(super) fn same_login(&self, other: &Self) -> bool {
+        self.servers.iter().map(Settings::key).eq(other.servers.iter().map(Settings::key))
+    }
+
+    /// What users see of the credential; none where the spec names no Secret for it.
+    pub(super) fn fingerprint(&self) -> Option<String> {
+        let salt = &self.credential_secret.as_ref()?.uid;
+        Some(self.servers.first()?.credential.fingerprint(salt))
     }
 
     /// The same servers, maybe with another credential.

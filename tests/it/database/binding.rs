@@ -73,11 +73,10 @@ async fn a_binding_holds_what_a_client_needs_to_log_in() {
 async fn each_engine_has_a_binding_of_its_own_type() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
-    let systems = [System::Postgresql, System::Mariadb, System::Redis];
-    for system in systems {
+    for system in System::ALL {
         namespace.database(system.engine(), &bound(system)).await;
     }
-    for system in systems {
+    for system in System::ALL {
         let name = format!("{}-binding", system.engine());
         let secret = eventually(SOON, &name, async || {
             namespace.api::<Secret>().get_opt(&name).await.expect("an answer").ok_or("no Secret")

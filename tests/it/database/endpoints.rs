@@ -8,7 +8,7 @@ use crate::support::{Namespace, Operator, SOON, Server, System, condition, free_
 async fn one_of_several_hosts_that_lives_is_enough_and_the_others_are_named() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
-    for system in [System::Postgresql, System::Mariadb, System::Redis] {
+    for system in System::ALL {
         let (name, live, dead) = (system.engine(), system.tls_port(system.port()), free_port());
         let hosts = json!([{ "host": "localhost", "port": dead }, { "host": "127.0.0.1", "port": live }]);
         namespace

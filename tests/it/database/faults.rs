@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use crate::support::{
-    Namespace, Operator, Server, Spec, System, condition, free_port, hostile, password_secret, postgresql,
+    Namespace, Operator, SOON, Server, Spec, System, condition, free_port, hostile, password_secret,
+    postgresql,
 };
 
 /// Every one of `specs` must end in this reason, and say what to do in a message that has `words`.
@@ -110,6 +111,25 @@ async fn a_server_without_a_free_connection_is_too_many_connections() {
     for connection in taken {
         postgresql::close(connection).await;
     }
+}
+
+#[tokio::test]
+async fn a_redis_without_a_free_connection_is_not_taken_for_a_wrong_password() {
+    let namespace = Namespace::create().await;
+    let redis = Server::start(System::Redis);
+    redis.redis(&["config", "set", "maxclients", "1"]);
+    let _holds_the_one = std::net::TcpStream::connect(("127.0.0.1", redis.port)).expect("a connection");
+    let _operator = Operator::start(&namespace, &[]).await;
+    let plain = json!({ "port": redis.port, "tls": { "mode": "None", "caRef": null } });
+    namespace.database("db", &redis.spec().with(&plain)).await;
+    let database = namespace
+        .until("db", SOON, "a verdict", |database| {
+            condition(database, "Healthy").is_some_and(|healthy| healthy.reason == "ProbeFailed")
+        })
+        .await;
+    // It says why and hangs up; whether the words arrive before that is a matter of luck.
+    let reason = &condition(&database, "Ready").expect("Ready").reason;
+    assert!(["TooManyConnections", "Unavailable"].contains(&reason.as_str()), "{reason}");
 }
 
 #[tokio::test]

@@ -62,7 +62,6 @@ async fn two_hundred_objects_on_one_server_share_one_pool() {
     operator.more_probes(3).await;
     let open = postgresql::connections(&mut account.admin, &account.role).await;
     assert!((1..=3).contains(&open), "{open} connections");
-    assert_eq!(operator.probes().1, [].into(), "failed probes");
 }
 
 #[tokio::test]

@@ -30,6 +30,12 @@ impl Spec {
         } }))
     }
 
+    /// Probed often enough for a test that counts probes, with a timeout that a busy machine does not reach.
+    pub(crate) fn probed_patiently(self) -> Self {
+        let patient = json!({ "interval": "3s", "timeout": "2900ms" });
+        self.probed_often().with(&json!({ "healthCheck": patient }))
+    }
+
     /// The object.
     pub(crate) fn named(&self, name: &str) -> Value {
         json!({

@@ -139,7 +139,7 @@ impl Namespace {
         };
         match tokio::time::timeout(deadline, found).await {
             Ok(found) => found,
-            Err(_elapsed) => {
+            Err(tokio::time::error::Elapsed { .. }) => {
                 panic!("{name}: {what}: not within {deadline:?}; last seen: {}", describe(last.as_ref()))
             }
         }
