@@ -67,7 +67,7 @@ pub async fn write(
     api.create(&params, &secret).await
 }
 
-/// Deletes exactly the Secret with this uid; that it is gone already is fine.
+/// Deletes exactly the Secret with this uid; that it is gone already, or another one, is fine.
 ///
 /// # Errors
 /// What the API server says.
@@ -77,7 +77,7 @@ pub async fn delete(client: &Client, namespace: &str, name: &str, uid: Option<St
         ..DeleteParams::default()
     };
     match Api::<Secret>::namespaced(client.clone(), namespace).delete(name, &params).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         answer => answer.map(drop),
     }
 }

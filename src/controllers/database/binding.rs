@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret;
@@ -34,8 +35,17 @@ type Settled = Result<Option<String>, (Reason, String)>;
 
 #[derive(Clone, PartialEq)]
 struct Written {
+    name: String,
+    secret: Option<String>,
     version: String,
     content: [u8; 32],
+}
+
+impl Written {
+    fn of(name: &str, meta: &ObjectMeta, content: [u8; 32]) -> Option<Self> {
+        let version = meta.resource_version.clone()?;
+        Some(Self { name: name.to_owned(), secret: meta.uid.clone(), version, content })
+    }
 }
 
 impl Bindings {
@@ -47,6 +57,7 @@ impl Bindings {
         cx: &Context,
     ) -> Result<Settled, Error> {
         let wanted = database.binding_name();
+        self.remove_written(database, wanted.as_deref(), cx).await?;
         let known = database.status.as_ref().and_then(|status| status.common.binding.as_ref());
         let known = known.map(|binding| binding.name.clone());
         if let Some(old) = known.as_ref().filter(|_| known != wanted) {
@@ -75,8 +86,8 @@ impl Bindings {
         }
         let desired = desired(name.clone(), look);
         let content = digest(&desired);
-        let version = existing.as_ref().and_then(|secret| secret.resource_version());
-        let written = version.map(|version| Written { version, content });
+        let existing = existing.as_ref();
+        let written = existing.and_then(|secret| Written::of(&name, &secret.metadata, content));
         if written.is_some() && self.written(&uid) == written {
             return Ok(Ok(Some(name)));
         }
@@ -90,14 +101,31 @@ impl Bindings {
                 Ok(Err((Reason::BindingRefused, format!("the API server refuses the Secret {name}"))))
             }
             answer => {
-                let version = answer?.resource_version().unwrap_or_default();
-                self.0
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(uid, Written { version, content });
+                let written = Written::of(&name, &answer?.metadata, content);
+                let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                all.extend(written.map(|written| (uid, written)));
+                drop(all);
                 Ok(Ok(Some(name)))
             }
         }
+    }
+
+    /// Removes what this process wrote under another name: neither status nor caches need to know of it yet.
+    async fn remove_written(
+        &self,
+        database: &Database,
+        wanted: Option<&str>,
+        cx: &Context,
+    ) -> Result<(), Error> {
+        let uid = database.uid().unwrap_or_default();
+        let Some(old) = self.written(&uid).filter(|old| Some(old.name.as_str()) != wanted) else {
+            return Ok(());
+        };
+        cx.fence.check()?;
+        let namespace = database.namespace().unwrap_or_default();
+        secrets::delete(&cx.client, &namespace, &old.name, old.secret).await?;
+        self.forget(&uid);
+        Ok(())
     }
 
     async fn remove(&self, database: &Database, name: &str, cx: &Context) -> Result<(), Error> {

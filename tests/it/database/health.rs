@@ -31,7 +31,8 @@ async fn a_death_is_noticed(system: System) {
 
     server.resume();
     namespace.ready("db").await;
-    let events: Vec<_> = namespace.events("db").await.into_iter().map(|event| event.reason).collect();
+    let events: Vec<_> =
+        namespace.events_with("db", "Available").await.into_iter().map(|event| event.reason).collect();
     assert_eq!(events.iter().filter(|reason| *reason == "Available").count(), 1, "{events:?}");
     assert_eq!(events.iter().filter(|reason| *reason == "ConnectionRefused").count(), 1, "{events:?}");
 }
@@ -94,7 +95,7 @@ async fn a_server_that_was_replaced_is_pointed_out_for_one_pass() {
     assert!(after.identity.is_some() && after.identity != before.identity);
     namespace.until("db", SOON, "said once", |database| condition(database, "Degraded").is_none()).await;
     namespace.ready("db").await;
-    let events = namespace.events("db").await;
+    let events = namespace.events_with("db", "ServerReplaced").await;
     assert_eq!(events.iter().filter(|event| event.reason == "ServerReplaced").count(), 1, "{events:?}");
 }
 

@@ -124,8 +124,12 @@ async fn a_changed_spec_is_looked_at_at_once() {
     let status = database.status.expect("a status");
     assert_eq!(status.common.observed_generation, Some(2));
     assert_eq!(status.common.last_error.expect("kept").reason, "ConnectionRefused");
-    let events: Vec<_> =
-        namespace.events("db").await.into_iter().map(|event| (event.kind, event.reason)).collect();
+    let events: Vec<_> = namespace
+        .events_with("db", "Available")
+        .await
+        .into_iter()
+        .map(|event| (event.kind, event.reason))
+        .collect();
     let wanted = [("Warning", "ConnectionRefused"), ("Normal", "Available")];
     assert_eq!(events, wanted.map(|(kind, reason)| (kind.to_owned(), reason.to_owned())));
 }

@@ -37,7 +37,7 @@ async fn a_rotated_password_is_taken_over_without_one_failed_probe() {
         .await;
     operator.more_probes(2).await;
 
-    let events = namespace.events("db").await;
+    let events = namespace.events_with("db", "CredentialRotated").await;
     let reasons: Vec<_> =
         events[earlier..].iter().map(|event| (event.kind.as_str(), event.reason.as_str())).collect();
     assert_eq!(reasons, [("Normal", "CredentialRotated")]);
@@ -77,8 +77,13 @@ async fn a_rotated_password_that_does_not_work_leaves_the_previous_one_in_use() 
     namespace.until("db", SOON, "no fault", |database| condition(database, "Degraded").is_none()).await;
     assert_ne!(fingerprint(&namespace).await, before);
 
-    let mut reasons: Vec<_> =
-        namespace.events("db").await.split_off(earlier).into_iter().map(|event| event.reason).collect();
+    let mut reasons: Vec<_> = namespace
+        .events_with("db", "CredentialRotated")
+        .await
+        .split_off(earlier)
+        .into_iter()
+        .map(|event| event.reason)
+        .collect();
     reasons.sort();
     assert_eq!(reasons, ["CredentialRotated", "PreviousCredentialInUse"], "it never stopped being ready");
 }

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::{
     SOON,
     environment::{admin, operator_kubeconfig, tls_file, variable},
-    password_secret,
+    eventually, password_secret,
 };
 
 /// Who the operators are.
@@ -177,6 +177,19 @@ impl Namespace {
                 note: event.note.unwrap_or_default(),
             })
             .collect()
+    }
+
+    /// The Events about the Database once one has this reason: an Event follows the status that it tells of.
+    pub(crate) async fn events_with(&self, name: &str, reason: &str) -> Vec<Occurrence> {
+        eventually(SOON, reason, async || {
+            let events = self.events(name).await;
+            if events.iter().any(|event| event.reason == reason) {
+                Ok(events)
+            } else {
+                Err(format!("{events:?}"))
+            }
+        })
+        .await
     }
 
     /// Every write of an operator into this namespace, by the API server's audit log: verb, resource and subresource,
