@@ -106,7 +106,9 @@ impl Reason {
         match self {
             Self::DnsFailed => "check the host name and the cluster's DNS",
             Self::ConnectionRefused => "check that the server runs and listens on this port",
-            Self::Timeout => "check network policies and firewalls on the way, and the server's load",
+            Self::Timeout => {
+                "check the network on the way, the server's load, and that type, port and TLS mode fit the server"
+            }
             Self::TlsFailed => "check spec.tls: its mode, its CA and the names in the server's certificate",
             Self::CertificateExpired => "renew the server's certificate",
             Self::AuthenticationFailed => "check user name and password in the credential Secret",
@@ -114,7 +116,9 @@ impl Reason {
             Self::DatabaseMissing => "create the database, or correct its name",
             Self::TooManyConnections => "raise the server's connection limit, or lower spec.pool.max",
             Self::ProtocolError => "check that spec.type and the port belong to the same system",
-            Self::Unavailable => "look at the server's own log",
+            Self::Unavailable => {
+                "look at the server's own log, and check that type, port and TLS mode fit the server"
+            }
             Self::SecretNotFound => "create the Secret in the same namespace, or correct its name",
             Self::SecretMissingKeys => "add the key to the Secret",
             Self::SecretWrongType => "use a Secret of a type that holds credentials",

@@ -147,7 +147,9 @@ fn fault(error: &RedisError) -> Fault {
             return find_cause(error)
                 .unwrap_or_else(|| Fault::new(Reason::Unavailable, "the server closed the connection"));
         }
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Reason::ProtocolError,
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+            return Fault::new(Reason::ProtocolError, "the server does not answer as this engine does");
+        }
         ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
             Some("WRONGPASS" | "NOAUTH") => Reason::AuthenticationFailed,
             // A server without any password refuses each.

@@ -29,7 +29,7 @@ pub(super) fn fault(error: &sqlx::Error, decide: impl Fn(&dyn DatabaseError) -> 
             find_cause(cause.as_ref()).unwrap_or_else(|| Fault::new(Reason::TlsFailed, cause.to_string()))
         }
         sqlx::Error::Io(cause) => Fault::from_io(cause),
-        sqlx::Error::Protocol(text) => Fault::new(Reason::ProtocolError, text),
-        other => Fault::new(Reason::ProtocolError, other.to_string()),
+        // The driver's text names places in its own code, which helps nobody here.
+        _ => Fault::new(Reason::ProtocolError, "the server does not answer as this engine does"),
     }
 }
