@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,15 +19,19 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::mpsc;
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
 
-use super::{Object, Plane, Reconciler, StatusOf, memory::Memory, pass::Pass};
+use super::{
+    Plane, Reconciler, StatusOf,
+    memory::Memory,
+    pass::Pass,
+    triggers::{Key, Triggers},
+};
 use crate::{
-    api::{ANNOTATION_PREFIX, shared::Reference},
+    api::{ANNOTATION_PREFIX, Managed, shared::Reference},
     cluster::{
         references::ClusterReferences,
         watches::{Readiness, Scope, watch, watch_metadata},
@@ -73,10 +77,10 @@ impl<R: Reconciler> Engine<R> {
         let (objects, writer) = reflector::store::<DeserializeGuard<R::Object>>();
         let client = plane.client.clone();
 
-        let on_secret = triggers.referrers(objects.clone(), Reference::Secret);
+        let on_secret = triggers.for_referrers(Reference::Secret);
         let (secrets, secret_watch) =
             watch_metadata::<Secret, _>(client.clone(), scope, readiness, on_secret);
-        let on_config_map = triggers.referrers(objects.clone(), Reference::ConfigMap);
+        let on_config_map = triggers.for_referrers(Reference::ConfigMap);
         let (config_maps, config_map_watch) =
             watch_metadata::<ConfigMap, _>(client.clone(), scope, readiness, on_config_map);
         let references = ClusterReferences::new(client.clone(), secrets, config_maps);
@@ -180,57 +184,6 @@ fn spawn(watch: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<
     AbortOnDropHandle::new(tokio::spawn(watch))
 }
 
-type Key<K> = ObjectRef<DeserializeGuard<K>>;
-
-/// Asks for passes; while nobody leads, nobody listens.
-struct Triggers<K: Object>(Arc<Mutex<Option<mpsc::UnboundedSender<Key<K>>>>>);
-
-impl<K: Object> Clone for Triggers<K> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<K: Object> Default for Triggers<K> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<K: Object> Triggers<K> {
-    fn connect(&self) -> mpsc::UnboundedReceiver<Key<K>> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        receiver
-    }
-
-    fn fire(&self, object: Key<K>) {
-        if let Some(listener) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Fails only while leadership ends: the next leader looks at every object anyway.
-            let _ = listener.send(object);
-        }
-    }
-
-    /// Asks for a pass of each object that names what changed.
-    fn referrers<F: Fn(String) -> Reference + Send>(
-        &self,
-        objects: Store<DeserializeGuard<K>>,
-        kind: F,
-    ) -> impl FnMut(&str, &str) + Send + use<K, F> {
-        let triggers = self.clone();
-        move |namespace, name| {
-            let changed = kind(name.to_owned());
-            let names_it = |object: &DeserializeGuard<K>| {
-                object.namespace().as_deref() == Some(namespace)
-                    && object.0.as_ref().is_ok_and(|object| object.references().contains(&changed))
-            };
-            for object in objects.state_filter(names_it) {
-                triggers.fire(ObjectRef::from_obj(&*object));
-            }
-        }
-    }
-}
-
 /// Decides which watch events ask for a pass: our own status writes do not.
 struct Changes<R: Reconciler> {
     seen: HashMap<Key<R::Object>, Seen>,
@@ -258,7 +211,11 @@ impl<R: Reconciler> Changes<R> {
             watcher::Event::InitDone => {
                 let listed = self.listed.take().unwrap_or_default();
                 for (key, before) in std::mem::replace(&mut self.seen, listed) {
-                    if self.seen.get(&key).is_none_or(|now| now.uid != before.uid) {
+                    let now = self.seen.get(&key);
+                    if now.is_none() {
+                        self.triggers.forget(&key);
+                    }
+                    if now.is_none_or(|now| now.uid != before.uid) {
                         self.gone(&before.uid);
                     }
                 }
@@ -272,7 +229,9 @@ impl<R: Reconciler> Changes<R> {
                 }
             }
             watcher::Event::Delete(object) => {
-                self.seen.remove(&ObjectRef::from_obj(&object));
+                let key = ObjectRef::from_obj(&object);
+                self.seen.remove(&key);
+                self.triggers.forget(&key);
                 self.gone(&object.uid().unwrap_or_default());
             }
         }
@@ -284,6 +243,8 @@ impl<R: Reconciler> Changes<R> {
         self.memory.caught_up(&seen.uid, &object.resource_version().unwrap_or_default());
         if self.seen.get(&key).is_none_or(|before| (&before.uid, before.meaning) != (&seen.uid, seen.meaning))
         {
+            let references = object.0.as_ref().map(Managed::references).unwrap_or_default();
+            self.triggers.remember(&key, references);
             self.triggers.fire(key);
         }
         seen

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod error;
 mod memory;
 mod pass;
+mod triggers;
 
 use std::sync::Arc;
 

@@ -1,0 +1,107 @@
+//! Asks for passes: of one object, or of all that name what has changed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kube::{core::DeserializeGuard, runtime::reflector::ObjectRef};
+use tokio::sync::mpsc;
+
+use super::Object;
+use crate::api::shared::Reference;
+
+/// How the engine names an object.
+pub(super) type Key<K> = ObjectRef<DeserializeGuard<K>>;
+
+/// Asks for passes; while nobody leads, nobody listens.
+pub(super) struct Triggers<K: Object>(Arc<Mutex<State<K>>>);
+
+struct State<K: Object> {
+    listener: Option<mpsc::UnboundedSender<Key<K>>>,
+    /// Who names what, by namespace: one changed Secret among thousands of objects is found without looking at each.
+    referrers: HashMap<(String, Reference), HashSet<Key<K>>>,
+    references: HashMap<Key<K>, Vec<Reference>>,
+}
+
+impl<K: Object> Clone for Triggers<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Object> Default for Triggers<K> {
+    fn default() -> Self {
+        let state = State { listener: None, referrers: HashMap::new(), references: HashMap::new() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+}
+
+impl<K: Object> Triggers<K> {
+    /// From now on the receiver gets what is asked for.
+    pub(super) fn connect(&self) -> mpsc::UnboundedReceiver<Key<K>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.state().listener = Some(sender);
+        receiver
+    }
+
+    /// Asks for a pass of this object.
+    pub(super) fn fire(&self, object: Key<K>) {
+        if let Some(listener) = &self.state().listener {
+            // Fails only while leadership ends: the next leader looks at every object anyway.
+            let _ = listener.send(object);
+        }
+    }
+
+    /// Asks, at each call with a namespace and a name, for a pass of every object that names it.
+    pub(super) fn for_referrers<F: Fn(String) -> Reference + Send>(
+        &self,
+        kind: F,
+    ) -> impl FnMut(&str, &str) + Send + use<K, F> {
+        let triggers = self.clone();
+        move |namespace, name| {
+            let changed = (namespace.to_owned(), kind(name.to_owned()));
+            let found: Vec<_> =
+                triggers.state().referrers.get(&changed).into_iter().flatten().cloned().collect();
+            for object in found {
+                triggers.fire(object);
+            }
+        }
+    }
+
+    /// Notes what the object names now.
+    pub(super) fn remember(&self, object: &Key<K>, references: Vec<Reference>) {
+        let mut state = self.state();
+        state.drop_references(object);
+        let namespace = object.namespace.clone().unwrap_or_default();
+        for reference in &references {
+            let entry = state.referrers.entry((namespace.clone(), reference.clone())).or_default();
+            entry.insert(object.clone());
+        }
+        state.references.insert(object.clone(), references);
+    }
+
+    /// The object is gone.
+    pub(super) fn forget(&self, object: &Key<K>) {
+        self.state().drop_references(object);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<K>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Object> State<K> {
+    fn drop_references(&mut self, object: &Key<K>) {
+        let namespace = object.namespace.clone().unwrap_or_default();
+        for reference in self.references.remove(object).unwrap_or_default() {
+            let key = (namespace.clone(), reference);
+            if let Some(referrers) = self.referrers.get_mut(&key) {
+                referrers.remove(object);
+                if referrers.is_empty() {
+                    self.referrers.remove(&key);
+                }
+            }
+        }
+    }
+}
