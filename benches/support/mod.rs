@@ -7,9 +7,14 @@ pub(crate) mod operator;
 pub(crate) mod ready;
 pub(crate) mod report;
 
-use std::{error::Error, path::PathBuf, process::Stdio, str::FromStr, time::Duration};
-
-use tokio::{io::AsyncWriteExt, process::Command};
+use std::{
+    error::Error,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    str::FromStr,
+    time::Duration,
+};
 
 /// Whatever goes wrong ends the bench, in its own words.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -43,14 +48,17 @@ pub(crate) fn seconds(name: &str, default: u64) -> Outcome<Duration> {
 pub(crate) async fn run(program: &str, args: &[&str], input: &str) -> Outcome<String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).await?;
-    }
-    let output = child.wait_with_output().await?;
+    let (words, input) = (format!("{program} {}", args.join(" ")), input.to_owned());
+    let output = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
+        }
+        child.wait_with_output()
+    });
+    let output = output.await?.map_err(|error| format!("{words}: {error}"))?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{program} {}: {}", args.join(" "), words.trim()).into());
+        return Err(format!("{words}: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

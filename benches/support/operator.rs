@@ -3,11 +3,9 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
-
-use tokio::process::{Child, Command};
 
 use super::{Outcome, cluster::Cluster, run};
 
@@ -27,17 +25,21 @@ impl Operator {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .kill_on_drop(true)
             .spawn()?;
-        let pid = child.id().ok_or("the operator has ended at once")?;
+        let pid = child.id();
         Ok(Self { child, pid })
     }
 
     /// Ends it in an orderly way, so that its Lease is free for the next one.
     pub(crate) async fn stop(mut self) -> Outcome<()> {
         run("kill", &["-TERM", &self.pid.to_string()], "").await?;
-        tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await??;
-        Ok(())
+        for _ in 0..400 {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err("the operator does not stop".into())
     }
 
     /// Resident memory now and at its peak, in MB of 1,000,000 bytes.
@@ -60,6 +62,14 @@ impl Operator {
         let ticks = |index: usize| -> Outcome<f64> { Ok(fields.get(index).ok_or("too short")?.parse()?) };
         // USER_HZ is 100 on every architecture that Linux runs on today.
         Ok((ticks(11)? + ticks(12)?) / 100.0)
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
