@@ -8,7 +8,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
-    api::all_crds,
+    api::{all_crds, to_yaml},
     runtime::{self, check::CheckArgs, settings::RunArgs},
     telemetry::log,
 };
@@ -57,7 +57,7 @@ async fn run(args: RunArgs) -> Result<(), String> {
 
 fn crds(out: Option<&Path>) -> Result<(), String> {
     for crd in all_crds() {
-        let yaml = serde_saphyr::to_string(&crd).map_err(|error| error.to_string())?;
+        let yaml = to_yaml(&crd).map_err(|error| error.to_string())?;
         match out {
             None => println!("---\n{yaml}"),
             Some(folder) => {

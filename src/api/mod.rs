@@ -3,17 +3,15 @@
 //! The lowest floor: plain types, no IO, no async. Everything here is part of the public contract.
 
 pub mod condition;
+mod crd;
 mod names;
 pub mod reason;
 pub mod shared;
 pub mod status;
 pub mod v1alpha1;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
-use kube::CustomResourceExt;
-use serde_json::json;
-
 pub use condition::ConditionType;
+pub use crd::{all_crds, to_yaml};
 pub use reason::Reason;
 
 /// The API group of every kind.
@@ -27,12 +25,6 @@ pub const FIELD_MANAGER: &str = "authlink";
 
 /// Annotations under this prefix are read by authlink, and a change of one starts a pass.
 pub const ANNOTATION_PREFIX: &str = "authlink.dev/";
-
-/// The CRDs of every kind, as they are written to `crds/` and into the chart.
-#[must_use]
-pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    vec![with_pending_status::<v1alpha1::Database>(v1alpha1::Database::crd())]
-}
 
 /// What the engine and the CRDs need to know of a kind.
 pub trait Managed: kube::Resource<DynamicType = ()> {
@@ -55,30 +47,4 @@ pub trait Managed: kube::Resource<DynamicType = ()> {
     fn has_outside_state(&self) -> bool {
         false
     }
-}
-
-/// Gives new objects their `Unknown/Pending` conditions at creation, by the schema's default: an object says that
-/// nobody has looked at it yet even while no operator runs, and that costs no write. (The Gateway API does the same.)
-fn with_pending_status<K: Managed>(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    let pending: Vec<_> = std::iter::once(ConditionType::Ready)
-        .chain(K::CONDITIONS.iter().copied())
-        .map(|kind| {
-            json!({
-                "type": kind.as_str(), "status": "Unknown", "reason": Reason::Pending.as_str(),
-                "message": "waiting for the operator's first pass", "lastTransitionTime": "1970-01-01T00:00:00Z",
-            })
-        })
-        .collect();
-    for version in &mut crd.spec.versions {
-        let status = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut())
-            .and_then(|schema| schema.properties.as_mut())
-            .and_then(|properties| properties.get_mut("status"));
-        if let Some(status) = status {
-            status.default = Some(JSON(json!({ "conditions": pending })));
-        }
-    }
-    crd
 }

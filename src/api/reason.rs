@@ -82,6 +82,8 @@ names! {
         QueryInvalid,
         /// A Secret of the binding's name exists and is not ours.
         BindingConflict,
+        /// The API server refuses the binding Secret.
+        BindingRefused,
         /// Callers wait for a connection.
         PoolSaturated,
 
@@ -121,6 +123,9 @@ impl Reason {
             Self::InvalidSpec => "correct the spec",
             Self::QueryInvalid => "correct the statement, or create what it names",
             Self::BindingConflict => "delete that Secret, or set spec.binding.secretName to another name",
+            Self::BindingRefused => {
+                "give the operator the right to write Secrets, or set spec.binding.enabled to false"
+            }
             Self::PoolSaturated => "raise spec.pool.max, or look for slow queries",
             Self::SomeEndpointsDown => "see status.endpoints",
             Self::PreviousCredentialInUse => "correct the Secret, or create its new password on the server",

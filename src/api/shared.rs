@@ -132,11 +132,13 @@ pub enum CaKind {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("duration(self.timeout) < duration(self.interval)")
     .message("healthCheck.timeout must be shorter than healthCheck.interval"))]
+#[x_kube(validation = Rule::new("duration(self.timeout) <= duration('30s')")
+    .message("healthCheck.timeout must be at most 30s"))]
 pub struct HealthCheck {
     /// Time from one probe's start to the next one's.
     #[serde(default = "default_interval")]
     pub interval: Duration,
-    /// How long a probe may take, connecting included.
+    /// How long a probe may take, connecting included; at most 30s.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
     /// Each wait is shortened by up to this many percent, by chance, so that probes of many objects spread out.

@@ -106,9 +106,11 @@ impl ClusterReferences {
         Self { client, secrets: (secrets, Kept::new()), config_maps: (config_maps, Kept::new()) }
     }
 
-    /// Waits for the first list of both; false when a watch has ended for good.
-    pub async fn ready(&self) -> bool {
-        self.secrets.0.wait_until_ready().await.is_ok() && self.config_maps.0.wait_until_ready().await.is_ok()
+    /// Waits for the first list of both.
+    pub async fn ready(&self) {
+        // Fails only when a watch has ended for good, which none does.
+        let _ = self.secrets.0.wait_until_ready().await;
+        let _ = self.config_maps.0.wait_until_ready().await;
     }
 
     /// The watched metadata of a Secret.

@@ -20,7 +20,10 @@ use kube::{
     },
 };
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use super::{Object, Plane, Reconciler, StatusOf, memory::Memory, pass::Pass};
 use crate::{
@@ -94,7 +97,8 @@ impl<R: Reconciler> Engine<R> {
             std::future::ready(changes)
         });
         let waker = triggers.clone();
-        let pass = Pass::new(reconciler, plane, references, memory, move |object| waker.fire(object));
+        let fire = move |object| waker.fire(object);
+        let pass = Pass::new(reconciler, plane, objects.clone(), references, memory, fire);
         Self {
             objects,
             triggers,
@@ -107,11 +111,15 @@ impl<R: Reconciler> Engine<R> {
         }
     }
 
-    /// Runs passes until the future is dropped: first one for every object, then whenever something asks for it.
-    pub async fn lead(&self) {
+    /// Runs passes: first one for every object, then whenever something asks for it. Once `halt` is cancelled, none
+    /// starts any more, and the future ends with the last one that runs; dropped, it ends them at once.
+    pub async fn lead(&self, halt: CancellationToken) {
+        let _on_drop = StandBy(&self.pass);
         let fired = self.triggers.connect();
-        // Where the caches are not complete, an object that names a Secret would seem to name a missing one.
-        while self.objects.wait_until_ready().await.is_err() || !self.pass.caches_ready().await {}
+        // Where the caches are not complete, an object that names a Secret would seem to name a missing one. The
+        // watches never end, so neither can fail.
+        let _ = self.objects.wait_until_ready().await;
+        self.pass.caches_ready().await;
         for object in self.objects.state() {
             self.triggers.fire(ObjectRef::from_obj(&*object));
         }
@@ -121,11 +129,16 @@ impl<R: Reconciler> Engine<R> {
             Some((Ok::<_, Infallible>(request), fired))
         });
         let config = controller::Config::default().concurrency(self.pass.plane.settings.concurrency);
+        let running = TaskTracker::new();
         let passes = controller::applier(
             |object, pass: Arc<Pass<R>>| {
                 // A task of its own: passes use every core, and one that panics is only one that failed.
-                let task = AbortOnDropHandle::new(tokio::spawn(pass.run(object)));
-                Box::pin(async move { Ok::<_, Infallible>(task.await.unwrap_or_else(|_| retry_soon())) })
+                let start = || AbortOnDropHandle::new(tokio::spawn(running.track_future(pass.run(object))));
+                let task = (!halt.is_cancelled()).then(start);
+                Box::pin(async move {
+                    let Some(task) = task else { return Ok(Action::await_change()) };
+                    Ok::<_, Infallible>(task.await.unwrap_or_else(|_| retry_soon()))
+                })
             },
             |_, _, _| retry_soon(),
             Arc::clone(&self.pass),
@@ -133,12 +146,29 @@ impl<R: Reconciler> Engine<R> {
             Box::pin(queue),
             config,
         );
-        passes.for_each(|_| std::future::ready(())).await;
+        let drained = async {
+            halt.cancelled().await;
+            running.close();
+            running.wait().await;
+        };
+        tokio::select! {
+            () = passes.for_each(|_| std::future::ready(())) => {}
+            () = drained => {}
+        }
     }
 
     /// The objects as last read; those that cannot be read are left out.
     pub fn objects(&self) -> impl Iterator<Item = Arc<DeserializeGuard<R::Object>>> {
         self.objects.state().into_iter().filter(|object| object.0.is_ok())
+    }
+}
+
+/// Whatever way the leading ends.
+struct StandBy<'a, R: Reconciler>(&'a Pass<R>);
+
+impl<R: Reconciler> Drop for StandBy<'_, R> {
+    fn drop(&mut self) {
+        self.0.stand_by();
     }
 }
 

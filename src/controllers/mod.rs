@@ -51,6 +51,9 @@ pub trait Reconciler: Send + Sync + 'static {
     fn forget(&self, uid: &str) {
         let _ = uid;
     }
+
+    /// This process leads no more: drop what is held for every object. A standby has warm caches and no connections.
+    fn stand_by(&self) {}
 }
 
 /// An object that the engine can run.

@@ -7,7 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Resource, ResourceExt,
     core::DeserializeGuard,
-    runtime::{controller::Action, reflector::ObjectRef},
+    runtime::{
+        controller::Action,
+        reflector::{ObjectRef, Store},
+    },
 };
 use tracing::Instrument;
 
@@ -33,6 +36,7 @@ type Fire<K> = Arc<dyn Fn(ObjectRef<DeserializeGuard<K>>) + Send + Sync>;
 pub(super) struct Pass<R: Reconciler> {
     reconciler: Arc<R>,
     pub(super) plane: Plane,
+    objects: Store<DeserializeGuard<R::Object>>,
     references: Arc<ClusterReferences>,
     memory: Arc<Memory<StatusOf<R>>>,
     fire: Fire<R::Object>,
@@ -48,15 +52,20 @@ impl<R: Reconciler> Pass<R> {
     pub(super) fn new(
         reconciler: Arc<R>,
         plane: Plane,
+        objects: Store<DeserializeGuard<R::Object>>,
         references: ClusterReferences,
         memory: Arc<Memory<StatusOf<R>>>,
         fire: impl Fn(ObjectRef<DeserializeGuard<R::Object>>) + Send + Sync + 'static,
     ) -> Self {
-        Self { reconciler, plane, references: Arc::new(references), memory, fire: Arc::new(fire) }
+        Self { reconciler, plane, objects, references: Arc::new(references), memory, fire: Arc::new(fire) }
     }
 
-    pub(super) async fn caches_ready(&self) -> bool {
-        self.references.ready().await
+    pub(super) async fn caches_ready(&self) {
+        self.references.ready().await;
+    }
+
+    pub(super) fn stand_by(&self) {
+        self.reconciler.stand_by();
     }
 
     pub(super) async fn run(self: Arc<Self>, object: Arc<DeserializeGuard<R::Object>>) -> Action {
@@ -90,6 +99,10 @@ impl<R: Reconciler> Pass<R> {
                 self.memory.succeeded(&uid);
             }
             self.plane.metrics.engine.pass(R::NAME, outcome.name, started.elapsed());
+            // Deleted while the pass ran, it was forgotten too early.
+            if self.objects.get(&ObjectRef::from_obj(&*object)).is_none_or(|now| now.uid() != object.uid()) {
+                self.reconciler.forget(&uid);
+            }
             outcome.next
         }
         .instrument(span)
@@ -194,12 +207,15 @@ impl<R: Reconciler> Pass<R> {
         if let Err(error) = self.reconciler.cleanup(object, &self.context(object)).await {
             let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
             let waited = Timestamp::now().duration_since(deleted).unsigned_abs();
+            let about = reference(object);
             if waited < self.plane.settings.cleanup_deadline {
+                let note = format!("the object stays until this works, or its deadline has passed: {error}");
+                self.plane.events.publish(&about, true, error.reason().as_str(), &note).await;
                 return Err(error);
             }
             let note = format!("released although cleaning up failed, so that the object can go: {error}");
             tracing::warn!(note, "orphaned");
-            self.plane.events.publish(&reference(object), true, Reason::Orphaned.as_str(), &note).await;
+            self.plane.events.publish(&about, true, Reason::Orphaned.as_str(), &note).await;
         }
         let others: Vec<_> = object.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
         self.plane.fence.check()?;

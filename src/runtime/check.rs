@@ -1,9 +1,205 @@
-//! `authlink check`.
-use std::process::ExitCode;
-/// Flags.
-#[derive(Clone, Debug, clap::Args)]
-pub struct CheckArgs {}
-/// Run.
-pub async fn run(_: CheckArgs) -> Result<ExitCode, String> {
-    Err("not yet".to_owned())
+//! `authlink check`: what the API server and the operator would say of manifests, asked once and without a cluster.
+
+mod files;
+mod schema;
+mod table;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::{Args, ValueEnum};
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    api::{
+        ConditionType, Managed, Reason,
+        status::{CommonStatus, Status},
+        v1alpha1::Database,
+    },
+    controllers::{Error, Report, database::Databases},
+    domain::conditions::{self, Verdict},
+    telemetry::metrics::Metrics,
+};
+
+pub use files::{FileReferences, Files, FromEnv, Manifest};
+pub use schema::{Kind, Schemas};
+
+/// How long one object may take, as in the operator.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// The flags.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The exit code is 0 when every object is Ready, 1 when one is not, and 2 when the files \
+                        or flags cannot be used.\nObjects without a namespace are taken to be in the namespace \
+                        default. A spec that is suspended is not probed."
+)]
+pub struct CheckArgs {
+    /// Files with manifests, the Secrets and ConfigMaps that they name included; - is the standard input
+    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    files: Vec<PathBuf>,
+
+    /// Put an environment variable into a key of a Secret, by default into the key password
+    ///
+    /// For instance `--secret-from-env orders-login/username=DB_USER --secret-from-env orders-login=DB_PASSWORD`. The
+    /// value wins over the files, in every namespace; a Secret that no file has is made, with the type Opaque.
+    #[arg(long, value_name = "NAME[/KEY]=VARIABLE")]
+    secret_from_env: Vec<FromEnv>,
+
+    /// How the outcome is printed
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// What was found of one object.
+#[derive(Debug, Serialize)]
+struct Finding {
+    kind: String,
+    namespace: String,
+    name: String,
+    /// The status of `Ready`: `True`, `False` or `Unknown`.
+    ready: String,
+    reason: String,
+    message: String,
+    /// As the operator would write it.
+    status: Value,
+}
+
+/// Checks everything in the files, and prints what was found.
+///
+/// # Errors
+/// Files and flags that cannot be used.
+pub async fn run(args: CheckArgs) -> Result<ExitCode, String> {
+    let schemas = Schemas::new()?;
+    let files = Files::read(&args.files, &args.secret_from_env, &schemas)?;
+    for note in &files.notes {
+        eprintln!("authlink: {note}");
+    }
+    if files.manifests.is_empty() {
+        return Err(format!("there is nothing to check: no file has a {}", schemas.names().join(" or a ")));
+    }
+    let databases = Databases::new(Arc::new(Metrics::registered().0));
+    let Files { manifests, references, .. } = files;
+    let checks = manifests
+        .into_iter()
+        .enumerate()
+        .map(async |(index, manifest)| check(index, manifest, &schemas, &databases, &references).await);
+    let findings = join_all(checks).await;
+    match args.output {
+        Output::Table => print!("{}", table::render(&findings)),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&findings).map_err(|error| error.to_string())?;
+            println!("{json}");
+        }
+    }
+    let ready = findings.iter().all(|finding| finding.ready == "True");
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn check(
+    index: usize,
+    mut manifest: Manifest,
+    schemas: &Schemas,
+    databases: &Databases,
+    references: &FileReferences,
+) -> Finding {
+    let problems = match schemas.kind(&manifest.api_version, &manifest.kind) {
+        Some(kind) => kind.admit(&mut manifest.value),
+        None => vec!["this version does not know the kind".to_owned()],
+    };
+    if !problems.is_empty() {
+        return invalid(&manifest, problems.join("; "));
+    }
+    // A new kind is one more arm here.
+    match Database::deserialize(&manifest.value) {
+        Ok(mut database) => {
+            database.metadata.namespace = Some(manifest.namespace.clone());
+            // What is held for an object is held by its uid, which files do not have.
+            database.metadata.uid = Some(index.to_string());
+            check_database(&manifest, database, databases, references).await
+        }
+        // The error would quote the value.
+        Err(_) => invalid(&manifest, "the manifest cannot be read".to_owned()),
+    }
+}
+
+async fn check_database(
+    manifest: &Manifest,
+    mut database: Database,
+    databases: &Databases,
+    references: &FileReferences,
+) -> Finding {
+    if database.spec.suspend {
+        let message = "spec.suspend is set: nothing is probed";
+        let verdicts = vec![Verdict::unknown(ConditionType::Ready, Reason::Suspended, message)];
+        return found::<Database>(manifest, Report { verdicts, ..Report::default() });
+    }
+    // There is one probe: what it says is the verdict.
+    database.spec.health_check.unhealthy_threshold = 1;
+    database.spec.health_check.healthy_threshold = 1;
+    let look = async {
+        let look = databases.look(&database, references, Arc::new(|| ())).await?;
+        Ok(look.report(&database).await)
+    };
+    let looked = tokio::time::timeout(DEADLINE, look).await;
+    let report = looked.unwrap_or(Err(Error::DeadlineExceeded(DEADLINE))).unwrap_or_else(|error| {
+        let mut verdicts = error.verdicts(Database::CONDITIONS);
+        if verdicts.is_empty() {
+            let connected = ConditionType::Connected;
+            verdicts.push(Verdict::no(connected, error.reason(), error.to_string()));
+        }
+        Report { verdicts, ..Report::default() }
+    });
+    let verdicts = conditions::complete(Database::CONDITIONS, report.verdicts);
+    found::<Database>(manifest, Report { verdicts, ..report })
+}
+
+/// The API server would refuse it.
+fn invalid(manifest: &Manifest, problem: String) -> Finding {
+    let status = CommonStatus {
+        conditions: conditions::settle(
+            &[],
+            &[
+                Verdict::no(ConditionType::Ready, Reason::InvalidSpec, problem.clone()),
+                Verdict::no(ConditionType::Accepted, Reason::InvalidSpec, problem),
+            ],
+            None,
+            Timestamp::now(),
+        ),
+        ..CommonStatus::default()
+    };
+    finding(manifest, &status, serde_json::to_value(&status).unwrap_or_default())
+}
+
+fn found<K: Managed>(manifest: &Manifest, report: Report<K::Status>) -> Finding {
+    let mut status = report.status;
+    status.common_mut().conditions = conditions::settle(&[], &report.verdicts, None, Timestamp::now());
+    finding(manifest, status.common(), serde_json::to_value(&status).unwrap_or_default())
+}
+
+fn finding(manifest: &Manifest, common: &CommonStatus, status: Value) -> Finding {
+    let (ready, reason, mut message) = match common.condition(ConditionType::Ready) {
+        Some(ready) => (ready.status.clone(), ready.reason.clone(), ready.message.clone()),
+        None => ("Unknown".to_owned(), Reason::Pending.to_string(), String::new()),
+    };
+    if let Some(degraded) = common.condition(ConditionType::Degraded) {
+        message = format!("{message}; {}: {}", degraded.reason, degraded.message);
+    }
+    Finding {
+        kind: manifest.kind.clone(),
+        namespace: manifest.namespace.clone(),
+        name: manifest.name.clone(),
+        ready,
+        reason,
+        message,
+        status,
+    }
 }

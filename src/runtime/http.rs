@@ -15,7 +15,7 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
     registry::Registry,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
 
 use super::RunError;
 use crate::{
@@ -24,19 +24,20 @@ use crate::{
     controllers::{Reconciler, engine::Engine},
 };
 
-/// Serves until the process ends.
+/// Serves in the background until the process ends.
 pub(super) async fn serve(
     address: SocketAddr,
     registry: Registry,
     readiness: Readiness,
-) -> Result<JoinHandle<std::io::Result<()>>, RunError> {
+) -> Result<(), RunError> {
     let listener = TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
     let registry = Arc::new(registry);
     let routes = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(ready(&readiness))))
         .route("/metrics", get(move || std::future::ready(metrics(&registry))));
-    Ok(tokio::spawn(async move { axum::serve(listener, routes).await }))
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(())
 }
 
 /// A standby is ready: it could take over at once.

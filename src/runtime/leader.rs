@@ -16,6 +16,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::fence::Fence;
 
@@ -30,6 +31,31 @@ pub struct Election {
     pub identity: String,
     /// How long the Lease holds without renewal.
     pub duration: Duration,
+}
+
+/// How long work in progress may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs `lead` until `end`. Where that ends with true, `lead` may finish what it has begun; else it is cut off, since
+/// somebody else may lead by then.
+pub(super) async fn lead_until<F: Future<Output = ()>>(
+    lead: impl Fn(CancellationToken) -> F,
+    end: impl Future<Output = bool>,
+) -> bool {
+    let halt = CancellationToken::new();
+    let leading = lead(halt.clone());
+    pin_mut!(leading);
+    let orderly = tokio::select! {
+        orderly = end => orderly,
+        () = &mut leading => false,
+    };
+    if orderly {
+        halt.cancel();
+        if tokio::time::timeout(DRAIN, leading).await.is_err() {
+            tracing::warn!("work in progress was cut off");
+        }
+    }
+    orderly
 }
 
 /// Takes part in an election.
@@ -48,11 +74,11 @@ impl Lease {
         Self { api: Api::namespaced(client, &election.namespace), election, fence, seen: None }
     }
 
-    /// Runs `lead` whenever this process leads and calls `lost` after each time, until `stop`; then gives the Lease
-    /// back, so that the next leader need not wait.
+    /// Runs `lead` whenever this process leads and calls `lost` after each time, until `stop`; then lets `lead` end in
+    /// an orderly way, and gives the Lease back, so that the next leader need not wait.
     pub async fn hold_while<F: Future<Output = ()>>(
         mut self,
-        lead: impl Fn() -> F,
+        lead: impl Fn(CancellationToken) -> F,
         lost: impl Fn(),
         stop: impl Future<Output = ()>,
     ) {
@@ -64,11 +90,13 @@ impl Lease {
                 () = self.acquire() => {}
             }
             tracing::info!(identity = self.election.identity, "leading");
-            let stopped = tokio::select! {
-                () = &mut stop => true,
-                () = self.keep() => false,
-                () = lead() => false,
+            let keep = async {
+                tokio::select! {
+                    () = &mut stop => true,
+                    () = self.keep() => false,
+                }
             };
+            let stopped = lead_until(&lead, keep).await;
             self.fence.close();
             lost();
             if stopped {

@@ -6,11 +6,12 @@ mod leader;
 mod pools;
 pub mod settings;
 
-use std::{future::pending, sync::Arc};
+use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 pub use leader::{Election, Lease};
 pub use settings::{Role, Settings};
@@ -85,31 +86,20 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         registry.register_collector(Box::new(http::Conditions::new(Arc::clone(engine))));
     }
 
-    let server = http::serve(settings.http_addr, registry, readiness).await?;
+    http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
-    let lead = || async {
+    let lead = |halt: CancellationToken| {
         metrics.leader.set(1);
-        join_all(engines.iter().map(|engine| engine.lead())).await;
+        let engines = engines.iter().map(move |engine| engine.lead(halt.clone()));
+        async { drop(join_all(engines).await) }
     };
-    let election = async {
-        if settings.leader_elect {
-            let lease = Lease::new(client, settings.lease(), fence);
-            lease
-                .hold_while(
-                    lead,
-                    || {
-                        metrics.leader.set(0);
-                    },
-                    stop,
-                )
-                .await;
-        } else {
-            tokio::select! { () = lead() => {}, () = stop => {} }
-        }
+    let lost = || {
+        metrics.leader.set(0);
     };
-    tokio::select! {
-        () = election => {}
-        () = async { drop(server.await); pending().await } => {}
+    if settings.leader_elect {
+        Lease::new(client, settings.lease(), fence).hold_while(lead, lost, stop).await;
+    } else {
+        leader::lead_until(lead, stop.map(|()| true)).await;
     }
     tracing::info!("stopped");
     Ok(())

@@ -61,7 +61,8 @@ impl Mongodb {
             .app_name("authlink".to_owned())
             .direct_connection(true)
             .connect_timeout(settings.timeout)
-            .server_selection_timeout(settings.timeout)
+            // Half of a probe's time, so that the other half is there to tell why.
+            .server_selection_timeout(settings.timeout / 2)
             .max_pool_size(pool.max)
             .min_pool_size(pool.min)
             .max_idle_time(pool.idle_timeout)
@@ -84,18 +85,20 @@ impl Mongodb {
         {
             return fault(error);
         }
-        let Settings { host, port, tls, .. } = &self.settings;
-        let reached = async {
-            let stream = transport::connect(host, *port).await?;
-            if tls.enabled() {
-                transport::handshake(stream, host, tls).await?;
-            }
-            Ok(())
-        };
-        match reached.await {
+        match self.reach().await {
             Err(fault) => fault,
             Ok(()) => Fault::new(Reason::ProtocolError, "the server does not answer as a MongoDB does"),
         }
+    }
+
+    /// Network and TLS alone.
+    async fn reach(&self) -> Result<(), Fault> {
+        let Settings { host, port, tls, .. } = &self.settings;
+        let stream = transport::connect(host, *port).await?;
+        if tls.enabled() {
+            transport::handshake(stream, host, tls).await?;
+        }
+        Ok(())
     }
 }
 
@@ -128,6 +131,10 @@ fn tls_options(settings: &TlsSettings) -> Result<(Option<Tls>, Vec<NamedTempFile
 impl Database for Mongodb {
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
         async {
+            // Without a connection the driver would wait for its whole time for the server to come, whatever the fault.
+            if self.counts.size.load(Relaxed) == 0 {
+                self.reach().await?;
+            }
             let answers = async {
                 let hello = self.run(doc! { "hello": 1 }).await?;
                 Ok::<_, Error>((hello, self.run(doc! { "buildInfo": 1 }).await?))

@@ -14,7 +14,7 @@ use crate::{
     backends::{Fault, transport},
 };
 
-/// MariaDB has no `server_uuid`; asking for it by `show` gives no row there instead of an error.
+/// MariaDB has `server_uid` for `server_uuid`; asking by `show`, what a server does not have is no error.
 const IDENTIFY: &str = "select version(), cast(@@global.read_only as char)";
 const IDENTITY: &str = "show global variables where variable_name in ('server_uuid', 'server_uid')";
 
@@ -76,7 +76,8 @@ impl Wire for Mysql {
         Ok(Server {
             // "10.11.14-MariaDB-0+deb12u2" and "8.4.0": the number, and who made it where that differs.
             version: version.split("-0").next().unwrap_or_default().to_owned(),
-            role: if read_only == "0" { Role::Primary } else { Role::Replica },
+            // MySQL says 0, MariaDB OFF; what else MariaDB 12 says is a kind of yes.
+            role: if ["0", "OFF"].contains(&read_only.as_str()) { Role::Primary } else { Role::Replica },
             identity: identity.and_then(|row| row.try_get(1).ok()),
         })
     }

@@ -2,7 +2,7 @@
 
 use redis::{
     AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind,
-    aio::{ConnectionLike, MultiplexedConnection},
+    aio::MultiplexedConnection,
 };
 use secrecy::ExposeSecret;
 use tokio::{
@@ -78,7 +78,8 @@ impl Wire for Redis {
     }
 
     async fn identify(&self, connection: &mut Connection) -> Result<Server, Fault> {
-        let pong = connection.commands.req_packed_command(&redis::cmd("PING")).await;
+        // Not `req_packed_command`, which hands a refusal over as if it were an answer.
+        let pong: Result<redis::Value, _> = redis::cmd("PING").query_async(&mut connection.commands).await;
         pong.map_err(|error| fault(&error))?;
         let info: Result<String, _> = redis::cmd("INFO").query_async(&mut connection.commands).await;
         match info {

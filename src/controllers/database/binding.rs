@@ -13,9 +13,12 @@ use sha2::{Digest, Sha256};
 
 use super::Look;
 use crate::{
-    api::v1alpha1::{
-        Database,
-        database::{Engine, TlsMode},
+    api::{
+        Reason,
+        v1alpha1::{
+            Database,
+            database::{Engine, TlsMode},
+        },
     },
     backends::database::Settings,
     cluster::secrets::{self, Desired, owned_by},
@@ -25,6 +28,9 @@ use crate::{
 /// What was written for each object, so that a pass without a change writes nothing.
 #[derive(Default)]
 pub(super) struct Bindings(Mutex<HashMap<String, Written>>);
+
+/// The Secret's name, or what stands in its way.
+type Settled = Result<Option<String>, (Reason, String)>;
 
 #[derive(Clone, PartialEq)]
 struct Written {
@@ -39,7 +45,7 @@ impl Bindings {
         database: &Database,
         look: &Look,
         cx: &Context,
-    ) -> Result<Result<Option<String>, String>, Error> {
+    ) -> Result<Settled, Error> {
         let wanted = database.binding_name();
         let known = database.status.as_ref().and_then(|status| status.common.binding.as_ref());
         let known = known.map(|binding| binding.name.clone());
@@ -60,11 +66,12 @@ impl Bindings {
         name: String,
         look: &Look,
         cx: &Context,
-    ) -> Result<Result<Option<String>, String>, Error> {
+    ) -> Result<Settled, Error> {
         let (uid, namespace) = (database.uid().unwrap_or_default(), database.namespace().unwrap_or_default());
         let existing = cx.references.secret_meta(&namespace, &name);
         if existing.as_ref().is_some_and(|secret| !owned_by(&secret.metadata, &uid)) {
-            return Ok(Err(format!("the Secret {name} exists and belongs to somebody else")));
+            let problem = format!("the Secret {name} exists and belongs to somebody else");
+            return Ok(Err((Reason::BindingConflict, problem)));
         }
         let desired = desired(name.clone(), look);
         let content = digest(&desired);
@@ -78,6 +85,10 @@ impl Bindings {
         match secrets::write(&cx.client, &namespace, owner, desired, existing.is_some()).await {
             // Made this moment, by us or by somebody else: the watch tells which, and starts another pass.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Ok(Some(name))),
+            // A right that the operator lacks, or a policy: no retry helps, and the database itself is fine.
+            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
+                Ok(Err((Reason::BindingRefused, format!("the API server refuses the Secret {name}"))))
+            }
             answer => {
                 let version = answer?.resource_version().unwrap_or_default();
                 self.0

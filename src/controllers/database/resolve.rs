@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     api::{
-        shared::{CaKind, CaRef, SecretKeyRef, SecretRef},
+        shared::{CaKind, CaRef, HealthCheck, SecretKeyRef, SecretRef},
         v1alpha1::{
             Database,
             database::{DatabaseSpec, Engine, TlsMode},
@@ -228,4 +228,16 @@ fn text(secret: &SecretContent, name: &str, key: &str) -> Result<SecretString, E
         problem: "is not UTF-8 text".to_owned(),
     })?;
     Ok(SecretString::from(text.strip_suffix('\n').unwrap_or(text)))
+}
+
+impl From<&HealthCheck> for Schedule {
+    fn from(check: &HealthCheck) -> Self {
+        Self {
+            interval: check.interval.get(),
+            timeout: check.timeout.get(),
+            jitter_percent: check.jitter_percent,
+            unhealthy_threshold: check.unhealthy_threshold,
+            healthy_threshold: check.healthy_threshold,
+        }
+    }
 }

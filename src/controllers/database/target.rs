@@ -25,6 +25,7 @@ pub struct Server {
     engine: &'static str,
     endpoint: String,
     monitor_interval: Duration,
+    timeout: Duration,
     saturated: AtomicBool,
     /// The verdicts on the last list of queries, by a digest of it.
     checked: Mutex<Option<(u64, Invalid)>>,
@@ -52,6 +53,7 @@ impl Server {
             engine: settings.engine.as_str(),
             endpoint: settings.endpoint(),
             monitor_interval: settings.pool.monitor_interval,
+            timeout: settings.timeout,
             backend: database::connect(settings)?,
             saturated: AtomicBool::new(false),
             checked: Mutex::default(),
@@ -90,11 +92,12 @@ impl Server {
         }
         let mut invalid = Vec::new();
         for query in queries {
-            match self.backend.check(query).await {
+            let Ok(checked) = tokio::time::timeout(self.timeout, self.backend.check(query)).await else {
+                return invalid;
+            };
+            match checked.map_err(|fault| (fault.reason, fault)) {
                 Ok(()) => {}
-                Err(fault)
-                    if fault.reason == Reason::QueryInvalid || fault.reason == Reason::PermissionDenied =>
-                {
+                Err((Reason::QueryInvalid | Reason::PermissionDenied, fault)) => {
                     invalid.push((query.name.clone(), fault));
                 }
                 // The connection failed, which says nothing of the query: the next pass asks again.

@@ -1,0 +1,118 @@
+//! The CRDs, from the types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::CustomResourceExt;
+use serde_json::json;
+
+use super::{ConditionType, Managed, Reason, v1alpha1};
+
+/// The CRDs of every kind, as they are written to `crds/` and into the chart.
+#[must_use]
+pub fn all_crds() -> Vec<CustomResourceDefinition> {
+    vec![finish::<v1alpha1::Database>(v1alpha1::Database::crd())]
+}
+
+/// A CRD as a YAML document.
+///
+/// # Errors
+/// A value that YAML cannot hold; no CRD has one.
+pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::SerializeError> {
+    Ok(quote_keys(&serde_saphyr::to_string(crd)?))
+}
+
+/// Adds what the derives leave out, and removes what they say too much.
+fn finish<K: Managed>(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
+        else {
+            continue;
+        };
+        tidy(schema);
+        let of_spec = schema.properties.as_ref().and_then(|properties| properties.get("spec"));
+        schema.description = of_spec.and_then(|spec| spec.description.clone());
+        let status = schema.properties.as_mut().and_then(|properties| properties.get_mut("status"));
+        if let Some(status) = status {
+            status.default = Some(JSON(json!({ "conditions": pending::<K>() })));
+        }
+    }
+    crd
+}
+
+/// Gives new objects their `Unknown/Pending` conditions at creation, by the schema's default: an object says that
+/// nobody has looked at it yet even while no operator runs, and that costs no write. (The Gateway API does the same.)
+fn pending<K: Managed>() -> Vec<serde_json::Value> {
+    std::iter::once(ConditionType::Ready)
+        .chain(K::CONDITIONS.iter().copied())
+        .map(|kind| {
+            json!({
+                "type": kind.as_str(), "status": "Unknown", "reason": Reason::Pending.as_str(),
+                "message": "waiting for the operator's first pass", "lastTransitionTime": "1970-01-01T00:00:00Z",
+            })
+        })
+        .collect()
+}
+
+fn tidy(schema: &mut JSONSchemaProps) {
+    // Without it the API server takes a null for a field that is left out; with it the null would stay, and `has()` in
+    // a rule would find the field.
+    schema.nullable = None;
+    // The API server warns of formats that it does not know, and the bounds say more than `uint16`.
+    if schema.type_.as_deref() == Some("integer")
+        && !matches!(schema.format.as_deref(), Some("int32" | "int64"))
+    {
+        schema.format = None;
+    }
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        tidy(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        tidy(values);
+    }
+}
+
+/// Quotes the keys that YAML 1.1, which kubectl and Helm read, takes for truth values.
+fn quote_keys(yaml: &str) -> String {
+    let mut text = String::with_capacity(yaml.len());
+    // The indentation of the key whose text block goes on, if one does.
+    let mut block = None;
+    for line in yaml.lines() {
+        let bare = line.trim_start_matches([' ', '-']);
+        let indent = line.len() - bare.len();
+        if !bare.is_empty() && block.is_some_and(|key| line.len() - line.trim_start().len() <= key) {
+            block = None;
+        }
+        match bare.split_once(':') {
+            Some((key, rest)) if block.is_none() && is_truth_value(key) => {
+                text.extend([&line[..indent], "\"", key, "\":", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+        let opens = [": >", ": >-", ": |", ": |-"].iter().any(|end| line.ends_with(end));
+        if block.is_none() && opens {
+            block = Some(indent);
+        }
+    }
+    text
+}
+
+fn is_truth_value(key: &str) -> bool {
+    ["y", "n", "yes", "no", "on", "off", "true", "false"].contains(&key.to_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote_keys;
+
+    #[test]
+    fn keys_that_yaml_1_1_takes_for_truth_values_are_quoted_and_texts_are_left_alone() {
+        let yaml = "on:\n  text: >-\n    off: as it\n    was\n  Yes: 1\n  only: on\n- n: 2\n- - no: 3\n";
+        let quoted = "\"on\":\n  text: >-\n    off: as it\n    was\n  \"Yes\": 1\n  only: on\n- \"n\": 2\n- - \"no\": 3\n";
+        assert_eq!(quote_keys(yaml), quoted);
+    }
+}

@@ -1,0 +1,6 @@
+//! `Database`.
+
+mod engines;
+mod faults;
+mod protocols;
+mod tls;

@@ -1,0 +1,215 @@
+//! The engine, with a kind that only these tests have: it has outside state, and does on demand what a kind must not do.
+
+mod gadget;
+
+use std::{sync::Arc, time::Duration};
+
+use authlink::{
+    cluster::{
+        events::Events,
+        fence::Fence,
+        watches::{Readiness, Scope},
+    },
+    controllers::{FINALIZER, Plane, engine},
+    telemetry::metrics::Metrics,
+};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::gadget::{Gadget, Gadgets};
+use crate::support::{Namespace, SOON, eventually, password_secret};
+
+/// An engine that runs, ended with the value.
+struct Running {
+    namespace: Namespace,
+    gadgets: Arc<Gadgets>,
+    task: AbortHandle,
+}
+
+impl Running {
+    async fn start(settings: engine::Settings) -> Self {
+        let namespace = Namespace::create().await;
+        gadget::install(&namespace.client).await;
+        let gadgets = Arc::<Gadgets>::default();
+        let plane = Plane {
+            client: namespace.client.clone(),
+            fence: Fence::open(),
+            metrics: Arc::new(Metrics::registered().0),
+            events: Arc::new(Events::new(namespace.client.clone(), "authlink-test", "test")),
+            settings,
+        };
+        let scope = Scope::Namespace(namespace.name.clone());
+        let engine = engine::Engine::start(Arc::clone(&gadgets), plane, &scope, &Readiness::default());
+        let task = tokio::spawn(async move { engine.lead(CancellationToken::new()).await }).abort_handle();
+        Self { namespace, gadgets, task }
+    }
+
+    async fn create(&self, name: &str, spec: serde_json::Value) {
+        let manifest = json!({
+            "apiVersion": "test.authlink.dev/v1", "kind": "Gadget", "metadata": { "name": name }, "spec": spec,
+        });
+        // Untyped, since one of these tests writes what the type cannot read.
+        let resource = kube::core::ApiResource::erase::<Gadget>(&());
+        let client = self.namespace.client.clone();
+        let api = Api::<kube::core::DynamicObject>::namespaced_with(client, &self.namespace.name, &resource);
+        api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(&manifest)).await.expect(name);
+    }
+
+    /// The Ready condition, once it is `status` for `reason`.
+    async fn ready(&self, name: &str, status: &str, reason: &str) -> Condition {
+        let resource = kube::core::ApiResource::erase::<Gadget>(&());
+        let client = self.namespace.client.clone();
+        let api = Api::<kube::core::DynamicObject>::namespaced_with(client, &self.namespace.name, &resource);
+        eventually(SOON, &format!("{name} is {status} for {reason}"), async || {
+            let object = api.get(name).await.map_err(|error| error.to_string())?;
+            let conditions = object.data["status"]["conditions"].clone();
+            let conditions: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
+            let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+            ready
+                .filter(|ready| (&*ready.status, &*ready.reason) == (status, reason))
+                .ok_or(object.data.to_string())
+        })
+        .await
+    }
+
+    async fn gone(&self, name: &str) {
+        eventually(SOON, &format!("{name} is gone"), async || {
+            match self.namespace.api::<Gadget>().get_opt(name).await {
+                Ok(None) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_with_outside_state_gets_its_finalizer_first_and_is_cleaned_up_before_it_goes() {
+    let running = Running::start(engine::Settings::default()).await;
+    running.create("one", json!({ "outside": true })).await;
+    running.ready("one", "True", "Available").await;
+    let gadget = running.namespace.api::<Gadget>().get("one").await.expect("one");
+    assert_eq!(gadget.finalizers(), [FINALIZER]);
+    assert_eq!(
+        running.gadgets.first_finalizers("one"),
+        [FINALIZER],
+        "nothing was made outside before the finalizer"
+    );
+
+    running.namespace.delete::<Gadget>("one").await;
+    running.gone("one").await;
+    assert_eq!(running.gadgets.cleaned(), ["one"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_cleaned_up_goes_after_its_deadline_and_an_event_tells_what_stays() {
+    let settings =
+        engine::Settings { cleanup_deadline: Duration::from_secs(3), ..engine::Settings::default() };
+    let running = Running::start(settings).await;
+    running.create("stuck", json!({ "outside": true, "cleanup": "fail" })).await;
+    running.ready("stuck", "True", "Available").await;
+    running.namespace.delete::<Gadget>("stuck").await;
+    running.gone("stuck").await;
+    let events = running.namespace.events("stuck").await;
+    let reasons: Vec<_> = events.iter().map(|event| event.reason.as_str()).collect();
+    assert!(reasons.contains(&"CleanupFailed") && reasons.contains(&"Orphaned"), "{events:?}");
+    assert!(events.iter().any(|event| event.note.contains("a thing outside")), "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_hangs_or_panics_holds_up_nobody_else() {
+    let settings = engine::Settings {
+        concurrency: 2,
+        pass_deadline: Duration::from_millis(500),
+        ..engine::Settings::default()
+    };
+    let running = Running::start(settings).await;
+    for name in ["hang-1", "hang-2", "hang-3"] {
+        running.create(name, json!({ "does": "hang" })).await;
+    }
+    running.create("panic", json!({ "does": "panic" })).await;
+    running.create("good", json!({})).await;
+    running.ready("good", "True", "Available").await;
+    eventually(SOON, "the hanging pass is tried again", async || match running.gadgets.passes("hang-1") {
+        2.. => Ok(()),
+        passes => Err(passes),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_read_is_told_so_and_the_others_go_on() {
+    let running = Running::start(engine::Settings::default()).await;
+    running.create("newer", json!({ "does": "something that only a newer version knows" })).await;
+    running.create("good", json!({})).await;
+    running.ready("good", "True", "Available").await;
+    let ready = running.ready("newer", "False", "InvalidSpec").await;
+    assert!(ready.message.contains("Unknown variant"), "{}", ready.message);
+    running.create("newer", json!({})).await;
+    running.ready("newer", "True", "Available").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_starts_for_our_annotations_and_for_what_the_spec_names_and_for_nothing_else() {
+    let running = Running::start(engine::Settings::default()).await;
+    running.create("one", json!({ "secret": "login" })).await;
+    running.ready("one", "True", "Available").await;
+    let annotate = async |name: &str| {
+        let patch = json!({ "metadata": { "annotations": { name: "now" } } });
+        let api = running.namespace.api::<Gadget>();
+        api.patch("one", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("one")
+    };
+    let passes = async |count: u32| {
+        eventually(SOON, &format!("{count} passes"), async || match running.gadgets.passes("one") {
+            passes if passes == count => Ok(()),
+            passes => Err(passes),
+        })
+        .await;
+    };
+    passes(1).await;
+    annotate("authlink.dev/reconcile").await;
+    passes(2).await;
+    running.namespace.apply::<Secret>(password_secret("login", "app", "another")).await;
+    passes(3).await;
+    // Neither somebody else's annotation nor our own status writes; the next one of ours shows that all were seen.
+    annotate("example.org/note").await;
+    annotate("authlink.dev/again").await;
+    passes(4).await;
+    running.namespace.api::<Secret>().delete("login", &DeleteParams::default()).await.expect("login");
+    running.ready("one", "False", "SecretNotFound").await;
+    assert_eq!(running.gadgets.passes("one"), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_object_keeps_its_ready_and_is_left_alone() {
+    let running = Running::start(engine::Settings::default()).await;
+    running.create("one", json!({})).await;
+    running.ready("one", "True", "Available").await;
+    running.create("one", json!({ "suspend": true })).await;
+    eventually(SOON, "Suspended", async || {
+        let gadget = running.namespace.api::<Gadget>().get("one").await.map_err(|error| error.to_string())?;
+        let conditions = gadget.status.map(|status| status.common.conditions).unwrap_or_default();
+        let holds = |kind: &str| conditions.iter().any(|it| it.type_ == kind && it.status == "True");
+        if holds("Suspended") && holds("Ready") { Ok(()) } else { Err(format!("{conditions:?}")) }
+    })
+    .await;
+    assert_eq!(running.gadgets.passes("one"), 1);
+    running.create("one", json!({ "suspend": false })).await;
+    eventually(SOON, "another pass", async || match running.gadgets.passes("one") {
+        2 => Ok(()),
+        passes => Err(passes),
+    })
+    .await;
+}

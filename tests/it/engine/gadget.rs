@@ -1,0 +1,165 @@
+//! A kind that does what its spec asks for, bad things included.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use authlink::{
+    api::{
+        ConditionType, Managed, Reason,
+        shared::Reference,
+        status::{CommonStatus, Status},
+    },
+    backends::Fault,
+    cluster::references::References,
+    controllers::{Context, Error, Reconciler, Report},
+    domain::conditions::Verdict,
+};
+use kube::{
+    Api, Client, CustomResource, CustomResourceExt, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{conditions, wait::await_condition},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "test.authlink.dev", version = "v1", kind = "Gadget", namespaced, status = "GadgetStatus")]
+pub(crate) struct GadgetSpec {
+    #[serde(default)]
+    outside: bool,
+    #[serde(default)]
+    does: Does,
+    #[serde(default)]
+    cleanup: Does,
+    #[serde(default)]
+    secret: Option<String>,
+    #[serde(default)]
+    suspend: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Does {
+    #[default]
+    Work,
+    Fail,
+    Hang,
+    Panic,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct GadgetStatus {
+    #[serde(flatten)]
+    pub(crate) common: CommonStatus,
+}
+
+impl Status for GadgetStatus {
+    fn common(&self) -> &CommonStatus {
+        &self.common
+    }
+    fn common_mut(&mut self) -> &mut CommonStatus {
+        &mut self.common
+    }
+    fn forget_observations(&mut self) {}
+    fn forget_numbers(&mut self) {}
+}
+
+impl Managed for Gadget {
+    type Status = GadgetStatus;
+    const CONDITIONS: &'static [ConditionType] =
+        &[ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::Connected];
+
+    fn suspended(&self) -> bool {
+        self.spec.suspend
+    }
+    fn status(&self) -> Option<&GadgetStatus> {
+        self.status.as_ref()
+    }
+    fn references(&self) -> Vec<Reference> {
+        self.spec.secret.clone().map(Reference::Secret).into_iter().collect()
+    }
+    fn has_outside_state(&self) -> bool {
+        self.spec.outside
+    }
+}
+
+/// Installs the CRD, with a spec that takes anything: as if a newer version had written the objects.
+pub(crate) async fn install(client: &Client) {
+    let mut crd = Gadget::crd();
+    let schema = crd.spec.versions[0].schema.as_mut().and_then(|it| it.open_api_v3_schema.as_mut());
+    let spec =
+        schema.and_then(|it| it.properties.as_mut()).and_then(|it| it.get_mut("spec")).expect("a spec");
+    spec.properties = None;
+    spec.x_kubernetes_preserve_unknown_fields = Some(true);
+    let api = Api::all(client.clone());
+    let name = crd.name_any();
+    api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&crd)).await.expect("a CRD");
+    await_condition(api, &name, conditions::is_crd_established()).await.expect("the CRD is served");
+}
+
+/// What was asked of the kind.
+#[derive(Default)]
+pub(crate) struct Gadgets(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    passes: HashMap<String, u32>,
+    first_finalizers: HashMap<String, Vec<String>>,
+    cleaned: Vec<String>,
+}
+
+impl Gadgets {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().expect("no pass panics with the lock")
+    }
+    pub(crate) fn passes(&self, name: &str) -> u32 {
+        self.seen().passes.get(name).copied().unwrap_or_default()
+    }
+    pub(crate) fn first_finalizers(&self, name: &str) -> Vec<String> {
+        self.seen().first_finalizers.get(name).cloned().unwrap_or_default()
+    }
+    pub(crate) fn cleaned(&self) -> Vec<String> {
+        self.seen().cleaned.clone()
+    }
+}
+
+impl Reconciler for Gadgets {
+    type Object = Gadget;
+    const NAME: &'static str = "Gadget";
+
+    async fn apply(&self, gadget: &Gadget, cx: &Context) -> Result<Report<GadgetStatus>, Error> {
+        let name = gadget.name_any();
+        {
+            let mut seen = self.seen();
+            *seen.passes.entry(name.clone()).or_default() += 1;
+            seen.first_finalizers.entry(name).or_insert_with(|| gadget.finalizers().to_vec());
+        }
+        match gadget.spec.does {
+            Does::Work => {}
+            Does::Hang => std::future::pending().await,
+            Does::Panic => panic!("the gadget was asked to panic"),
+            Does::Fail => return Err(failure()),
+        }
+        if let Some(name) = &gadget.spec.secret {
+            let namespace = gadget.namespace().unwrap_or_default();
+            let secret = cx.references.secret(&namespace, name).await?;
+            secret.ok_or_else(|| Error::SecretNotFound { name: name.clone() })?;
+        }
+        let verdicts = Gadget::CONDITIONS.iter().map(|kind| Verdict::yes(*kind, Reason::Valid, "")).collect();
+        Ok(Report { verdicts, ..Report::default() })
+    }
+
+    async fn cleanup(&self, gadget: &Gadget, _: &Context) -> Result<(), Error> {
+        if gadget.spec.cleanup == Does::Fail {
+            return Err(failure());
+        }
+        self.seen().cleaned.push(gadget.name_any());
+        Ok(())
+    }
+}
+
+fn failure() -> Error {
+    Error::Cleanup(Fault::new(Reason::Timeout, "a thing outside does not answer"))
+}

@@ -1,0 +1,13 @@
+//! authlink as users run it, against a real API server and real systems: `make test` starts them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by a panic"
+)]
+
+mod database;
+mod engine;
+mod layers;
+mod leader;
+mod support;

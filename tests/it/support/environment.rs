@@ -1,0 +1,113 @@
+//! What `e2e/with` has started, and what is installed into it once for all tests.
+
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use kube::{Client, config::Kubeconfig};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "authlink-test";
+
+/// A variable that `e2e/with` exports.
+pub(crate) fn variable(name: &str) -> String {
+    env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run `make test`, which starts what the tests need"))
+}
+
+/// The folder of the run.
+pub(crate) fn test_dir() -> PathBuf {
+    variable("AUTHLINK_TEST_DIR").into()
+}
+
+/// One of the test certificates (`e2e/systems/certificates`), as PEM.
+pub(crate) fn tls_file(name: &str) -> String {
+    let path = test_dir().join("tls").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The API server as its administrator sees it. Each test has its own: a client lives in the test's runtime.
+pub(crate) async fn admin() -> Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    variable("KUBECONFIG");
+    Client::try_default().await.expect("KUBECONFIG of a cluster")
+}
+
+/// The kubeconfig of the chart's own ServiceAccount; installs CRDs, account and permissions on first use.
+pub(crate) fn operator_kubeconfig() -> PathBuf {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    INSTALLED.get_or_init(install).clone()
+}
+
+fn install() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
+    kubectl_apply(&namespace.to_string());
+    let crds = fs::read_dir(root.join("crds")).expect("the folder crds");
+    let mut crds: Vec<_> = crds.map(|entry| entry.expect("a file").path()).collect();
+    crds.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    for crd in crds {
+        kubectl_apply(&fs::read_to_string(crd).expect("a CRD"));
+    }
+    run(
+        Command::new("kubectl").args([
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd",
+            "--all",
+        ]),
+        "",
+    );
+    let permissions = run(
+        Command::new("helm")
+            .args(["template", "authlink", "--namespace", NAMESPACE])
+            .args(["--show-only", "templates/serviceaccount.yaml", "--show-only", "templates/rbac.yaml"])
+            .arg(root.join("charts/authlink")),
+        "",
+    );
+    kubectl_apply(&permissions);
+    let token = run(
+        Command::new("kubectl").args(["create", "token", "authlink", "-n", NAMESPACE, "--duration=4h"]),
+        "",
+    );
+    let path = test_dir().join(format!("operator-{}.kubeconfig", std::process::id()));
+    fs::write(&path, kubeconfig(token.trim()).to_string()).expect("the test folder can be written to");
+    path
+}
+
+/// The administrator's kubeconfig with the user replaced.
+fn kubeconfig(token: &str) -> Value {
+    let admin = Kubeconfig::read().expect("KUBECONFIG");
+    let cluster = admin.clusters.first().and_then(|named| named.cluster.clone()).expect("a cluster");
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "test", "cluster": cluster }],
+        "users": [{ "name": "operator", "user": { "token": token } }],
+        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "operator" } }],
+        "current-context": "test",
+    })
+}
+
+fn kubectl_apply(manifest: &str) {
+    run(Command::new("kubectl").args(["apply", "--server-side", "--force-conflicts", "-f", "-"]), manifest);
+}
+
+fn run(command: &mut Command, input: &str) -> String {
+    use std::io::Write;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("the program reads its input");
+    let output = child.wait_with_output().expect("the program ends");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {errors}");
+    String::from_utf8(output.stdout).expect("text")
+}

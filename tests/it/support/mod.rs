@@ -1,0 +1,46 @@
+//! What every test stands on: the environment, a namespace of its own, and operators with the chart's permissions.
+
+mod environment;
+pub(crate) mod hostile;
+mod manifests;
+mod namespace;
+mod operator;
+mod ports;
+pub(crate) mod postgresql;
+mod systems;
+
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
+
+pub(crate) use environment::{test_dir, tls_file};
+pub(crate) use manifests::{Spec, password_secret, secret};
+pub(crate) use namespace::{Namespace, Occurrence, condition, conditions};
+pub(crate) use operator::Operator;
+pub(crate) use ports::free_port;
+pub(crate) use systems::{Server, System};
+
+/// How long anything may take that should happen at once: two busy cores included.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Asks `probe` again and again until it succeeds.
+///
+/// # Panics
+/// After `deadline`, with what was seen last.
+pub(crate) async fn eventually<T, E: Display>(
+    deadline: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let started = Instant::now();
+    loop {
+        match probe().await {
+            Ok(found) => return found,
+            Err(seen) if started.elapsed() >= deadline => {
+                panic!("{what}: not within {deadline:?}; last seen: {seen}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}

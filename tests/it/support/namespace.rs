@@ -1,0 +1,202 @@
+//! A namespace of its own for each test, and the questions that tests ask of what is in it.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use authlink::api::{status::Status, v1alpha1::Database};
+use futures::StreamExt;
+use k8s_openapi::{
+    api::{
+        core::v1::{self as core, ConfigMap, Secret},
+        events::v1::Event,
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    core::NamespaceResourceScope,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{
+    SOON,
+    environment::{admin, operator_kubeconfig, tls_file, variable},
+    password_secret,
+};
+
+/// A namespace that nobody else uses.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+}
+
+/// An Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Occurrence {
+    pub(crate) kind: String,
+    pub(crate) reason: String,
+    pub(crate) note: String,
+}
+
+impl Namespace {
+    /// With the Secret `login` of the user app, and the ConfigMap `ca` of the test authority.
+    pub(crate) async fn create() -> Self {
+        operator_kubeconfig(); // installs the CRDs
+        let client = admin().await;
+        let name = format!("test-{:012x}", rand::random::<u64>() >> 16);
+        let manifest = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        let params = PatchParams::apply("tests");
+        let namespaces = Api::<core::Namespace>::all(client.clone());
+        namespaces.patch(&name, &params, &Patch::Apply(&manifest)).await.expect("a namespace");
+        let namespace = Self { name, client };
+        namespace.apply::<Secret>(password_secret("login", "app", "app-secret")).await;
+        namespace.certificates("ca", &tls_file("ca.pem")).await;
+        namespace
+    }
+
+    /// A ConfigMap with these authorities.
+    pub(crate) async fn certificates(&self, name: &str, pem: &str) {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { "ca.crt": pem },
+        });
+        self.apply::<ConfigMap>(map).await;
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Like `kubectl apply --server-side`.
+    pub(crate) async fn apply<K>(&self, manifest: Value) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned,
+    {
+        let name = manifest["metadata"]["name"].as_str().expect("a name").to_owned();
+        let params = PatchParams::apply("tests").force();
+        let applied = self.api::<K>().patch(&name, &params, &Patch::Apply(&manifest)).await;
+        applied.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Applies a Database.
+    pub(crate) async fn database(&self, name: &str, spec: &super::Spec) -> Database {
+        self.apply(spec.named(name)).await
+    }
+
+    /// Asks for its deletion, and does not wait.
+    pub(crate) async fn delete<K>(&self, name: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned,
+    {
+        self.api::<K>().delete(name, &DeleteParams::background()).await.expect(name);
+    }
+
+    /// Follows a Database until `holds` is true of one of its versions; none is missed.
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        deadline: Duration,
+        what: &str,
+        holds: impl Fn(&Database) -> bool,
+    ) -> Database {
+        let mut versions =
+            std::pin::pin!(watcher::watch_object(self.api::<Database>(), name).default_backoff());
+        let mut last = None;
+        let found = async {
+            while let Some(version) = versions.next().await {
+                if let Ok(Some(version)) = version {
+                    if holds(&version) {
+                        return version;
+                    }
+                    last = Some(version);
+                }
+            }
+            panic!("{name}: the watch ended");
+        };
+        match tokio::time::timeout(deadline, found).await {
+            Ok(found) => found,
+            Err(_) => {
+                panic!("{name}: {what}: not within {deadline:?}; last seen: {}", describe(last.as_ref()))
+            }
+        }
+    }
+
+    /// Waits until every one of these conditions has this status and this reason, for the newest spec.
+    pub(crate) async fn expect(&self, name: &str, wanted: &[(&str, &str, &str)]) -> Database {
+        self.until(name, SOON, &format!("{wanted:?}"), |database| {
+            let current = database.status.as_ref().and_then(|status| status.common.observed_generation);
+            current == database.metadata.generation
+                && wanted.iter().all(|(kind, status, reason)| {
+                    condition(database, kind).is_some_and(|it| (&*it.status, &*it.reason) == (status, reason))
+                })
+        })
+        .await
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&self, name: &str) -> Database {
+        self.expect(name, &[("Ready", "True", "Available")]).await
+    }
+
+    /// The Events about the Database, oldest first.
+    pub(crate) async fn events(&self, name: &str) -> Vec<Occurrence> {
+        let mut events = self.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
+        events.retain(|event| {
+            event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name))
+        });
+        events.sort_by_key(|event| event.event_time.clone());
+        events
+            .into_iter()
+            .map(|event| Occurrence {
+                kind: event.type_.unwrap_or_default(),
+                reason: event.reason.unwrap_or_default(),
+                note: event.note.unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    /// How many times anybody wrote the status of a Database here, by the API server's audit log.
+    pub(crate) fn status_writes(&self) -> usize {
+        let log = fs::read_to_string(variable("AUTHLINK_TEST_AUDIT")).expect("the audit log");
+        log.lines()
+            .filter(|line| line.contains(&self.name))
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|entry| {
+                let object = &entry["objectRef"];
+                entry["stage"] == "ResponseComplete"
+                    && ["patch", "update"].iter().any(|verb| entry["verb"] == *verb)
+                    && object["resource"] == "databases"
+                    && object["subresource"] == "status"
+                    && object["namespace"] == self.name
+            })
+            .count()
+    }
+}
+
+/// The condition of this type.
+pub(crate) fn condition<'a>(database: &'a Database, kind: &str) -> Option<&'a Condition> {
+    database.status.as_ref()?.common().conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Status and reason of each condition.
+pub(crate) fn conditions(database: &Database) -> BTreeMap<&str, (&str, &str)> {
+    let all = database.status.iter().flat_map(|status| &status.common().conditions);
+    all.map(|condition| (&*condition.type_, (&*condition.status, &*condition.reason))).collect()
+}
+
+fn describe(database: Option<&Database>) -> String {
+    let Some(database) = database else { return "nothing".to_owned() };
+    let all = database.status.iter().flat_map(|status| &status.common().conditions);
+    let lines = all.map(|it| format!("\n  {}={} {}: {}", it.type_, it.status, it.reason, it.message));
+    lines.collect()
+}

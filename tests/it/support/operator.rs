@@ -1,0 +1,150 @@
+//! The operator's own binary, as the chart's ServiceAccount.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::{Namespace, SOON, environment::operator_kubeconfig, eventually, free_port, test_dir};
+
+/// A running operator, ended with the value.
+pub(crate) struct Operator {
+    process: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Operator {
+    /// Starts one for this namespace, and waits until it is ready.
+    pub(crate) async fn start(namespace: &Namespace, flags: &[&str]) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let folder = test_dir().join("operators");
+        fs::create_dir_all(&folder).expect("the test folder can be written to");
+        let log = folder.join(format!("{}-{}.log", namespace.name, address.port()));
+        let file = File::create(&log).expect("a log file");
+        let process = Command::new(env!("CARGO_BIN_EXE_authlink"))
+            .args(["run", "--watch-namespaces", &namespace.name, "--leader-elect", "false"])
+            .args(["--http-addr", &address.to_string(), "--log-format", "json"])
+            .args(["--log-level", "authlink=debug,info"])
+            .args(flags)
+            .env("KUBECONFIG", operator_kubeconfig())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file"))
+            .stderr(file)
+            .spawn()
+            .expect("the operator starts");
+        let operator = Self { process, address, log };
+        eventually(SOON, "the operator is ready", async || match operator.get("/readyz") {
+            Ok((200, _)) => Ok(()),
+            Ok((status, body)) => Err(format!("{status} {body}")),
+            Err(error) => Err(format!("{error}; it logged {}", operator.logs())),
+        })
+        .await;
+        operator
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name}");
+    }
+
+    fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: authlink\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        status.zip(body).ok_or_else(|| io::Error::other(answer))
+    }
+
+    /// The page of metrics.
+    pub(crate) fn metrics(&self) -> String {
+        let (status, page) = self.get("/metrics").expect("metrics");
+        assert_eq!(status, 200);
+        page
+    }
+
+    /// The sum of the series of this name that have all of these labels.
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = self.metrics();
+        let series = page.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            let all = labels.iter().all(|(label, value)| rest.contains(&format!("{label}=\"{value}\"")));
+            (found == name && all).then(|| value.parse::<f64>().expect("a number"))
+        });
+        series.sum()
+    }
+
+    /// Probes that passed, and those that failed, by reason.
+    pub(crate) fn probes(&self) -> (u64, BTreeMap<String, u64>) {
+        let page = self.metrics();
+        let mut failed = BTreeMap::new();
+        let mut passed = 0;
+        for line in page.lines().filter(|line| line.starts_with("authlink_probe_total{")) {
+            let count: u64 =
+                line.rsplit_once(' ').and_then(|(_, count)| count.parse().ok()).expect("a count");
+            let reason = line.split("reason=\"").nth(1).and_then(|rest| rest.split('"').next());
+            if line.contains("result=\"success\"") {
+                passed += count;
+            } else {
+                *failed.entry(reason.unwrap_or_default().to_owned()).or_default() += count;
+            }
+        }
+        (passed, failed)
+    }
+
+    /// Waits until so many more probes are over.
+    pub(crate) async fn more_probes(&self, count: u64) {
+        let over = || {
+            let (passed, failed) = self.probes();
+            passed + failed.values().sum::<u64>()
+        };
+        let before = over();
+        eventually(SOON + Duration::from_secs(2 * count), "more probes", async || {
+            let now = over() - before;
+            if now >= count { Ok(()) } else { Err(format!("{now} of {count}")) }
+        })
+        .await;
+    }
+
+    /// Everything that it logged.
+    pub(crate) fn logs(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log")
+    }
+
+    fn ended_within(&mut self, patience: Duration) -> bool {
+        let started = Instant::now();
+        while started.elapsed() < patience {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the operator's log is {}", self.log.display());
+        }
+        let id = self.process.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &id]).status();
+        // One that a test has frozen cannot hear it.
+        let _ = Command::new("kill").args(["-CONT", &id]).status();
+        if !self.ended_within(Duration::from_secs(5)) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}

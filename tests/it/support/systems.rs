@@ -1,0 +1,151 @@
+//! The real servers: those that all tests share, and private ones for tests that break them.
+
+use std::{path::PathBuf, process::Command};
+
+use serde_json::json;
+
+use super::{
+    environment::{test_dir, variable},
+    free_port,
+    manifests::Spec,
+};
+
+/// The kinds of servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum System {
+    Postgresql,
+    Mariadb,
+    Redis,
+    Ferretdb,
+}
+
+impl System {
+    pub(crate) const ALL: [Self; 4] = [Self::Postgresql, Self::Mariadb, Self::Redis, Self::Ferretdb];
+
+    /// Its script in `e2e/systems`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Mariadb => "mariadb",
+            Self::Redis => "redis",
+            Self::Ferretdb => "ferretdb",
+        }
+    }
+
+    /// `spec.type`.
+    pub(crate) fn engine(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Mariadb => "mysql",
+            Self::Redis => "redis",
+            Self::Ferretdb => "mongodb",
+        }
+    }
+
+    /// The plain port of the server that all tests share.
+    pub(crate) fn port(self) -> u16 {
+        let address = variable(&format!("AUTHLINK_TEST_{}", self.name().to_uppercase()));
+        address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("HOST:PORT")
+    }
+
+    /// The port that takes TLS, given the plain one.
+    pub(crate) fn tls_port(self, port: u16) -> u16 {
+        match self {
+            Self::Postgresql | Self::Mariadb => port,
+            Self::Redis | Self::Ferretdb => port + 1,
+        }
+    }
+
+    /// The shared server, as the user `app` over TLS: `Namespace::create` makes the Secret and the CA.
+    pub(crate) fn spec(self) -> Spec {
+        self.spec_on(self.port())
+    }
+
+    /// The same for a server on this plain port.
+    pub(crate) fn spec_on(self, port: u16) -> Spec {
+        let spec = Spec::from(json!({
+            "type": self.engine(),
+            "host": "localhost",
+            "port": self.tls_port(port),
+            "credentialsRef": { "name": "login" },
+            "tls": { "caRef": { "name": "ca" } },
+        }));
+        if self == Self::Redis { spec } else { spec.with(&json!({ "database": "app" })) }
+    }
+}
+
+/// A server of one's own, gone with the value.
+pub(crate) struct Server {
+    pub(crate) system: System,
+    pub(crate) port: u16,
+    dir: PathBuf,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl Server {
+    /// A server that answers.
+    pub(crate) fn start(system: System) -> Self {
+        Self::start_with(system, &[])
+    }
+
+    /// The same, with settings of `e2e/systems`, such as `CERT`.
+    pub(crate) fn start_with(system: System, settings: &[(&'static str, &str)]) -> Self {
+        let port = free_port();
+        let dir = test_dir().join("systems").join(format!("{}-{port}-{}", system.name(), std::process::id()));
+        let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let server = Self { system, port, dir, settings };
+        server.resume();
+        server
+    }
+
+    /// Starts it again, with the data that it had.
+    pub(crate) fn resume(&self) {
+        self.run("start");
+    }
+
+    /// Crashes it.
+    pub(crate) fn kill(&self) {
+        self.run("kill");
+    }
+
+    /// Crashes it, and puts a new server without history into its place.
+    pub(crate) fn replace(&self) {
+        self.kill();
+        std::fs::remove_dir_all(&self.dir).expect("the server's folder");
+        self.resume();
+    }
+
+    /// Restarts it with another value of this setting.
+    pub(crate) fn restart_with(&mut self, setting: &'static str, value: &str) {
+        self.run("stop");
+        self.settings.retain(|(name, _)| *name != setting);
+        self.settings.push((setting, value.to_owned()));
+        self.resume();
+    }
+
+    /// The user `app` over TLS.
+    pub(crate) fn spec(&self) -> Spec {
+        self.system.spec_on(self.port)
+    }
+
+    fn run(&self, verb: &str) {
+        let script = PathBuf::from(variable("AUTHLINK_E2E")).join("systems").join(self.system.name());
+        let mut command = Command::new(script);
+        command.arg(&self.dir).arg(self.port.to_string()).arg(verb).envs(self.settings.iter().cloned());
+        // Nothing but files: a server that inherits a pipe would keep whoever reads it waiting.
+        let log = std::fs::File::create(self.dir.with_extension("start"))
+            .expect("the test folder can be written to");
+        command.stdout(log.try_clone().expect("a file")).stderr(log).stdin(std::process::Stdio::null());
+        let status = command.status().expect("a script of e2e/systems");
+        let said = || std::fs::read_to_string(self.dir.with_extension("start")).unwrap_or_default();
+        assert!(status.success(), "{verb} of {:?} failed: {}", self.system, said());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A kill, since nobody needs the data any more; not asserted, since a panic here would hide the test's own.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.kill()));
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
