@@ -1,0 +1,194 @@
+//! Many objects: how long a start takes, how much memory they need, and what they cost while nothing happens.
+//!
+//! Shortened or lengthened by AUTHLINK_BENCH_SIZES (1000,5000), AUTHLINK_BENCH_ROUNDS (3; half of it for the larger
+//! sizes) and AUTHLINK_BENCH_REST (300s).
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use authlink::{api::v1alpha1::Database, cluster::objects};
+use futures::{StreamExt, stream};
+use kube::api::ListParams;
+use serde_json::Value;
+
+use support::{
+    Outcome,
+    audit::Mark,
+    cluster::{Cluster, specs},
+    median,
+    operator::Operator,
+    ready::Watch,
+    report::{Measure, Report},
+    seconds, setting,
+};
+
+/// The operator's default.
+const CONCURRENCY: usize = 16;
+
+/// Allowed growth of the cost per object, for the noise between two runs.
+const NOISE: f64 = 1.1;
+
+struct Bench {
+    cluster: Cluster,
+    specs: Vec<Value>,
+    with_binding: Vec<Value>,
+    /// What the operator writes about each of the four servers.
+    statuses: Vec<Value>,
+    report: Report,
+}
+
+/// One start of the operator.
+struct Start {
+    seconds: f64,
+    cpu: f64,
+    writes: f64,
+    operator: Operator,
+}
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let sizes = setting("AUTHLINK_BENCH_SIZES", "1000,5000".to_owned())?;
+    let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    let rounds: usize = setting("AUTHLINK_BENCH_ROUNDS", 3)?;
+    let mut bench = Bench {
+        cluster: Cluster::prepare("fleet").await?,
+        specs: specs(false)?,
+        with_binding: specs(true)?,
+        statuses: Vec::new(),
+        report: Report::new("fleet"),
+    };
+    bench.warm_up().await?;
+    let mut per_object = Vec::new();
+    for (index, size) in sizes.iter().enumerate() {
+        let rounds = if index == 0 { rounds } else { rounds.div_ceil(2) };
+        per_object.push(bench.starts(*size, rounds).await?);
+    }
+    if let [(small, floor_small), .., (large, floor_large)] = per_object[..] {
+        let name = format!("cost per object, {} objects by {}", sizes[sizes.len() - 1], sizes[0]);
+        let growth = large / small;
+        let measure = Measure::new(name, growth, "x", Some(floor_large / floor_small));
+        bench.report.add(measure.wanting("at most 1.1 x (10 % for noise)", growth <= NOISE));
+    }
+    let most = sizes.iter().copied().max().unwrap_or_default();
+    bench.rest(most, seconds("AUTHLINK_BENCH_REST", 300)?).await?;
+    bench.report.write()
+}
+
+impl Bench {
+    /// One object for each server: learns the statuses for the floor, and warms up whatever gets faster by use.
+    async fn warm_up(&mut self) -> Outcome<()> {
+        let start = self.start(&self.specs, self.specs.len()).await?;
+        let mut made = self.cluster.databases().list(&ListParams::default()).await?.items;
+        made.sort_by_key(|database| database.metadata.name.clone());
+        self.statuses =
+            made.iter().map(|database| serde_json::to_value(&database.status)).collect::<Result<_, _>>()?;
+        start.operator.stop().await?;
+        self.cluster.clear().await
+    }
+
+    /// The operator and the floor in turns; gives the seconds per object of both.
+    async fn starts(&mut self, size: usize, rounds: usize) -> Outcome<(f64, f64)> {
+        let (mut floors, mut starts, mut bound, mut writes) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut bound_writes = Vec::new();
+        for round in 1..=rounds {
+            let floor = self.floor(size).await?;
+            self.cluster.clear().await?;
+            let plain = self.start(&self.specs, size).await?;
+            plain.operator.stop().await?;
+            self.cluster.clear().await?;
+            let binding = self.start(&self.with_binding, size).await?;
+            binding.operator.stop().await?;
+            self.cluster.clear().await?;
+            println!(
+                "{size} objects, round {round}: floor {floor:.2} s; start {:.2} s ({:.2} s of a core); \
+                 with binding {:.2} s ({:.2} s of a core)",
+                plain.seconds, plain.cpu, binding.seconds, binding.cpu
+            );
+            floors.push(floor);
+            starts.push(plain.seconds);
+            writes.push(plain.writes);
+            bound.push(binding.seconds);
+            bound_writes.push(binding.writes);
+        }
+        let (floor, start) = (median(&floors), median(&starts));
+        let name = format!("start to all Ready, {size} objects");
+        let measure = Measure::new(name, start, "s", Some(floor));
+        self.report.add(measure.wanting("at most 2 x the floor", start <= 2.0 * floor));
+        let name = format!("start to all Ready, {size} objects with binding Secrets");
+        self.report.add(Measure::new(name, median(&bound), "s", Some(floor)));
+        let name = format!("writes per object until Ready, {size} objects");
+        self.report.add(Measure::new(name, median(&writes), "writes", Some(1.0)).within());
+        let name = format!("writes per object until Ready, {size} objects with binding Secrets");
+        self.report.add(Measure::new(name, median(&bound_writes), "writes", Some(2.0)).within());
+        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+        let count = size as f64;
+        Ok((start / count, floor / count))
+    }
+
+    /// The time that as many bare applies take.
+    async fn floor(&self, size: usize) -> Outcome<f64> {
+        let made = self.cluster.make(&self.specs, size).await?;
+        let mut watch = Watch::start(&self.cluster.operator, &self.cluster.namespace, "Ready").await?;
+        let work: Vec<(Database, Value)> =
+            made.into_iter().zip(self.statuses.iter().cloned().cycle()).collect();
+        let began = Instant::now();
+        let client = &self.cluster.operator;
+        let applies = stream::iter(work).map(|(database, status)| {
+            let client = client.clone();
+            tokio::spawn(async move { objects::apply_status(&client, &database, &status).await })
+        });
+        let mut applies = applies.buffer_unordered(CONCURRENCY);
+        while let Some(done) = applies.next().await {
+            done??;
+        }
+        let ready = watch.all_true(size).await?;
+        Ok((ready - began).as_secs_f64())
+    }
+
+    /// Makes the objects, then starts the operator and waits for it to have all of them Ready.
+    async fn start(&self, specs: &[Value], size: usize) -> Outcome<Start> {
+        self.cluster.make(specs, size).await?;
+        let mut watch = Watch::start(&self.cluster.admin, &self.cluster.namespace, "Ready").await?;
+        let mark = Mark::now()?;
+        let began = Instant::now();
+        let operator = Operator::start(&self.cluster)?;
+        let patience = Duration::from_mins(10);
+        let ready = tokio::time::timeout(patience, watch.all_true(size)).await;
+        let ready = ready.map_err(|_| format!("not all Ready after {patience:?}: see operator.log"))??;
+        let cpu = operator.cpu()?;
+        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+        let writes = mark.writes(&self.cluster.user)? as f64 / size as f64;
+        Ok(Start { seconds: (ready - began).as_secs_f64(), cpu, writes, operator })
+    }
+
+    /// Memory, processor and writes while nothing happens; probes go on every 30 seconds.
+    async fn rest(&mut self, size: usize, period: Duration) -> Outcome<()> {
+        let Start { operator, .. } = self.start(&self.specs, size).await?;
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let (before, peak) = operator.memory()?;
+        let (mark, cpu) = (Mark::now()?, operator.cpu()?);
+        tokio::time::sleep(period).await;
+        let used = (operator.cpu()? - cpu) / period.as_secs_f64() * 100.0;
+        let requests = mark.requests(&self.cluster.user)?;
+        println!("requests at rest: {requests:?}");
+        let (after, _) = operator.memory()?;
+        let memory = before.max(after);
+        let name = format!("resident memory, {size} objects");
+        self.report
+            .add(Measure::new(name, memory, "MB", Some(102.0)).wanting("at most 120 MB", memory <= 120.0));
+        let name = format!("resident memory at its peak, {size} objects");
+        self.report.add(Measure::new(name, peak, "MB", Some(102.0)));
+        let seconds = period.as_secs();
+        let name = format!("CPU in {seconds} s at rest, {size} objects, probes every 30 s");
+        self.report.add(Measure::new(name, used, "% of a core", Some(2.0)).wanting("under 2 %", used < 2.0));
+        let writes = mark.writes(&self.cluster.user)?;
+        let name = format!("API writes in {seconds} s at rest, {size} objects");
+        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+        self.report.add(Measure::new(name, writes as f64, "writes", Some(0.0)).within());
+        operator.stop().await?;
+        self.cluster.clear().await
+    }
+}

@@ -1,0 +1,80 @@
+//! The operator as users run it: its binary, as a process, seen from outside.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use super::{Outcome, cluster::Cluster, run};
+
+/// A process that runs; it ends with the value.
+pub(crate) struct Operator {
+    child: Child,
+    pid: u32,
+}
+
+impl Operator {
+    /// Starts it, with the rights that the chart gives and all settings at their defaults.
+    pub(crate) fn start(cluster: &Cluster) -> Outcome<Self> {
+        let log = File::options().create(true).append(true).open(cluster.folder.join("operator.log"))?;
+        let child = Command::new(binary())
+            .args(["run", "--http-addr", "127.0.0.1:0", "--lease-namespace", &cluster.home])
+            .env("KUBECONFIG", &cluster.operator_kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let pid = child.id();
+        Ok(Self { child, pid })
+    }
+
+    /// Ends it in an orderly way, so that its Lease is free for the next one.
+    pub(crate) async fn stop(mut self) -> Outcome<()> {
+        run("kill", &["-TERM", &self.pid.to_string()], "").await?;
+        for _ in 0..400 {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err("the operator does not stop".into())
+    }
+
+    /// Resident memory now and at its peak, in MB of 1,000,000 bytes.
+    pub(crate) fn memory(&self) -> Outcome<(f64, f64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let field = |name: &str| -> Outcome<f64> {
+            let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such field")?;
+            let kibibytes: f64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
+            Ok(kibibytes * 1024.0 / 1e6)
+        };
+        Ok((field("VmRSS:")?, field("VmHWM:")?))
+    }
+
+    /// Seconds of a core that it has used so far.
+    pub(crate) fn cpu(&self) -> Outcome<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        // The process name may hold blanks: count after it.
+        let (_, fields) = stat.rsplit_once(") ").ok_or("not a stat line")?;
+        let fields: Vec<_> = fields.split_whitespace().collect();
+        let ticks = |index: usize| -> Outcome<f64> { Ok(fields.get(index).ok_or("too short")?.parse()?) };
+        // USER_HZ is 100 on every architecture that Linux runs on today.
+        Ok((ticks(11)? + ticks(12)?) / 100.0)
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary that is measured.
+fn binary() -> PathBuf {
+    let given = std::env::var_os("AUTHLINK_BINARY").map(PathBuf::from);
+    given.unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_authlink")).to_owned())
+}
