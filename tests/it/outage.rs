@@ -38,7 +38,7 @@ impl Cluster {
         self.dir.join("kubeconfig")
     }
 
-    /// A client; installs the CRDs.
+    /// A client, once the CRDs are installed.
     async fn client(&self) -> Client {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("a kubeconfig");
@@ -70,6 +70,21 @@ impl Drop for Cluster {
 
 fn ready(database: &Database) -> (&str, &str) {
     condition(database, "Ready").map_or(("", ""), |it| (&*it.status, &*it.reason))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_without_its_crds_says_so_and_goes_on_when_they_come() {
+    let cluster = Cluster::start();
+    let operator = Operator::spawn(&cluster.kubeconfig(), "default", &[]);
+    eventually(SOON, "the missing CRD is named", async || match operator.readiness() {
+        Ok((503, text)) if text.contains("databases in namespace default: the CRD is not installed") => {
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    cluster.client().await;
+    operator.is_ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

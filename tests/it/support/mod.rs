@@ -22,7 +22,7 @@ pub(crate) use ports::free_port;
 pub(crate) use systems::{Server, System};
 
 /// How long anything may take that should happen at once: two busy cores included.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// Asks `probe` again and again until it succeeds.
 ///

@@ -27,13 +27,35 @@ impl Operator {
 
     /// The same with another cluster or account.
     pub(crate) async fn start_as(kubeconfig: &Path, namespace: &Namespace, flags: &[&str]) -> Self {
+        let operator = Self::spawn(kubeconfig, &namespace.name, flags);
+        operator.is_ready().await;
+        operator
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn is_ready(&self) {
+        eventually(SOON, "the operator is ready", async || match self.get("/readyz") {
+            Ok((200, _)) => Ok(()),
+            Ok((status, body)) => Err(format!("{status} {body}")),
+            Err(error) => Err(format!("{error}; it logged {}", self.logs())),
+        })
+        .await;
+    }
+
+    /// What it says of its readiness: status and text.
+    pub(crate) fn readiness(&self) -> io::Result<(u16, String)> {
+        self.get("/readyz")
+    }
+
+    /// Starts one, and does not wait.
+    pub(crate) fn spawn(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let folder = test_dir().join("operators");
         fs::create_dir_all(&folder).expect("the test folder can be written to");
-        let log = folder.join(format!("{}-{}.log", namespace.name, address.port()));
+        let log = folder.join(format!("{namespace}-{}.log", address.port()));
         let file = File::create(&log).expect("a log file");
         let process = Command::new(env!("CARGO_BIN_EXE_authlink"))
-            .args(["run", "--watch-namespaces", &namespace.name, "--leader-elect", "false"])
+            .args(["run", "--watch-namespaces", namespace, "--leader-elect", "false"])
             .args(["--http-addr", &address.to_string(), "--log-format", "json"])
             .args(["--log-level", "authlink=debug,info"])
             .args(flags)
@@ -43,14 +65,7 @@ impl Operator {
             .stderr(file)
             .spawn()
             .expect("the operator starts");
-        let operator = Self { process, address, log };
-        eventually(SOON, "the operator is ready", async || match operator.get("/readyz") {
-            Ok((200, _)) => Ok(()),
-            Ok((status, body)) => Err(format!("{status} {body}")),
-            Err(error) => Err(format!("{error}; it logged {}", operator.logs())),
-        })
-        .await;
-        operator
+        Self { process, address, log }
     }
 
     /// Sends it a signal.
