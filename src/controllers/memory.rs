@@ -13,9 +13,16 @@ struct Entry<S> {
     failures: u32,
     /// When the status was last written, or first seen.
     written: Instant,
-    /// The status that was written over the version of the object that the store had then: until the watch brings
-    /// the next version, this and not the store is what the API server has.
-    ahead: Option<(String, S)>,
+    ahead: Option<Ahead<S>>,
+}
+
+/// The status that was written over the version of the object that the store had then: until the watch brings the next
+/// version, this and not the store is what the API server has.
+#[derive(Clone)]
+pub(super) struct Ahead<S> {
+    /// That version.
+    pub(super) of: String,
+    pub(super) status: S,
 }
 
 impl<S: Clone> Memory<S> {
@@ -29,22 +36,17 @@ impl<S: Clone> Memory<S> {
         use_it(entries.entry(uid.to_owned()).or_insert_with(fresh))
     }
 
-    /// The status that the API server has, given the version in the store and its status.
-    pub(super) fn current(&self, uid: &str, version: &str, stored: Option<&S>) -> Option<S> {
-        self.with(uid, |entry| match &entry.ahead {
-            Some((of, status)) if of == version => Some(status.clone()),
-            _ => {
-                entry.ahead = None;
-                stored.cloned()
-            }
-        })
+    /// The status that was written and may not be in the store yet.
+    pub(super) fn ahead(&self, uid: &str) -> Option<Ahead<S>> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(uid).and_then(|entry| entry.ahead.clone())
     }
 
     /// The watch has brought this version.
     pub(super) fn caught_up(&self, uid: &str, version: &str) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get_mut(uid) {
-            entry.ahead.take_if(|(of, _)| of != version);
+            entry.ahead.take_if(|ahead| ahead.of != version);
         }
     }
 
@@ -56,7 +58,7 @@ impl<S: Clone> Memory<S> {
     pub(super) fn wrote(&self, uid: &str, version: &str, status: S) {
         self.with(uid, |entry| {
             entry.written = Instant::now();
-            entry.ahead = Some((version.to_owned(), status));
+            entry.ahead = Some(Ahead { of: version.to_owned(), status });
         });
     }
 

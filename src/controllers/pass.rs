@@ -14,7 +14,11 @@ use kube::{
 };
 use tracing::Instrument;
 
-use super::{Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf, memory::Memory, reference};
+use super::{
+    Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
+    memory::{Ahead, Memory},
+    reference,
+};
 use crate::{
     api::{
         ConditionType, Managed, Reason,
@@ -70,6 +74,13 @@ impl<R: Reconciler> Pass<R> {
 
     pub(super) async fn run(self: Arc<Self>, object: Arc<DeserializeGuard<R::Object>>) -> Action {
         let started = Instant::now();
+        // In this order: the store has what the watch brings before the memory drops what was written. The other way
+        // round a pass could know neither, take the status for empty, and write it once more.
+        let ahead = self.memory.ahead(&object.uid().unwrap_or_default());
+        let object = self.newest(object);
+        // The watch may have been faster than the answer to the write.
+        self.memory
+            .caught_up(&object.uid().unwrap_or_default(), &object.resource_version().unwrap_or_default());
         let span = tracing::info_span!(
             "pass",
             kind = R::NAME,
@@ -79,7 +90,7 @@ impl<R: Reconciler> Pass<R> {
         async {
             let deadline = self.plane.settings.pass_deadline;
             let ended = match &object.0 {
-                Ok(object) => match tokio::time::timeout(deadline, self.over(object)).await {
+                Ok(object) => match tokio::time::timeout(deadline, self.over(object, ahead)).await {
                     Ok(ended) => ended,
                     Err(_) => Err(Error::DeadlineExceeded(deadline)),
                 },
@@ -109,13 +120,20 @@ impl<R: Reconciler> Pass<R> {
         .await
     }
 
-    async fn over(&self, object: &R::Object) -> Result<Outcome, Error> {
+    /// The object as the store has it now; a new one of the same name gets a pass of its own.
+    fn newest(&self, object: Arc<DeserializeGuard<R::Object>>) -> Arc<DeserializeGuard<R::Object>> {
+        let stored = self.objects.get(&ObjectRef::from_obj(&*object));
+        stored.filter(|stored| stored.uid() == object.uid()).unwrap_or(object)
+    }
+
+    async fn over(&self, object: &R::Object, ahead: Option<Ahead<StatusOf<R>>>) -> Result<Outcome, Error> {
         let uid = object.uid().unwrap_or_default();
         if object.meta().deletion_timestamp.is_some() {
             return self.over_deleted(object).await;
         }
         let version = object.resource_version().unwrap_or_default();
-        let current = self.memory.current(&uid, &version, object.status()).unwrap_or_default();
+        let ahead = ahead.filter(|ahead| ahead.of == version).map(|ahead| ahead.status);
+        let current = ahead.or_else(|| object.status().cloned()).unwrap_or_default();
         if object.suspended() {
             self.reconciler.forget(&uid);
             let report = Report {
