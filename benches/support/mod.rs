@@ -63,9 +63,10 @@ pub(crate) async fn run(program: &str, args: &[&str], input: &str) -> Outcome<St
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// The value in the middle.
+/// The value in the middle, or between the two that are there.
 pub(crate) fn median(values: &[f64]) -> f64 {
-    quantile(values, 0.5)
+    let upside_down: Vec<_> = values.iter().map(|value| -value).collect();
+    f64::midpoint(quantile(values, 0.5), -quantile(&upside_down, 0.5))
 }
 
 /// The smallest value that so large a part of all is not above.
