@@ -15,8 +15,8 @@ const NOTES: &str = "\
 How to read it:
 
 - The **floor** of a start is the time that kube alone takes for one server-side status apply per object, with a status of \
-the same size, the same rights and the same number of requests at once, in the same run, with nobody else reading or \
-writing. No operator that reports on every object can be faster. The operator and the floor take turns on objects that are \
+the same size, the same rights and the same number of requests at once, in the same run, with only \
+the bench's own watch beside it. No operator that reports on every object can be faster. The operator and the floor take turns on objects that are \
 made afresh; both numbers are medians, and both clocks stop when a watch has shown the last object as Ready.
 - The start includes everything from the start of the process: reading the configuration, taking the Lease, listing, \
 connecting to the four servers, and the first probe.
@@ -25,7 +25,7 @@ server's audit log that change something, Events included, and its Lease left ou
 - A death is the moment in which the server's process is gone, a revival the start of the first login that succeeds; the \
 clock stops when a watch shows the condition. The bound is `unhealthyThreshold` (or `healthyThreshold`) x `interval` + `timeout` + 250 ms.
 - Where the reference is neither a floor nor a bound: External Secrets with its fake provider, 1,000 objects in 103 s with 4 \
-writes each and 102 MB, on the same machine.
+writes each and 102 MB (of 1,000 objects, whatever number stands beside it), on the same machine.
 - The API server, etcd, the four servers and the bench share the machine's cores with the operator.
 ";
 

@@ -100,9 +100,7 @@ impl<R: Reconciler> Engine<R> {
             changes.take(event);
             std::future::ready(changes)
         });
-        let waker = triggers.clone();
-        let fire = move |object| waker.fire(object);
-        let pass = Pass::new(reconciler, plane, objects.clone(), references, memory, fire);
+        let pass = Pass::new(reconciler, plane, objects.clone(), references, memory, triggers.clone());
         Self {
             objects,
             triggers,
@@ -161,9 +159,10 @@ impl<R: Reconciler> Engine<R> {
         }
     }
 
-    /// The objects as last read; those that cannot be read are left out.
-    pub fn objects(&self) -> impl Iterator<Item = Arc<DeserializeGuard<R::Object>>> {
-        self.objects.state().into_iter().filter(|object| object.0.is_ok())
+    /// The objects as last read, those that this version cannot read included.
+    #[must_use]
+    pub fn objects(&self) -> Vec<Arc<DeserializeGuard<R::Object>>> {
+        self.objects.state()
     }
 }
 

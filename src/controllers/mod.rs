@@ -9,7 +9,6 @@ mod triggers;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, core::NamespaceResourceScope};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -135,9 +134,4 @@ pub struct Plane {
     pub events: Arc<Events>,
     /// Settings of the engine.
     pub settings: engine::Settings,
-}
-
-/// How Events name an object.
-fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    object.object_ref(&())
 }

@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::{
     Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
     memory::{Ahead, Memory},
-    reference,
+    triggers::{Key, Triggers},
 };
 use crate::{
     api::{
@@ -34,8 +34,6 @@ use crate::{
 /// Holds an object until what it has outside is cleaned up.
 pub const FINALIZER: &str = "authlink.dev/cleanup";
 
-type Fire<K> = Arc<dyn Fn(ObjectRef<DeserializeGuard<K>>) + Send + Sync>;
-
 /// What every pass of a kind uses.
 pub(super) struct Pass<R: Reconciler> {
     reconciler: Arc<R>,
@@ -43,7 +41,7 @@ pub(super) struct Pass<R: Reconciler> {
     objects: Store<DeserializeGuard<R::Object>>,
     references: Arc<ClusterReferences>,
     memory: Arc<Memory<StatusOf<R>>>,
-    fire: Fire<R::Object>,
+    triggers: Triggers<R::Object>,
 }
 
 /// How a pass ended.
@@ -59,9 +57,9 @@ impl<R: Reconciler> Pass<R> {
         objects: Store<DeserializeGuard<R::Object>>,
         references: ClusterReferences,
         memory: Arc<Memory<StatusOf<R>>>,
-        fire: impl Fn(ObjectRef<DeserializeGuard<R::Object>>) + Send + Sync + 'static,
+        triggers: Triggers<R::Object>,
     ) -> Self {
-        Self { reconciler, plane, objects, references: Arc::new(references), memory, fire: Arc::new(fire) }
+        Self { reconciler, plane, objects, references: Arc::new(references), memory, triggers }
     }
 
     pub(super) async fn caches_ready(&self) {
@@ -211,7 +209,7 @@ impl<R: Reconciler> Pass<R> {
             .map(|change| Note { warning: change.warning, reason: change.reason, message: change.message });
         for note in transitions.chain(report.notes) {
             tracing::info!(reason = note.reason.as_str(), "{}", note.message);
-            let about = reference(object);
+            let about = object.object_ref(&());
             self.plane.events.publish(&about, note.warning, note.reason.as_str(), &note.message).await;
         }
         Ok(changed || stale)
@@ -225,7 +223,7 @@ impl<R: Reconciler> Pass<R> {
         if let Err(error) = self.reconciler.cleanup(object, &self.context(object)).await {
             let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
             let waited = Timestamp::now().duration_since(deleted).unsigned_abs();
-            let about = reference(object);
+            let about = object.object_ref(&());
             if waited < self.plane.settings.cleanup_deadline {
                 let note = format!("the object stays until this works, or its deadline has passed: {error}");
                 self.plane.events.publish(&about, true, error.reason().as_str(), &note).await;
@@ -264,19 +262,19 @@ impl<R: Reconciler> Pass<R> {
     }
 
     fn context(&self, object: &R::Object) -> Context {
-        let fire = Arc::clone(&self.fire);
+        let triggers = self.triggers.clone();
         let key = key_of(object);
         Context {
             client: self.plane.client.clone(),
             references: Arc::clone(&self.references),
             fence: self.plane.fence.clone(),
             metrics: Arc::clone(&self.plane.metrics),
-            wake: Arc::new(move || fire(key.clone())),
+            wake: Arc::new(move || triggers.fire(key.clone())),
         }
     }
 }
 
-fn key_of<K: Object>(object: &K) -> ObjectRef<DeserializeGuard<K>> {
+fn key_of<K: Object>(object: &K) -> Key<K> {
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 

@@ -115,7 +115,7 @@ impl Look {
             .collect()
     }
 
-    /// The health of the server that was reached; of several, the worst that some still serve with.
+    /// The health of the first server that works; where none does, of the first.
     fn health(&self) -> Option<HealthStatus> {
         let best = self.observations.iter().find(|seen| works(seen)).or(self.observations.first());
         best.map(|seen| seen.status.clone())
