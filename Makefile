@@ -12,7 +12,8 @@ help: ## lists the targets
 
 test: ## runs all tests against a real Kubernetes API and real databases (installs what is missing, as root)
 	e2e/prepare api databases
-	e2e/with api,postgresql,mariadb,redis,ferretdb -- cargo test --workspace --locked
+	cargo test --workspace --locked --no-run
+	e2e/with api,postgresql,mariadb,redis,ferretdb -- cargo test --workspace --locked --offline
 
 e2e: ## installs the product with Helm into a Kubernetes that runs pods, and checks it there (as root)
 	e2e/run
