@@ -7,5 +7,6 @@ pub mod cluster;
 pub mod controllers;
 pub mod domain;
 pub mod probing;
+pub mod resolving;
 pub mod runtime;
 pub mod telemetry;

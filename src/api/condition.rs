@@ -15,6 +15,8 @@ names! {
         Connected,
         /// The verdict of the probes, with hysteresis.
         Healthy,
+        /// The Service leads to the targets. Present only where `spec.discovery` asks for one.
+        Registered,
         /// The connection pool has room.
         PoolHealthy,
         /// Works, with a fault. Present only while true.
@@ -29,6 +31,9 @@ names! {
 }
 
 impl ConditionType {
+    /// Conditions that only some objects have, and on which their `Ready` depends.
+    pub const OPTIONAL: &'static [Self] = &[Self::Registered];
+
     /// Whether `Ready` depends on it. A pool without room slows callers down, and the rest still works.
     #[must_use]
     pub const fn gates_ready(self) -> bool {

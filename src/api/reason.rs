@@ -16,6 +16,8 @@ names! {
         LoginSucceeded,
         /// `Healthy`: the probes pass.
         ProbeSucceeded,
+        /// `Registered`: Service and EndpointSlices are as they should be.
+        Registered,
         /// `PoolHealthy`: callers get a connection without waiting.
         WithinBounds,
         /// A new credential was verified and is in use (an Event).
@@ -71,6 +73,16 @@ names! {
         /// Probes failed `unhealthyThreshold` times in a row.
         ProbeFailed,
 
+        // Discovery.
+        /// A Service of this name exists and belongs to somebody else.
+        ServiceConflict,
+        /// The API server refuses the Service or its slices.
+        ServiceRefused,
+        /// The target has an address that must not stand in an EndpointSlice.
+        AddressNotAllowed,
+        /// The host names of the targets have no address.
+        NoAddresses,
+
         // Works, with a fault.
         /// Some of several endpoints are down.
         SomeEndpointsDown,
@@ -104,7 +116,7 @@ impl Reason {
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
-            Self::DnsFailed => "check the host name and the cluster's DNS",
+            Self::DnsFailed | Self::NoAddresses => "check the host name and the cluster's DNS",
             Self::ConnectionRefused => "check that the server runs and listens on this port",
             Self::Timeout => {
                 "check the network on the way, the server's load, and that type, port and TLS mode fit the server"
@@ -129,6 +141,11 @@ impl Reason {
             Self::BindingConflict => "delete that Secret, or set spec.binding.secretName to another name",
             Self::BindingRefused => {
                 "give the operator the right to write Secrets, or set spec.binding.enabled to false"
+            }
+            Self::ServiceConflict => "delete that Service, or set spec.discovery.serviceName to another name",
+            Self::ServiceRefused => "give the operator that right, or correct spec.discovery",
+            Self::AddressNotAllowed => {
+                "use an address that is neither of this machine, its link nor the cluster"
             }
             Self::PoolSaturated => "raise spec.pool.max, or look for slow queries",
             Self::SomeEndpointsDown => "see status.endpoints",

@@ -58,6 +58,8 @@ pub enum Reference {
     Secret(String),
     /// A ConfigMap, by name.
     ConfigMap(String),
+    /// A Service that is registered for it, by name.
+    Service(String),
 }
 
 /// A Secret in the same namespace.
@@ -179,6 +181,58 @@ impl Default for HealthCheck {
             jitter_percent: default_jitter(),
             unhealthy_threshold: default_unhealthy_threshold(),
             healthy_threshold: default_healthy_threshold(),
+        }
+    }
+}
+
+/// How Kubernetes finds the targets: a Service without a selector, whose EndpointSlices follow the probes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.refreshInterval) >= duration('5s')")
+    .message("discovery.refreshInterval must be at least 5s"))]
+pub struct Discovery {
+    /// Where the Service leads.
+    #[serde(default)]
+    pub mode: DiscoveryMode,
+    /// Name of the Service; by default the object's own name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63), regex(pattern = r"^([a-z]([a-z0-9-]*[a-z0-9])?)?$"))]
+    pub service_name: String,
+    /// Host names are resolved again when their TTL is over (at least 5s), and at least this often.
+    #[serde(default = "default_refresh_interval")]
+    pub refresh_interval: Duration,
+    /// An address that leaves is drained for so long: not ready and terminating, so that open connections can end.
+    #[serde(default = "default_drain")]
+    pub drain: Duration,
+}
+
+fn default_refresh_interval() -> Duration {
+    Duration::from_secs(30)
+}
+fn default_drain() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// Where the Service of a discovery leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DiscoveryMode {
+    /// To the addresses of the targets, in EndpointSlices: ready while the probes pass.
+    #[default]
+    Endpoints,
+    /// To the host name of the one target, by CNAME; it has no readiness, whatever the probes say.
+    ExternalName,
+    /// Nowhere: there is no Service.
+    None,
+}
+
+impl Discovery {
+    /// The name of the Service for the object of this name; none without a Service.
+    #[must_use]
+    pub fn service(&self, object: &str) -> Option<String> {
+        match self.mode {
+            DiscoveryMode::None => None,
+            _ if self.service_name.is_empty() => Some(object.to_owned()),
+            _ => Some(self.service_name.clone()),
         }
     }
 }

@@ -53,6 +53,10 @@ pub struct CommonStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointStatus>,
 
+    /// The Service that leads to the targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_ref: Option<ServiceStatus>,
+
     /// The Secret for applications (servicebinding.io duck type).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingStatus>,
@@ -151,6 +155,14 @@ pub struct EndpointStatus {
     /// The role that the server has, where its protocol tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+}
+
+/// The Service that leads to the targets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Its name, in the same namespace.
+    pub name: String,
 }
 
 /// The Secret for applications.

@@ -1,6 +1,7 @@
 //! The outside systems: one folder for each family, one file for each product. Nothing here knows of Kubernetes.
 
 pub mod database;
+pub mod resolver;
 pub mod transport;
 
 use std::{fmt, io};

@@ -1,8 +1,10 @@
 //! The Kubernetes API: what is read and written there, and nothing of the outside systems.
 
+pub mod discovery;
 pub mod events;
 pub mod fence;
 pub mod objects;
 pub mod references;
 pub mod secrets;
+mod slices;
 pub mod watches;

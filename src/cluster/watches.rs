@@ -9,12 +9,14 @@ use std::{
 use futures::{Stream, StreamExt};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{NamespaceResourceScope, PartialObjectMeta},
-    runtime::{WatchStreamExt, reflector, reflector::store::Writer, watcher},
+    core::NamespaceResourceScope,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, Store, store::Writer},
+        watcher,
+    },
 };
 use serde::de::DeserializeOwned;
-
-use super::references::MetaStore;
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +40,12 @@ impl Scope {
         }
     }
 
-    /// As readers of `/readyz` see it.
+    /// The watch of a type in this scope, as readers of `/readyz` see it.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn part<K: Resource<DynamicType = ()>>(&self) -> String {
         match self {
-            Self::Cluster => "all namespaces".to_owned(),
-            Self::Namespace(namespace) => format!("namespace {namespace}"),
+            Self::Cluster => format!("{} in all namespaces", K::plural(&())),
+            Self::Namespace(namespace) => format!("{} in namespace {namespace}", K::plural(&())),
         }
     }
 }
@@ -71,18 +73,19 @@ impl Readiness {
     }
 }
 
-/// A watch that never ends, fills `writer` and keeps `readiness` up to date.
+/// A watch that never ends, fills `writer` with the objects that have the label, and keeps `readiness` up to date.
 pub fn watch<K>(
     api: Api<K>,
+    label: Option<&str>,
     writer: Writer<K>,
     part: String,
     readiness: Readiness,
-) -> impl Stream<Item = watcher::Event<K>>
+) -> impl Stream<Item = watcher::Event<K>> + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     readiness.wait(&part, "the first list is not here yet");
-    watcher(api, watcher::Config::default())
+    watcher(api, watcher::Config { label_selector: label.map(str::to_owned), ..watcher::Config::default() })
         .modify(|object| {
             // Neither is ever read, and together they are most of an object's size.
             object.managed_fields_mut().clear();
@@ -120,27 +123,20 @@ fn report(error: &watcher::Error, part: &str, readiness: &Readiness) {
     tracing::warn!(%error, part, "a watch failed and is tried again");
 }
 
-/// Keeps the metadata of every object of a type, and calls `changed` for each that comes, changes or goes after the
-/// first list, the ones that did so while the watch was interrupted included.
-pub fn watch_metadata<K, F: FnMut(&str, &str) + Send>(
-    client: Client,
-    scope: &Scope,
+/// Fills a store with the objects of `api` that have the label, and calls `changed` with namespace and name for each
+/// that comes, changes or goes after the first list, the ones that did so while the watch was interrupted included.
+pub fn watch_changes<K, F: FnMut(&str, &str) + Send>(
+    api: Api<K>,
+    label: Option<&str>,
+    part: String,
     readiness: &Readiness,
     mut changed: F,
-) -> (MetaStore<K>, impl Future<Output = ()> + Send + use<K, F>)
+) -> (Store<K>, impl Future<Output = ()> + Send + use<K, F>)
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync,
-    K: 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let part = format!("{} in {}", K::plural(&()), scope.describe());
-    let api = scope.api::<PartialObjectMeta<K>>(client);
-    let events = watch(api, writer, part, readiness.clone());
+    let events = watch(api, label, writer, part, readiness.clone());
     let run = async move {
         let mut events = std::pin::pin!(events);
         let mut known = Known::default();

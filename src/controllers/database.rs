@@ -1,74 +1,49 @@
 //! `Database`: resolve -> connect -> observe -> decide -> act -> report.
 
 mod binding;
-mod look;
-mod resolve;
+mod report;
 mod target;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+use std::sync::Arc;
+
+use super::{
+    Context, Error, Reconciler, Report, discovery,
+    held::{self, Holdings, Wake},
 };
-
-use jiff::Timestamp;
-use kube::ResourceExt;
-
-use super::{Context, Error, Reconciler, Report};
 use crate::{
     api::{
-        ConditionType,
-        status::{BindingStatus, HealthState},
+        status::BindingStatus,
         v1alpha1::{Database, database::DatabaseStatus},
     },
-    backends::{Fault, database::Settings},
+    backends::database::Settings,
     cluster::references::References,
-    probing::Monitors,
+    resolving,
     telemetry::metrics::Metrics,
 };
 
-pub use look::Look;
-use look::{Member, degrade, observe, proven, works};
-pub use resolve::{Resolved, resolve};
+pub use report::report;
 pub use target::{Facts, Server};
+
+/// What one look at the servers gave.
+pub type Look = held::Look<Settings>;
 
 /// The controller of `Database`.
 pub struct Databases {
-    monitors: Arc<Monitors<Server>>,
-    metrics: Arc<Metrics>,
-    held: Mutex<HashMap<String, Held>>,
+    held: Holdings<Settings>,
     bindings: binding::Bindings,
 }
-
-/// What is held for one object: a share in the monitor of each of its servers.
-struct Held {
-    resolved: Resolved,
-    members: Vec<Member>,
-    verified: Option<Timestamp>,
-}
-
-/// What is held from now on.
-struct Choice {
-    held: Held,
-    /// The new credential does not work, and the previous one does.
-    refused: Option<Fault>,
-    rotated: bool,
-}
-
-/// Starts another pass of the object.
-type Wake = Arc<dyn Fn() + Send + Sync>;
 
 impl Databases {
     /// No objects yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let monitors = Arc::new(Monitors::new(Self::NAME, metrics.probes.clone()));
-        Self { monitors, metrics, held: Mutex::default(), bindings: binding::Bindings::default() }
+        Self { held: Holdings::new(Self::NAME, metrics), bindings: binding::Bindings::default() }
     }
 
     /// The servers that are watched now, for the metrics of their pools.
     #[must_use]
     pub fn servers(&self) -> Vec<Arc<Server>> {
-        self.monitors.targets()
+        self.held.targets()
     }
 
     /// Resolves, connects and observes: everything but writing. `authlink check` does just this.
@@ -81,101 +56,8 @@ impl Databases {
         references: &dyn References,
         wake: Wake,
     ) -> Result<Look, Error> {
-        let uid = database.uid().unwrap_or_default();
-        let wanted = resolve(database, references).await.inspect_err(|error| {
-            // A spec that does not resolve any more must not go on using what it resolved to before.
-            if error.condition().is_some() {
-                self.forget(&uid);
-            }
-        })?;
-        let before = self.take_held(&uid, &wanted);
-        let known = known_health(database, &wanted);
-        let Choice { mut held, refused, rotated } = self.choose(wanted, before, known, &wake).await?;
-        let observations = observe(&held.members).await;
-        // A credential whose first login failed is verified by the first one that succeeds.
-        if held.verified.is_none() && observations.iter().any(proven) {
-            held.verified = Some(Timestamp::now());
-        }
-        let look = Look {
-            observations,
-            members: held.members.clone(),
-            resolved: held.resolved.clone(),
-            verified: held.verified,
-            refused,
-            rotated,
-        };
-        self.held().insert(uid, held);
-        Ok(look)
-    }
-
-    /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
-    /// previous one, whose connections drain; where it does not and the previous one does, that one stays.
-    async fn choose(
-        &self,
-        wanted: Resolved,
-        before: Option<Held>,
-        known: HealthState,
-        wake: &Wake,
-    ) -> Result<Choice, Error> {
-        let keep = |held| Ok(Choice { held, refused: None, rotated: false });
-        let Some(before) = before else {
-            let members = self.join(&wanted, known, wake)?;
-            return keep(Held { resolved: wanted, members, verified: None });
-        };
-        if before.resolved.same_login(&wanted) {
-            if before.resolved.schedule == wanted.schedule {
-                return keep(before);
-            }
-            // Only the rhythm of the probes is another one.
-            let members = self.join(&wanted, known, wake)?;
-            return keep(Held { resolved: wanted, members, verified: before.verified });
-        }
-        let members = self.join(&wanted, HealthState::Unknown, wake)?;
-        let new = Held { resolved: wanted, members, verified: None };
-        let tried = observe(&new.members).await;
-        if tried.iter().any(proven) {
-            self.metrics.rotation("rotated");
-            return Ok(Choice { held: new, refused: None, rotated: true });
-        }
-        let fault = tried.into_iter().find_map(|observation| observation.fault);
-        if fault.is_some() && observe(&before.members).await.iter().any(works) {
-            self.metrics.rotation("refused");
-            return Ok(Choice { held: before, refused: fault, rotated: false });
-        }
-        keep(new)
-    }
-
-    /// What was held for the object, unless it reaches other servers: then it is let go.
-    fn take_held(&self, uid: &str, wanted: &Resolved) -> Option<Held> {
-        self.held().remove(uid).filter(|held| held.resolved.same_target(wanted))
-    }
-
-    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn join(&self, wanted: &Resolved, known: HealthState, wake: &Wake) -> Result<Vec<Member>, Error> {
-        let join = |settings: &Settings| {
-            let wake = Arc::clone(wake);
-            let key = (settings.key(), wanted.schedule);
-            self.monitors.join(key, known, move || wake(), || Server::new(settings.clone())).map(Arc::new)
-        };
-        wanted.servers.iter().map(join).collect::<Result<_, _>>().map_err(Error::Settings)
-    }
-}
-
-/// The verdict that an earlier process (or leader) has left in the status, if it is about the same spec and the same
-/// credential: one slow probe after a restart must not turn `Ready`, which takes `unhealthyThreshold` of them.
-fn known_health(database: &Database, wanted: &Resolved) -> HealthState {
-    let Some(status) = &database.status else { return HealthState::Unknown };
-    let fingerprint = status.common.credentials.first().map(|credential| credential.fingerprint.as_str());
-    let healthy = status.common.condition(ConditionType::Healthy).is_some_and(|condition| {
-        condition.status == "True" && condition.observed_generation == database.metadata.generation
-    });
-    if healthy && fingerprint == wanted.fingerprint().as_deref() {
-        HealthState::Healthy
-    } else {
-        HealthState::Unknown
+        let wanted = resolving::database::resolve(database, references).await.map_err(Error::from);
+        self.held.look(database, wanted, wake).await
     }
 }
 
@@ -186,20 +68,22 @@ impl Reconciler for Databases {
 
     async fn apply(&self, database: &Database, cx: &Context) -> Result<Report<DatabaseStatus>, Error> {
         let look = self.look(database, cx.references.as_ref(), Arc::clone(&cx.wake)).await?;
-        let mut report = look.report(database).await;
+        let mut report = report(&look, database).await;
         match self.bindings.settle(database, &look, cx).await? {
             Ok(binding) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
-            Err((reason, problem)) => degrade(&mut report, reason, &problem),
+            Err((reason, problem)) => report.degrade(reason, &problem),
         }
+        let asked = database.spec.discovery.as_ref();
+        discovery::register(database, asked, &report::sites(&look), cx, &mut report).await?;
         Ok(report)
     }
 
     fn forget(&self, uid: &str) {
-        self.held().remove(uid);
+        self.held.forget(uid);
         self.bindings.forget(uid);
     }
 
     fn stand_by(&self) {
-        self.held().clear();
+        self.held.clear();
     }
 }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Resource, ResourceExt,
     core::DeserializeGuard,
@@ -28,14 +27,12 @@ use super::{
     Plane, Reconciler, StatusOf,
     memory::Memory,
     pass::Pass,
+    sources::Sources,
     triggers::{Key, Triggers},
 };
 use crate::{
-    api::{ANNOTATION_PREFIX, Managed, shared::Reference},
-    cluster::{
-        references::ClusterReferences,
-        watches::{Readiness, Scope, watch, watch_metadata},
-    },
+    api::{ANNOTATION_PREFIX, Managed},
+    cluster::watches::watch,
 };
 
 /// Settings of the engine.
@@ -67,27 +64,21 @@ pub struct Engine<R: Reconciler> {
     objects: Store<DeserializeGuard<R::Object>>,
     triggers: Triggers<R::Object>,
     pass: Arc<Pass<R>>,
-    _watches: [AbortOnDropHandle<()>; 3],
+    sources: Arc<Sources>,
+    _watch: AbortOnDropHandle<()>,
 }
 
 impl<R: Reconciler> Engine<R> {
-    /// Starts the watches.
-    pub fn start(reconciler: Arc<R>, plane: Plane, scope: &Scope, readiness: &Readiness) -> Self {
+    /// Starts the watch of the kind.
+    pub fn start(reconciler: Arc<R>, plane: Plane, sources: &Arc<Sources>) -> Self {
         let triggers = Triggers::<R::Object>::default();
         let (objects, writer) = reflector::store::<DeserializeGuard<R::Object>>();
-        let client = plane.client.clone();
-
-        let on_secret = triggers.for_referrers(Reference::Secret);
-        let (secrets, secret_watch) =
-            watch_metadata::<Secret, _>(client.clone(), scope, readiness, on_secret);
-        let on_config_map = triggers.for_referrers(Reference::ConfigMap);
-        let (config_maps, config_map_watch) =
-            watch_metadata::<ConfigMap, _>(client.clone(), scope, readiness, on_config_map);
-        let references = ClusterReferences::new(client.clone(), secrets, config_maps);
+        let listener = triggers.clone();
+        sources.listen(move |namespace, changed| listener.fire_referrers(namespace, changed));
 
         let memory = Arc::new(Memory::<StatusOf<R>>::new());
-        let part = format!("{} in {}", R::Object::plural(&()), scope.describe());
-        let events = watch(scope.api(client), writer, part, readiness.clone());
+        let (api, part) = (sources.scope.api(sources.client.clone()), sources.scope.part::<R::Object>());
+        let events = watch(api, None, writer, part, sources.readiness.clone());
         let changes = Changes {
             seen: HashMap::new(),
             listed: None,
@@ -100,16 +91,14 @@ impl<R: Reconciler> Engine<R> {
             changes.take(event);
             std::future::ready(changes)
         });
-        let pass = Pass::new(reconciler, plane, objects.clone(), references, memory, triggers.clone());
+        let pass =
+            Pass::new(reconciler, plane, objects.clone(), Arc::clone(sources), memory, triggers.clone());
         Self {
             objects,
             triggers,
             pass: Arc::new(pass),
-            _watches: [
-                spawn(secret_watch),
-                spawn(config_map_watch),
-                spawn(async { drop(object_watch.await) }),
-            ],
+            sources: Arc::clone(sources),
+            _watch: AbortOnDropHandle::new(tokio::spawn(async { drop(object_watch.await) })),
         }
     }
 
@@ -121,7 +110,7 @@ impl<R: Reconciler> Engine<R> {
         // Where the caches are not complete, an object that names a Secret would seem to name a missing one. The
         // watches never end, so neither can fail.
         let _ = self.objects.wait_until_ready().await;
-        self.pass.caches_ready().await;
+        self.sources.ready().await;
         for object in self.objects.state() {
             self.triggers.fire(ObjectRef::from_obj(&*object));
         }
@@ -177,10 +166,6 @@ impl<R: Reconciler> Drop for StandBy<'_, R> {
 
 fn retry_soon() -> Action {
     Action::requeue(Duration::from_secs(5))
-}
-
-fn spawn(watch: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(watch))
 }
 
 /// Decides which watch events ask for a pass: our own status writes do not.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::{
     api::{ConditionType, Reason},
     backends::Fault,
-    cluster::fence::NotLeader,
+    cluster::{discovery, fence::NotLeader},
     domain::{
         backoff::Retry,
         conditions::{Verdict, advise},
     },
+    resolving::Unresolved,
 };
 
 /// Why a pass could not report.
@@ -25,50 +26,9 @@ pub enum Error {
         problem: String,
     },
 
-    /// A Secret does not exist.
-    #[error("the Secret {name} does not exist")]
-    SecretNotFound {
-        /// Its name.
-        name: String,
-    },
-
-    /// A Secret lacks keys.
-    #[error("the Secret {name} has no key {keys}")]
-    SecretMissingKeys {
-        /// Its name.
-        name: String,
-        /// What is missing.
-        keys: String,
-    },
-
-    /// A Secret has a type that cannot serve.
-    #[error("the Secret {name} has the type {type_}, and {wanted} is needed")]
-    SecretWrongType {
-        /// Its name.
-        name: String,
-        /// Its type.
-        type_: String,
-        /// What would do.
-        wanted: &'static str,
-    },
-
-    /// A value in a Secret or ConfigMap cannot serve.
-    #[error("the key {key} of {name} {problem}")]
-    SecretInvalidValue {
-        /// Kind and name.
-        name: String,
-        /// The key.
-        key: String,
-        /// What is wrong, without the value.
-        problem: String,
-    },
-
-    /// A ConfigMap does not exist or lacks a key.
-    #[error("{what} does not exist")]
-    RefNotFound {
-        /// Kind, name and key.
-        what: String,
-    },
+    /// What the spec names is missing, or cannot serve.
+    #[error(transparent)]
+    Unresolved(Unresolved),
 
     /// A driver cannot use the settings.
     #[error("{0}")]
@@ -91,17 +51,32 @@ pub enum Error {
     Cleanup(Fault),
 }
 
+impl From<discovery::Failure> for Error {
+    fn from(failure: discovery::Failure) -> Self {
+        match failure {
+            discovery::Failure::Cluster(error) => Self::Cluster(error),
+            discovery::Failure::NotLeader(error) => Self::NotLeader(error),
+        }
+    }
+}
+
+impl From<Unresolved> for Error {
+    /// That the API server failed says nothing of what the spec names.
+    fn from(unresolved: Unresolved) -> Self {
+        match unresolved {
+            Unresolved::Cluster(error) => Self::Cluster(error),
+            missing => Self::Unresolved(missing),
+        }
+    }
+}
+
 impl Error {
     /// The word that users read.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
             Self::InvalidSpec { .. } => Reason::InvalidSpec,
-            Self::SecretNotFound { .. } => Reason::SecretNotFound,
-            Self::SecretMissingKeys { .. } => Reason::SecretMissingKeys,
-            Self::SecretWrongType { .. } => Reason::SecretWrongType,
-            Self::SecretInvalidValue { .. } => Reason::SecretInvalidValue,
-            Self::RefNotFound { .. } => Reason::RefNotFound,
+            Self::Unresolved(unresolved) => unresolved.reason(),
             Self::Settings(fault) => fault.reason,
             Self::Cluster(_) | Self::NotLeader(_) => Reason::ClusterFailed,
             Self::DeadlineExceeded(_) => Reason::DeadlineExceeded,
@@ -113,12 +88,7 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::InvalidSpec { .. }
-            | Self::SecretNotFound { .. }
-            | Self::SecretMissingKeys { .. }
-            | Self::SecretWrongType { .. }
-            | Self::SecretInvalidValue { .. }
-            | Self::RefNotFound { .. } => Retry::OnChange,
+            Self::InvalidSpec { .. } | Self::Unresolved(_) => Retry::OnChange,
             Self::Settings(_) => Retry::AfterInterval,
             Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => {
                 Retry::Backoff
@@ -131,11 +101,7 @@ impl Error {
     pub fn condition(&self) -> Option<ConditionType> {
         match self {
             Self::InvalidSpec { .. } => Some(ConditionType::Accepted),
-            Self::SecretNotFound { .. }
-            | Self::SecretMissingKeys { .. }
-            | Self::SecretWrongType { .. }
-            | Self::SecretInvalidValue { .. }
-            | Self::RefNotFound { .. } => Some(ConditionType::ResolvedRefs),
+            Self::Unresolved(_) => Some(ConditionType::ResolvedRefs),
             Self::Settings(_) => Some(ConditionType::Connected),
             Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => None,
         }
@@ -187,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_error_has_its_reason_its_retry_and_its_condition() {
-        let status = kube::core::Status::failure("no", "Forbidden").boxed();
+        let refused = || kube::Error::Api(kube::core::Status::failure("no", "Forbidden").boxed());
         let rows = [
             (
                 Error::InvalidSpec { field: text(), problem: text() },
@@ -195,33 +161,44 @@ mod tests {
                 Retry::OnChange,
                 Some(Accepted),
             ),
-            (Error::SecretNotFound { name: text() }, "SecretNotFound", Retry::OnChange, Some(ResolvedRefs)),
             (
-                Error::SecretMissingKeys { name: text(), keys: text() },
+                Unresolved::SecretNotFound { name: text() }.into(),
+                "SecretNotFound",
+                Retry::OnChange,
+                Some(ResolvedRefs),
+            ),
+            (
+                Unresolved::SecretMissingKeys { name: text(), keys: text() }.into(),
                 "SecretMissingKeys",
                 Retry::OnChange,
                 Some(ResolvedRefs),
             ),
             (
-                Error::SecretWrongType { name: text(), type_: text(), wanted: "y" },
+                Unresolved::SecretWrongType { name: text(), type_: text(), wanted: "y" }.into(),
                 "SecretWrongType",
                 Retry::OnChange,
                 Some(ResolvedRefs),
             ),
             (
-                Error::SecretInvalidValue { name: text(), key: text(), problem: text() },
+                Unresolved::SecretInvalidValue { name: text(), key: text(), problem: text() }.into(),
                 "SecretInvalidValue",
                 Retry::OnChange,
                 Some(ResolvedRefs),
             ),
-            (Error::RefNotFound { what: text() }, "RefNotFound", Retry::OnChange, Some(ResolvedRefs)),
+            (
+                Unresolved::RefNotFound { what: text() }.into(),
+                "RefNotFound",
+                Retry::OnChange,
+                Some(ResolvedRefs),
+            ),
             (
                 Error::Settings(Fault::new(Reason::TlsFailed, text())),
                 "TlsFailed",
                 Retry::AfterInterval,
                 Some(Connected),
             ),
-            (Error::Cluster(kube::Error::Api(status)), "ClusterFailed", Retry::Backoff, None),
+            (Error::Cluster(refused()), "ClusterFailed", Retry::Backoff, None),
+            (Unresolved::Cluster(refused()).into(), "ClusterFailed", Retry::Backoff, None),
             (Error::NotLeader(NotLeader), "ClusterFailed", Retry::Backoff, None),
             (Error::DeadlineExceeded(Duration::from_secs(1)), "DeadlineExceeded", Retry::Backoff, None),
             (Error::Cleanup(Fault::new(Reason::Timeout, text())), "CleanupFailed", Retry::Backoff, None),
@@ -237,7 +214,8 @@ mod tests {
 
     #[test]
     fn what_comes_before_the_failing_step_holds() {
-        let verdicts = Error::SecretNotFound { name: text() }.verdicts(&[Accepted, ResolvedRefs, Connected]);
+        let error = Error::from(Unresolved::SecretNotFound { name: text() });
+        let verdicts = error.verdicts(&[Accepted, ResolvedRefs, Connected]);
         let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.kind, verdict.holds)).collect();
         assert_eq!(said, [(Accepted, Some(true)), (ResolvedRefs, Some(false)), (Stalled, Some(true))]);
     }

@@ -1,10 +1,14 @@
 //! One controller for each kind, and the engine that runs them all.
 
 pub mod database;
+mod discovery;
 pub mod engine;
 pub mod error;
+pub mod held;
+mod look;
 mod memory;
 mod pass;
+mod sources;
 mod triggers;
 
 use std::sync::Arc;
@@ -14,11 +18,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::Error;
 pub use pass::FINALIZER;
+pub use sources::Sources;
 
 use crate::{
     api::{Managed, Reason},
-    cluster::{events::Events, fence::Fence, references::ClusterReferences},
-    domain::conditions::Verdict,
+    backends::resolver::Resolver,
+    cluster::{discovery::Registry, events::Events, fence::Fence, references::ClusterReferences},
+    domain::{addresses::Egress, conditions::Verdict},
     telemetry::metrics::Metrics,
 };
 
@@ -113,6 +119,12 @@ pub struct Context {
     pub client: Client,
     /// The values of Secrets and ConfigMaps.
     pub references: Arc<ClusterReferences>,
+    /// Our Services and their slices.
+    pub registry: Arc<Registry>,
+    /// Finds the addresses of host names.
+    pub resolver: Arc<Resolver>,
+    /// Which addresses may be reached.
+    pub egress: Arc<Egress>,
     /// Whether this process may write.
     pub fence: Fence,
     /// Counters.
@@ -132,6 +144,10 @@ pub struct Plane {
     pub metrics: Arc<Metrics>,
     /// Publishes Events.
     pub events: Arc<Events>,
+    /// Finds the addresses of host names.
+    pub resolver: Arc<Resolver>,
+    /// Which addresses may be reached.
+    pub egress: Arc<Egress>,
     /// Settings of the engine.
     pub settings: engine::Settings,
 }

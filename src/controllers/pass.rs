@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::{
     Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
     memory::{Ahead, Memory},
+    sources::Sources,
     triggers::{Key, Triggers},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         ConditionType, Managed, Reason,
         status::{CommonStatus, LastError, Status},
     },
-    cluster::{objects, references::ClusterReferences},
+    cluster::objects,
     domain::{
         backoff::{self, RESYNC, Retry},
         conditions::{self, Verdict, transitions},
@@ -39,7 +40,7 @@ pub(super) struct Pass<R: Reconciler> {
     reconciler: Arc<R>,
     pub(super) plane: Plane,
     objects: Store<DeserializeGuard<R::Object>>,
-    references: Arc<ClusterReferences>,
+    sources: Arc<Sources>,
     memory: Arc<Memory<StatusOf<R>>>,
     triggers: Triggers<R::Object>,
 }
@@ -55,15 +56,11 @@ impl<R: Reconciler> Pass<R> {
         reconciler: Arc<R>,
         plane: Plane,
         objects: Store<DeserializeGuard<R::Object>>,
-        references: ClusterReferences,
+        sources: Arc<Sources>,
         memory: Arc<Memory<StatusOf<R>>>,
         triggers: Triggers<R::Object>,
     ) -> Self {
-        Self { reconciler, plane, objects, references: Arc::new(references), memory, triggers }
-    }
-
-    pub(super) async fn caches_ready(&self) {
-        self.references.ready().await;
+        Self { reconciler, plane, objects, sources, memory, triggers }
     }
 
     pub(super) fn stand_by(&self) {
@@ -266,7 +263,10 @@ impl<R: Reconciler> Pass<R> {
         let key = key_of(object);
         Context {
             client: self.plane.client.clone(),
-            references: Arc::clone(&self.references),
+            references: Arc::clone(&self.sources.references),
+            registry: Arc::clone(&self.sources.registry),
+            resolver: Arc::clone(&self.plane.resolver),
+            egress: Arc::clone(&self.plane.egress),
             fence: self.plane.fence.clone(),
             metrics: Arc::clone(&self.plane.metrics),
             wake: Arc::new(move || triggers.fire(key.clone())),

@@ -53,19 +53,12 @@ impl<K: Object> Triggers<K> {
         }
     }
 
-    /// Asks, at each call with a namespace and a name, for a pass of every object that names it.
-    pub(super) fn for_referrers<F: Fn(String) -> Reference + Send>(
-        &self,
-        kind: F,
-    ) -> impl FnMut(&str, &str) + Send + use<K, F> {
-        let triggers = self.clone();
-        move |namespace, name| {
-            let changed = (namespace.to_owned(), kind(name.to_owned()));
-            let found: Vec<_> =
-                triggers.state().referrers.get(&changed).into_iter().flatten().cloned().collect();
-            for object in found {
-                triggers.fire(object);
-            }
+    /// Asks for a pass of every object that names what has changed.
+    pub(super) fn fire_referrers(&self, namespace: &str, changed: &Reference) {
+        let key = (namespace.to_owned(), changed.clone());
+        let found: Vec<_> = self.state().referrers.get(&key).into_iter().flatten().cloned().collect();
+        for object in found {
+            self.fire(object);
         }
     }
 

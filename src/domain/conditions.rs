@@ -46,16 +46,20 @@ pub fn advise(reason: Reason, detail: &str) -> String {
 }
 
 /// Completes the verdicts of a pass: a condition of `always` that the pass did not get to is `Unknown`, and `Ready`
-/// is false with the reason of the first that is false, in the order of `always`.
+/// is false with the reason of the first that is false, in the order of `always`; then come those that only some
+/// objects have.
 #[must_use]
 pub fn complete(always: &[ConditionType], found: Vec<Verdict>) -> Vec<Verdict> {
     let failing = always
         .iter()
+        .chain(ConditionType::OPTIONAL)
         .filter(|kind| kind.gates_ready())
         .filter_map(|kind| found.iter().find(|verdict| verdict.kind == *kind))
         .find(|verdict| verdict.holds == Some(false));
     let unreached = |kind: &&ConditionType| found.iter().all(|verdict| verdict.kind != **kind);
-    let pending = always.iter().find(unreached);
+    let unknown =
+        |kind: &&ConditionType| found.iter().any(|verdict| verdict.kind == **kind && verdict.holds.is_none());
+    let pending = always.iter().find(unreached).or_else(|| ConditionType::OPTIONAL.iter().find(unknown));
     let ready = match (failing, pending) {
         (Some(failing), _) => Verdict::no(ConditionType::Ready, failing.reason, failing.message.clone()),
         (None, Some(_)) => {

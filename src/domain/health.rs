@@ -1,6 +1,6 @@
 //! The verdict over a series of probes, with hysteresis: a target that answers now and then does not flap.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
@@ -164,15 +164,10 @@ impl Uptime {
     }
 }
 
-/// The wait from one probe's start to the next one's: `interval`, shortened by up to `jitter_percent` as `chance`
-/// (0 to 1) says. Jitter only shortens, so the promised time to notice a death holds.
-#[must_use]
-pub fn next_probe(interval: Duration, jitter_percent: u8, chance: f64) -> Duration {
-    interval.mul_f64(1.0 - f64::from(jitter_percent.min(50)) / 100.0 * chance.clamp(0.0, 1.0))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -253,13 +248,5 @@ mod tests {
         assert_eq!(health.uptime_1h().as_deref(), Some("99.9%"));
         health.observe(Ok(()), NOW + Duration::from_hours(1));
         assert_eq!(health.uptime_1h().as_deref(), Some("100%"));
-    }
-
-    #[test]
-    fn jitter_only_shortens_the_wait() {
-        let interval = Duration::from_secs(10);
-        assert_eq!(next_probe(interval, 10, 0.0), interval);
-        assert_eq!(next_probe(interval, 10, 1.0), Duration::from_secs(9));
-        assert_eq!(next_probe(interval, 200, 1.0), Duration::from_secs(5));
     }
 }

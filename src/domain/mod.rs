@@ -1,7 +1,10 @@
 //! Pure decisions: no IO, no async, and no clock (time is an argument).
 
+pub mod addresses;
 pub mod backoff;
 pub mod conditions;
+pub mod discovery;
 pub mod endpoints;
 pub mod health;
 pub mod latency;
+pub mod schedule;

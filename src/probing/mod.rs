@@ -22,8 +22,9 @@ use crate::{
     },
     backends::Fault,
     domain::{
-        health::{Health, Thresholds, next_probe},
+        health::{Health, Thresholds},
         latency::{Latencies, millis},
+        schedule::{Schedule, next_probe},
     },
     telemetry::metrics::ProbeMetrics,
 };
@@ -44,21 +45,6 @@ pub trait Target: Send + Sync + 'static {
 
     /// Lets go of the target.
     fn close(&self) -> impl Future<Output = ()> + Send;
-}
-
-/// When and how patiently a target is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Schedule {
-    /// Time from one probe's start to the next one's.
-    pub interval: Duration,
-    /// How long a probe may take.
-    pub timeout: Duration,
-    /// Each wait is shortened by up to so many percent.
-    pub jitter_percent: u8,
-    /// Failures that make it unhealthy.
-    pub unhealthy_threshold: u32,
-    /// Passes that make it healthy again.
-    pub healthy_threshold: u32,
 }
 
 /// What a monitor has seen so far.

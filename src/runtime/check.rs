@@ -18,7 +18,10 @@ use crate::{
         status::{CommonStatus, Status},
         v1alpha1::Database,
     },
-    controllers::{Error, Report, database::Databases},
+    controllers::{
+        Error, Report,
+        database::{Databases, report},
+    },
     domain::conditions::{self, Verdict},
     telemetry::metrics::Metrics,
 };
@@ -147,7 +150,7 @@ async fn check_database(
     database.spec.health_check.healthy_threshold = 1;
     let look = async {
         let look = databases.look(&database, references, Arc::new(|| ())).await?;
-        Ok(look.report(&database).await)
+        Ok(report(&look, &database).await)
     };
     let looked = tokio::time::timeout(DEADLINE, look).await;
     let report = looked.unwrap_or(Err(Error::DeadlineExceeded(DEADLINE))).unwrap_or_else(|error| {

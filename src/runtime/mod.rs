@@ -17,12 +17,9 @@ pub use leader::{Election, Lease};
 pub use settings::{Role, Settings};
 
 use crate::{
-    cluster::{
-        events::Events,
-        fence::Fence,
-        watches::{Readiness, Scope},
-    },
-    controllers::{Plane, database::Databases, engine::Engine},
+    backends::resolver::Resolver,
+    cluster::{events::Events, fence::Fence, watches::Readiness},
+    controllers::{Plane, Sources, database::Databases, engine::Engine},
     telemetry::metrics::Metrics,
 };
 
@@ -71,15 +68,16 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         fence: fence.clone(),
         metrics: Arc::clone(&metrics),
         events: Arc::new(Events::new(client.clone(), "authlink", &settings.identity)),
+        resolver: Arc::new(
+            Resolver::from_file(&settings.resolv_conf).map_err(|fault| RunError::Setting(fault.message()))?,
+        ),
+        egress: Arc::new(settings.egress.clone()),
         settings: settings.engine.clone(),
     };
     let databases = Arc::new(Databases::new(Arc::clone(&metrics)));
-    let engines: Vec<_> = settings
-        .scopes()
-        .iter()
-        .map(|scope: &Scope| {
-            Arc::new(Engine::start(Arc::clone(&databases), plane.clone(), scope, &readiness))
-        })
+    let sources = settings.scopes().into_iter().map(|scope| Sources::start(&client, scope, &readiness));
+    let engines: Vec<_> = sources
+        .map(|sources| Arc::new(Engine::start(Arc::clone(&databases), plane.clone(), &Arc::new(sources))))
         .collect();
     registry.register_collector(Box::new(pools::Pools::new(Arc::clone(&databases))));
     for engine in &engines {

@@ -1,11 +1,12 @@
 //! The flags of `authlink run`; each is also an environment variable.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 
 use super::leader::Election;
-use crate::{cluster::watches::Scope, controllers::engine, telemetry::log};
+use crate::{cluster::watches::Scope, controllers::engine, domain::addresses::Egress, telemetry::log};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,6 +34,10 @@ pub struct Settings {
     pub lease_duration: Duration,
     /// Who this process is, in the Lease and in Events.
     pub identity: String,
+    /// Which addresses may be reached.
+    pub egress: Egress,
+    /// DNS servers and search domains.
+    pub resolv_conf: PathBuf,
     /// Of the engine.
     pub engine: engine::Settings,
 }
@@ -99,6 +104,14 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_IDENTITY", default_value_t = default_identity())]
     identity: String,
 
+    /// Address ranges of the cluster's own Services and Pods, which are never registered as something outside of it
+    #[arg(long, env = "AUTHLINK_CLUSTER_CIDRS", value_delimiter = ',')]
+    cluster_cidrs: Vec<IpNet>,
+
+    /// The DNS servers and search domains to use, in the form of resolv.conf(5)
+    #[arg(long, env = "AUTHLINK_RESOLV_CONF", default_value = "/etc/resolv.conf")]
+    resolv_conf: PathBuf,
+
     /// Passes at the same time, of one kind
     #[arg(long, env = "AUTHLINK_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
@@ -133,6 +146,8 @@ impl RunArgs {
             lease: (self.lease_namespace, self.lease_name),
             lease_duration: self.lease_duration,
             identity: self.identity,
+            egress: Egress { cluster: self.cluster_cidrs, ..Egress::default() },
+            resolv_conf: self.resolv_conf,
             engine: engine::Settings {
                 concurrency: self.concurrency,
                 pass_deadline: self.pass_deadline,

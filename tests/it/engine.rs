@@ -5,12 +5,13 @@ mod gadget;
 use std::{sync::Arc, time::Duration};
 
 use authlink::{
+    backends::resolver::Resolver,
     cluster::{
         events::Events,
         fence::Fence,
         watches::{Readiness, Scope},
     },
-    controllers::{FINALIZER, Plane, engine},
+    controllers::{FINALIZER, Plane, Sources, engine},
     telemetry::metrics::Metrics,
 };
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
@@ -42,10 +43,13 @@ impl Running {
             fence: Fence::open(),
             metrics: Arc::new(Metrics::registered().0),
             events: Arc::new(Events::new(namespace.client.clone(), "authlink-test", "test")),
+            resolver: Arc::new(Resolver::from_file("/etc/resolv.conf".as_ref()).expect("a resolver")),
+            egress: Arc::default(),
             settings,
         };
         let scope = Scope::Namespace(namespace.name.clone());
-        let engine = engine::Engine::start(Arc::clone(&gadgets), plane, &scope, &Readiness::default());
+        let sources = Arc::new(Sources::start(&namespace.client, scope, &Readiness::default()));
+        let engine = engine::Engine::start(Arc::clone(&gadgets), plane, &sources);
         let task = tokio::spawn(async move { engine.lead(CancellationToken::new()).await }).abort_handle();
         Self { namespace, gadgets, task }
     }

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["api"],
     &["domain"],
     &["backends", "cluster", "store"],
-    &["probing", "delivery", "sync"],
+    &["probing", "resolving", "delivery", "sync"],
     &["controllers", "gateway"],
     &["runtime"],
     &["cli", "main", "lib"],

@@ -74,6 +74,13 @@ app.kubernetes.io/component: operator
   resources: [secrets]
   verbs: [create, patch, delete]
 {{- end }}
+# Only those that authlink made are watched, by label; get tells whose a Service is that stands in the way.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

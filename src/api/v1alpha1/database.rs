@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{
     ConditionType, Managed,
-    shared::{CaRef, Duration, HealthCheck, Reference, SecretKeyRef, SecretRef},
+    shared::{CaRef, Discovery, Duration, HealthCheck, Reference, SecretKeyRef, SecretRef},
 };
 
 pub use pool::Pool;
@@ -135,6 +135,11 @@ pub struct DatabaseSpec {
     /// How the server is probed.
     #[serde(default)]
     pub health_check: HealthCheck,
+
+    /// A Service that leads to the servers; without it there is none. Of several servers those that follow another one
+    /// are ready only while none of them is known as a primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
 
     /// Leave it alone: no probes, no connections. `Ready` keeps its last value.
     #[serde(default)]
@@ -336,11 +341,18 @@ impl Managed for Database {
         ];
         let secrets =
             secrets.into_iter().flatten().cloned().chain(self.binding_name()).map(Reference::Secret);
-        secrets.chain(spec.tls.ca_ref.as_ref().map(CaRef::reference)).collect()
+        let service = self.service_name().map(Reference::Service);
+        secrets.chain(spec.tls.ca_ref.as_ref().map(CaRef::reference)).chain(service).collect()
     }
 }
 
 impl Database {
+    /// The name of the Service; none where none is asked for.
+    #[must_use]
+    pub fn service_name(&self) -> Option<String> {
+        self.spec.discovery.as_ref()?.service(&self.name_any())
+    }
+
     /// The name of the binding Secret; none while it is switched off.
     #[must_use]
     pub fn binding_name(&self) -> Option<String> {

@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use super::Look;
+use super::{Look, report::chosen};
 use crate::{
     api::{
         Reason,
@@ -151,8 +151,8 @@ impl Bindings {
 }
 
 fn desired(name: String, look: &Look) -> Desired {
-    let servers = &look.resolved.servers;
-    let server = &servers[look.chosen().unwrap_or(0)];
+    let servers = &look.resolved.targets;
+    let server = &servers[chosen(look).unwrap_or(0)];
     let engine = server.engine.as_str();
     let mut data = BTreeMap::from([
         ("type", engine.to_owned()),

@@ -16,6 +16,7 @@ use crate::{
         Fault,
         database::{self, Database, PoolView, Settings},
     },
+    controllers::held,
     probing::Target,
 };
 
@@ -106,6 +107,30 @@ impl Server {
         }
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some((digest, invalid.clone()));
         invalid
+    }
+}
+
+impl held::Settings for Settings {
+    type Target = Server;
+
+    fn key(&self) -> [u8; 32] {
+        Settings::key(self)
+    }
+
+    fn target_key(&self) -> [u8; 32] {
+        Settings::target_key(self)
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn target(&self) -> Result<Server, Fault> {
+        Server::new(self.clone())
     }
 }
 

@@ -52,7 +52,7 @@ async fn two_hundred_objects_on_one_server_share_one_pool() {
             .await;
         let all = all.expect("Databases").items;
         let ready =
-            all.iter().filter(|it| condition(it, "Ready").is_some_and(|ready| ready.status == "True"));
+            all.iter().filter(|it| condition(*it, "Ready").is_some_and(|ready| ready.status == "True"));
         match ready.count() {
             OBJECTS => Ok(()),
             ready => Err(format!("{ready} of {OBJECTS}")),

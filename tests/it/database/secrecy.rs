@@ -62,7 +62,7 @@ async fn no_secret_shows_in_logs_events_statuses_or_metrics() {
     namespace
         .until("good", crate::support::SOON, "the wrong password is refused", |database| {
             let degraded = crate::support::condition(database, "Degraded");
-            degraded.is_some_and(|degraded| degraded.message.contains("PreviousCredentialInUse"))
+            degraded.is_some_and(|degraded| degraded.reason == "PreviousCredentialInUse")
         })
         .await;
 

@@ -15,6 +15,7 @@ use authlink::{
     cluster::references::References,
     controllers::{Context, Error, Reconciler, Report},
     domain::conditions::Verdict,
+    resolving::Unresolved,
 };
 use kube::{
     Api, Client, CustomResource, CustomResourceExt, ResourceExt,
@@ -145,7 +146,7 @@ impl Reconciler for Gadgets {
         if let Some(name) = &gadget.spec.secret {
             let namespace = gadget.namespace().unwrap_or_default();
             let secret = cx.references.secret(&namespace, name).await?;
-            secret.ok_or_else(|| Error::SecretNotFound { name: name.clone() })?;
+            secret.ok_or_else(|| Unresolved::SecretNotFound { name: name.clone() })?;
         }
         let verdicts = Gadget::CONDITIONS.iter().map(|kind| Verdict::yes(*kind, Reason::Valid, "")).collect();
         Ok(Report { verdicts, ..Report::default() })

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use authlink::api::{status::Status, v1alpha1::Database};
+use authlink::{
+    api::{status::Status, v1alpha1::Database},
+    controllers::Object,
+};
 use futures::StreamExt;
 use k8s_openapi::{
     api::{
@@ -123,8 +126,18 @@ impl Namespace {
         what: &str,
         holds: impl Fn(&Database) -> bool,
     ) -> Database {
-        let mut versions =
-            std::pin::pin!(watcher::watch_object(self.api::<Database>(), name).default_backoff());
+        self.follow(name, deadline, what, holds).await
+    }
+
+    /// The same for an object of any kind of ours.
+    pub(crate) async fn follow<K: Object>(
+        &self,
+        name: &str,
+        deadline: Duration,
+        what: &str,
+        holds: impl Fn(&K) -> bool,
+    ) -> K {
+        let mut versions = std::pin::pin!(watcher::watch_object(self.api::<K>(), name).default_backoff());
         let mut last = None;
         let found = async {
             while let Some(version) = versions.next().await {
@@ -147,11 +160,16 @@ impl Namespace {
 
     /// Waits until every one of these conditions has this status and this reason, for the newest spec.
     pub(crate) async fn expect(&self, name: &str, wanted: &[(&str, &str, &str)]) -> Database {
-        self.until(name, SOON, &format!("{wanted:?}"), |database| {
-            let current = database.status.as_ref().and_then(|status| status.common.observed_generation);
-            current == database.metadata.generation
+        self.expect_of(name, wanted).await
+    }
+
+    /// The same for an object of any kind of ours.
+    pub(crate) async fn expect_of<K: Object>(&self, name: &str, wanted: &[(&str, &str, &str)]) -> K {
+        self.follow(name, SOON, &format!("{wanted:?}"), |object: &K| {
+            let current = object.status().and_then(|status| status.common().observed_generation);
+            current == object.meta().generation
                 && wanted.iter().all(|(kind, status, reason)| {
-                    condition(database, kind).is_some_and(|it| (&*it.status, &*it.reason) == (status, reason))
+                    condition(object, kind).is_some_and(|it| (&*it.status, &*it.reason) == (status, reason))
                 })
         })
         .await
@@ -218,19 +236,19 @@ impl Namespace {
 }
 
 /// The condition of this type.
-pub(crate) fn condition<'a>(database: &'a Database, kind: &str) -> Option<&'a Condition> {
-    database.status.as_ref()?.common().conditions.iter().find(|condition| condition.type_ == kind)
+pub(crate) fn condition<'a, K: Object>(object: &'a K, kind: &str) -> Option<&'a Condition> {
+    object.status()?.common().conditions.iter().find(|condition| condition.type_ == kind)
 }
 
 /// Status and reason of each condition.
-pub(crate) fn conditions(database: &Database) -> BTreeMap<&str, (&str, &str)> {
-    let all = database.status.iter().flat_map(|status| &status.common().conditions);
+pub(crate) fn conditions<K: Object>(object: &K) -> BTreeMap<&str, (&str, &str)> {
+    let all = object.status().into_iter().flat_map(|status| &status.common().conditions);
     all.map(|condition| (&*condition.type_, (&*condition.status, &*condition.reason))).collect()
 }
 
-fn describe(database: Option<&Database>) -> String {
-    let Some(database) = database else { return "nothing".to_owned() };
-    let all = database.status.iter().flat_map(|status| &status.common().conditions);
+fn describe<K: Object>(object: Option<&K>) -> String {
+    let Some(object) = object else { return "nothing".to_owned() };
+    let all = object.status().into_iter().flat_map(|status| &status.common().conditions);
     let lines = all.map(|it| format!("\n  {}={} {}: {}", it.type_, it.status, it.reason, it.message));
     lines.collect()
 }

@@ -1,0 +1,130 @@
+//! What users read of one look at the servers.
+
+use super::{Facts, Look};
+use crate::{
+    api::{
+        ConditionType, Reason,
+        v1alpha1::{
+            Database,
+            database::{DatabaseStatus, Engine, InvalidQuery, PoolStatus, ServerStatus},
+        },
+    },
+    backends::database::Role,
+    controllers::{Report, discovery::Site, held::works},
+    domain::{
+        conditions::{Verdict, advise},
+        discovery::Port,
+        latency::millis,
+    },
+    probing::Observation,
+};
+
+/// What users read of it.
+pub async fn report(look: &Look, database: &Database) -> Report<DatabaseStatus> {
+    let before = database.status.as_ref();
+    let mut report = look.report(before);
+    report.verdicts.push(pool_verdict(look));
+    let status = &mut report.status;
+    for (endpoint, seen) in status.common.endpoints.iter_mut().zip(&look.observations) {
+        let role = seen.facts.as_ref().map(|facts| facts.server.role.as_str().to_owned());
+        endpoint.role = role.filter(|_| endpoint.ready);
+    }
+    // While nothing answers, what was known last stays: the conditions say that it is down.
+    status.server = server(look).or_else(|| before.and_then(|status| status.server.clone()));
+    status.pool = pool(look);
+    status.invalid_queries = invalid_queries(look, database).await;
+
+    let queries: Vec<_> = status.invalid_queries.iter().map(|query| query.name.as_str()).collect();
+    if !queries.is_empty() {
+        let message = format!("cannot be prepared: {}", queries.join(", "));
+        report.degrade(Reason::QueryInvalid, &message);
+    }
+    if let Some(message) = replaced(look, before) {
+        report.degrade(Reason::ServerReplaced, message);
+        // For one pass: the next one compares with the new identity.
+        report.look_again_within(look.resolved.schedule.interval);
+    }
+    report
+}
+
+/// The servers as they are to be registered. Whoever writes must not end at a server that only follows another one, so
+/// such a server is ready only while none is known as a primary, be it dead or alive.
+pub(super) fn sites(look: &Look) -> Vec<Site> {
+    let is =
+        |seen: &Observation<Facts>, role| seen.facts.as_ref().is_some_and(|facts| facts.server.role == role);
+    let primary_known = look.observations.iter().any(|seen| is(seen, Role::Primary));
+    let named = look.resolved.targets.iter().zip(&look.observations);
+    named
+        .map(|(settings, seen)| Site {
+            host: settings.host.clone(),
+            port: Port {
+                name: settings.engine.as_str().to_owned(),
+                port: settings.port,
+                app_protocol: Some(settings.engine.as_str().to_owned()),
+            },
+            healthy: works(seen) && !(primary_known && is(seen, Role::Replica)),
+        })
+        .collect()
+}
+
+/// The index of the server to show: a primary that works, else any that works.
+pub(super) fn chosen(look: &Look) -> Option<usize> {
+    let working = || look.observations.iter().enumerate().filter(|(_, seen)| works(seen));
+    let primary = working()
+        .find(|(_, seen)| seen.facts.as_ref().is_some_and(|facts| facts.server.role == Role::Primary));
+    primary.or_else(|| working().next()).map(|(index, _)| index)
+}
+
+/// Whether the server is another one than before; of several, one takes over from another without being new.
+fn replaced(look: &Look, before: Option<&DatabaseStatus>) -> Option<&'static str> {
+    let before = before?.server.as_ref()?.identity.clone()?;
+    let now = server(look)?.identity?;
+    match look.resolved.targets.as_slice() {
+        [only] if before != now && only.engine == Engine::Redis => {
+            Some("the server was started anew or replaced, and what it did not persist is lost")
+        }
+        [_] if before != now => Some("another server answers at the same address"),
+        _ => None,
+    }
+}
+
+fn server(look: &Look) -> Option<ServerStatus> {
+    let index = chosen(look).unwrap_or(0);
+    let facts = look.observations.get(index)?.facts.as_ref()?;
+    Some(ServerStatus {
+        version: facts.server.version.clone(),
+        role: facts.server.role.as_str().to_owned(),
+        tls: look.resolved.targets.get(index)?.tls.enabled(),
+        identity: facts.server.identity.clone(),
+    })
+}
+
+fn pool(look: &Look) -> Option<PoolStatus> {
+    let view = look.members.get(chosen(look).unwrap_or(0))?.target().pool();
+    Some(PoolStatus {
+        summary: format!("{}/{}", view.size, view.max),
+        size: view.size,
+        idle: view.idle,
+        in_use: view.size.saturating_sub(view.idle),
+        waiting: view.waiting,
+        acquire_p95_ms: millis(view.acquire_p95),
+    })
+}
+
+fn pool_verdict(look: &Look) -> Verdict {
+    let saturated = |seen: &Observation<Facts>| seen.facts.as_ref().is_some_and(|facts| facts.saturated);
+    if look.observations.iter().any(saturated) {
+        let message = advise(Reason::PoolSaturated, "every connection is lent, and callers wait");
+        Verdict::no(ConditionType::PoolHealthy, Reason::PoolSaturated, message)
+    } else if chosen(look).is_some() {
+        Verdict::yes(ConditionType::PoolHealthy, Reason::WithinBounds, "callers get a connection at once")
+    } else {
+        Verdict::unknown(ConditionType::PoolHealthy, Reason::Pending, "there is no connection")
+    }
+}
+
+async fn invalid_queries(look: &Look, database: &Database) -> Vec<InvalidQuery> {
+    let Some(member) = chosen(look).and_then(|index| look.members.get(index)) else { return Vec::new() };
+    let checks = member.target().check(&database.spec.queries).await;
+    checks.into_iter().map(|(name, fault)| InvalidQuery { name, message: fault.message() }).collect()
+}

@@ -1,0 +1,251 @@
+//! What is held for each object: its shares in the monitors of its targets, and the credential that is in use.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::Error;
+use crate::{
+    api::{
+        ConditionType, Managed,
+        status::{HealthState, Status},
+    },
+    backends::Fault,
+    probing::{Membership, Monitors, Observation, Target},
+    resolving::Resolved,
+    telemetry::metrics::Metrics,
+};
+
+/// How one target is reached: plain values, with the credential.
+pub trait Settings: Clone + Send + Sync + 'static {
+    /// What is probed.
+    type Target: Target;
+
+    /// The same for settings that reach the same target with the same credential; they share a monitor and a pool.
+    fn key(&self) -> [u8; 32];
+
+    /// The same for settings that reach the same target, whatever the credential.
+    fn target_key(&self) -> [u8; 32];
+
+    /// Host name or address.
+    fn host(&self) -> &str;
+
+    /// TCP port.
+    fn port(&self) -> u16;
+
+    /// Prepares the target; it connects at the first probe.
+    ///
+    /// # Errors
+    /// A setting that cannot be used.
+    fn target(&self) -> Result<Self::Target, Fault>;
+
+    /// `host:port`, as users read it.
+    fn endpoint(&self) -> String {
+        match self.host() {
+            host if host.contains(':') => format!("[{host}]:{}", self.port()),
+            host => format!("{host}:{}", self.port()),
+        }
+    }
+}
+
+/// What a probe of these settings' target learns.
+pub type FactsOf<S> = <<S as Settings>::Target as Target>::Facts;
+
+/// An object's share in the monitor of one target.
+pub type Member<S> = Arc<Membership<<S as Settings>::Target>>;
+
+/// Starts another pass of the object.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// What is held for every object of a kind.
+pub struct Holdings<S: Settings> {
+    monitors: Arc<Monitors<S::Target>>,
+    metrics: Arc<Metrics>,
+    by_uid: Mutex<HashMap<String, Held<S>>>,
+}
+
+struct Held<S: Settings> {
+    resolved: Resolved<S>,
+    members: Vec<Member<S>>,
+    verified: Option<Timestamp>,
+}
+
+/// What is held from now on.
+struct Choice<S: Settings> {
+    held: Held<S>,
+    /// The new credential does not work, and the previous one does.
+    refused: Option<Fault>,
+    rotated: bool,
+}
+
+/// What one look at an object's targets gave.
+pub struct Look<S: Settings> {
+    /// How they were reached.
+    pub resolved: Resolved<S>,
+    /// One for each target.
+    pub members: Vec<Member<S>>,
+    /// One for each target.
+    pub observations: Vec<Observation<FactsOf<S>>>,
+    /// When the credential in use first worked.
+    pub verified: Option<Timestamp>,
+    /// The changed credential does not work, and the previous one does.
+    pub refused: Option<Fault>,
+    /// The changed credential works, and is in use from now on.
+    pub rotated: bool,
+}
+
+impl<S: Settings> Holdings<S> {
+    /// Nothing yet; `kind` is the metrics' label.
+    #[must_use]
+    pub fn new(kind: &'static str, metrics: Arc<Metrics>) -> Self {
+        let monitors = Arc::new(Monitors::new(kind, metrics.probes.clone()));
+        Self { monitors, metrics, by_uid: Mutex::default() }
+    }
+
+    /// The targets that are watched now.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Arc<S::Target>> {
+        self.monitors.targets()
+    }
+
+    /// Joins the monitors of what the object resolves to, and waits for what each has seen.
+    ///
+    /// # Errors
+    /// That of `wanted`, and settings that cannot be used.
+    pub async fn look<K: Managed>(
+        &self,
+        object: &K,
+        wanted: Result<Resolved<S>, Error>,
+        wake: Wake,
+    ) -> Result<Look<S>, Error> {
+        let uid = object.uid().unwrap_or_default();
+        let wanted = wanted.inspect_err(|error| {
+            // A spec that does not resolve any more must not go on using what it resolved to before.
+            if error.condition().is_some() {
+                self.forget(&uid);
+            }
+        })?;
+        let before = self.take(&uid, &wanted);
+        let known = known_health(object, &wanted);
+        let Choice { mut held, refused, rotated } = self.choose(wanted, before, known, &wake).await?;
+        let observations = observe::<S>(&held.members).await;
+        // A credential whose first login failed is verified by the first one that succeeds.
+        if held.verified.is_none() && observations.iter().any(proven) {
+            held.verified = Some(Timestamp::now());
+        }
+        let look = Look {
+            observations,
+            members: held.members.clone(),
+            resolved: held.resolved.clone(),
+            verified: held.verified,
+            refused,
+            rotated,
+        };
+        self.all().insert(uid, held);
+        Ok(look)
+    }
+
+    /// Lets go of what is held for the object.
+    pub fn forget(&self, uid: &str) {
+        self.all().remove(uid);
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&self) {
+        self.all().clear();
+    }
+
+    /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
+    /// previous one, whose connections drain; where it does not and the previous one does, that one stays.
+    async fn choose(
+        &self,
+        wanted: Resolved<S>,
+        before: Option<Held<S>>,
+        known: HealthState,
+        wake: &Wake,
+    ) -> Result<Choice<S>, Error> {
+        let keep = |held| Ok(Choice { held, refused: None, rotated: false });
+        let Some(before) = before else {
+            let members = self.join(&wanted, known, wake)?;
+            return keep(Held { resolved: wanted, members, verified: None });
+        };
+        if same(&before.resolved, &wanted, S::key) {
+            if before.resolved.schedule == wanted.schedule {
+                return keep(before);
+            }
+            // Only the rhythm of the probes is another one.
+            let members = self.join(&wanted, known, wake)?;
+            return keep(Held { resolved: wanted, members, verified: before.verified });
+        }
+        let members = self.join(&wanted, HealthState::Unknown, wake)?;
+        let new = Held { resolved: wanted, members, verified: None };
+        let tried = observe::<S>(&new.members).await;
+        if tried.iter().any(proven) {
+            self.metrics.rotation("rotated");
+            return Ok(Choice { held: new, refused: None, rotated: true });
+        }
+        let fault = tried.into_iter().find_map(|observation| observation.fault);
+        if fault.is_some() && observe::<S>(&before.members).await.iter().any(works) {
+            self.metrics.rotation("refused");
+            return Ok(Choice { held: before, refused: fault, rotated: false });
+        }
+        keep(new)
+    }
+
+    /// What was held for the object, unless it reaches other targets: then it is let go.
+    fn take(&self, uid: &str, wanted: &Resolved<S>) -> Option<Held<S>> {
+        self.all().remove(uid).filter(|held| same(&held.resolved, wanted, S::target_key))
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Held<S>>> {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, wanted: &Resolved<S>, known: HealthState, wake: &Wake) -> Result<Vec<Member<S>>, Error> {
+        let join = |settings: &S| {
+            let wake = Arc::clone(wake);
+            let key = (settings.key(), wanted.schedule);
+            self.monitors.join(key, known, move || wake(), || settings.target()).map(Arc::new)
+        };
+        wanted.targets.iter().map(join).collect::<Result<_, _>>().map_err(Error::Settings)
+    }
+}
+
+fn same<S>(one: &Resolved<S>, other: &Resolved<S>, key: impl Fn(&S) -> [u8; 32]) -> bool {
+    one.targets.iter().map(&key).eq(other.targets.iter().map(&key))
+}
+
+/// The verdict that an earlier process (or leader) has left in the status, if it is about the same spec and the same
+/// credential: one slow probe after a restart must not turn `Ready`, which takes `unhealthyThreshold` of them.
+fn known_health<K: Managed, S>(object: &K, wanted: &Resolved<S>) -> HealthState {
+    let Some(status) = object.status() else { return HealthState::Unknown };
+    let fingerprint = status.common().credentials.first().map(|credential| &credential.fingerprint);
+    let healthy = status.common().condition(ConditionType::Healthy).is_some_and(|condition| {
+        condition.status == "True" && condition.observed_generation == object.meta().generation
+    });
+    if healthy && fingerprint == wanted.source.as_ref().map(|source| &source.fingerprint) {
+        HealthState::Healthy
+    } else {
+        HealthState::Unknown
+    }
+}
+
+/// What each monitor has seen, once its first probe is over.
+async fn observe<S: Settings>(members: &[Member<S>]) -> Vec<Observation<FactsOf<S>>> {
+    join_all(members.iter().map(|member| member.observed())).await.into_iter().flatten().collect()
+}
+
+/// Whether this very process has logged in there.
+fn proven<F>(observation: &Observation<F>) -> bool {
+    works(observation) && observation.facts.is_some()
+}
+
+/// Whether the target can be used.
+pub fn works<F>(observation: &Observation<F>) -> bool {
+    observation.state == HealthState::Healthy
+}

@@ -1,0 +1,106 @@
+//! What users read of one look at an object's targets, the same for every kind that has some.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    Note, Report,
+    error::{accepted, resolved},
+    held::{Look, Settings, works},
+};
+use crate::{
+    api::{
+        ConditionType, Reason,
+        status::{CommonStatus, CredentialStatus, EndpointStatus, HealthStatus, Status},
+    },
+    domain::{
+        conditions::{Verdict, advise},
+        endpoints::{Endpoint, judge},
+    },
+};
+
+impl<S: Settings> Look<S> {
+    /// Conditions, health, endpoints and credentials; the kind adds what is its own.
+    pub fn report<T: Status>(&self, before: Option<&T>) -> Report<T> {
+        let mut report = Report::<T> { verdicts: vec![accepted(), resolved()], ..Report::default() };
+        report.verdicts.extend(judge(&self.endpoints()));
+        let before = before.map(Status::common);
+        let common = report.status.common_mut();
+        common.health = self.health();
+        common.endpoints = self.endpoint_statuses();
+        common.credentials = self.credentials(before);
+        common.binding = before.and_then(|before| before.binding.clone());
+        if let Some(fault) = &self.refused {
+            let message = format!("the changed Secret does not work ({})", fault.message());
+            report.degrade(Reason::PreviousCredentialInUse, &message);
+            report.look_again_within(self.resolved.schedule.interval);
+        }
+        if self.rotated {
+            let message = "the changed credential was verified and replaces the previous one".to_owned();
+            report.notes.push(Note { warning: false, reason: Reason::CredentialRotated, message });
+        }
+        report
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let named = self.resolved.targets.iter().zip(&self.observations);
+        named
+            .map(|(settings, seen)| Endpoint {
+                name: settings.endpoint(),
+                state: seen.state,
+                failure: seen.fault.as_ref().map(|fault| (fault.reason, fault.message())),
+            })
+            .collect()
+    }
+
+    fn endpoint_statuses(&self) -> Vec<EndpointStatus> {
+        let named = self.resolved.targets.iter().zip(&self.observations);
+        named
+            .map(|(settings, seen)| EndpointStatus {
+                address: settings.host().to_owned(),
+                port: settings.port(),
+                ready: works(seen),
+                reason: match (&seen.fault, works(seen)) {
+                    (Some(fault), false) => fault.reason.to_string(),
+                    _ => Reason::ProbeSucceeded.to_string(),
+                },
+                role: None,
+            })
+            .collect()
+    }
+
+    /// The health of the first target that works; where none does, of the first.
+    fn health(&self) -> Option<HealthStatus> {
+        let best = self.observations.iter().find(|seen| works(seen)).or(self.observations.first());
+        best.map(|seen| seen.status.clone())
+    }
+
+    fn credentials(&self, before: Option<&CommonStatus>) -> Vec<CredentialStatus> {
+        let Some(source) = &self.resolved.source else { return Vec::new() };
+        // The time of the first login with this value: a restart of the operator is no reason to write it again.
+        let known = before.and_then(|before| before.credentials.first());
+        let known =
+            known.filter(|known| known.secret == source.secret && known.fingerprint == source.fingerprint);
+        let verified_time = known.and_then(|known| known.verified_time.clone()).or(self.verified.map(Time));
+        let (secret, fingerprint) = (source.secret.clone(), source.fingerprint.clone());
+        vec![CredentialStatus { secret, fingerprint, verified_time }]
+    }
+}
+
+impl<S> Report<S> {
+    /// Asks for another pass after this time, if none is due earlier.
+    pub fn look_again_within(&mut self, time: Duration) {
+        self.again = Some(self.again.map_or(time, |again| again.min(time)));
+    }
+
+    /// Adds to `Degraded`; several faults share the one condition, under the reason of the first.
+    pub fn degrade(&mut self, reason: Reason, detail: &str) {
+        let message = advise(reason, detail);
+        let degraded = self.verdicts.iter_mut().find(|verdict| verdict.kind == ConditionType::Degraded);
+        match degraded {
+            Some(degraded) => degraded.message = format!("{}; {reason}: {message}", degraded.message),
+            None => self.verdicts.push(Verdict::yes(ConditionType::Degraded, reason, message)),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! From specs with references to plain settings, for everything that reaches what a spec describes.
+
+pub mod database;
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    api::{
+        Reason,
+        shared::{CaKind, CaRef, SecretRef},
+    },
+    backends::transport,
+    cluster::references::{References, SecretContent},
+    domain::schedule::Schedule,
+};
+
+/// A spec with everything that it names.
+#[derive(Clone, Debug)]
+pub struct Resolved<S> {
+    /// How to reach each target; at least one.
+    pub targets: Vec<S>,
+    /// When they are probed.
+    pub schedule: Schedule,
+    /// Where the credential came from; none where the spec names none.
+    pub source: Option<Source>,
+}
+
+/// Where a credential came from, and what users see of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The Secret.
+    pub secret: String,
+    /// 16 bits of a hash, salted with the Secret's uid.
+    pub fingerprint: String,
+}
+
+/// What a spec names and cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unresolved {
+    /// A Secret does not exist.
+    #[error("the Secret {name} does not exist")]
+    SecretNotFound {
+        /// Its name.
+        name: String,
+    },
+
+    /// A Secret lacks keys.
+    #[error("the Secret {name} has no key {keys}")]
+    SecretMissingKeys {
+        /// Its name.
+        name: String,
+        /// What is missing.
+        keys: String,
+    },
+
+    /// A Secret has a type that cannot serve.
+    #[error("the Secret {name} has the type {type_}, and {wanted} is needed")]
+    SecretWrongType {
+        /// Its name.
+        name: String,
+        /// Its type.
+        type_: String,
+        /// What would do.
+        wanted: &'static str,
+    },
+
+    /// A value in a Secret or ConfigMap cannot serve.
+    #[error("the key {key} of {name} {problem}")]
+    SecretInvalidValue {
+        /// Kind and name.
+        name: String,
+        /// The key.
+        key: String,
+        /// What is wrong, without the value.
+        problem: String,
+    },
+
+    /// A ConfigMap does not exist or lacks a key.
+    #[error("{what} does not exist")]
+    RefNotFound {
+        /// Kind, name and key.
+        what: String,
+    },
+
+    /// The API server refused or failed a request.
+    #[error("the API server failed a request: {0}")]
+    Cluster(#[from] kube::Error),
+}
+
+impl Unresolved {
+    /// The word that users read.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::SecretNotFound { .. } => Reason::SecretNotFound,
+            Self::SecretMissingKeys { .. } => Reason::SecretMissingKeys,
+            Self::SecretWrongType { .. } => Reason::SecretWrongType,
+            Self::SecretInvalidValue { .. } => Reason::SecretInvalidValue,
+            Self::RefNotFound { .. } => Reason::RefNotFound,
+            Self::Cluster(_) => Reason::ClusterFailed,
+        }
+    }
+}
+
+/// Looks up what the specs of one namespace name.
+#[derive(Clone, Copy)]
+pub struct Lookup<'a> {
+    /// Where to look.
+    pub references: &'a dyn References,
+    /// The namespace of the object.
+    pub namespace: &'a str,
+}
+
+impl Lookup<'_> {
+    /// The Secret of this name.
+    ///
+    /// # Errors
+    /// `SecretNotFound`, or what the API server says.
+    pub async fn secret(&self, name: &str) -> Result<Arc<SecretContent>, Unresolved> {
+        let secret = self.references.secret(self.namespace, name).await?;
+        secret.ok_or_else(|| Unresolved::SecretNotFound { name: name.to_owned() })
+    }
+
+    /// The authorities to trust, as PEM that can be read.
+    ///
+    /// # Errors
+    /// What is missing, or is no certificate.
+    pub async fn ca(&self, reference: &CaRef) -> Result<String, Unresolved> {
+        let CaRef { kind, name, key } = reference;
+        let (holder, pem) = match kind {
+            CaKind::Secret => {
+                let secret = self.secret(name).await?;
+                (format!("the Secret {name}"), text(&secret, name, key)?.expose_secret().to_owned())
+            }
+            CaKind::ConfigMap => {
+                let map = self.references.config_map(self.namespace, name).await?;
+                let map =
+                    map.ok_or_else(|| Unresolved::RefNotFound { what: format!("the ConfigMap {name}") })?;
+                let pem = map.get(key).cloned();
+                let missing =
+                    || Unresolved::RefNotFound { what: format!("the key {key} of the ConfigMap {name}") };
+                (format!("the ConfigMap {name}"), pem.ok_or_else(missing)?)
+            }
+        };
+        transport::trusted(&pem).map_err(|fault| Unresolved::SecretInvalidValue {
+            name: holder,
+            key: key.clone(),
+            problem: format!("is no CA certificate: {}", fault.detail),
+        })?;
+        Ok(pem)
+    }
+
+    /// A client certificate as PEM that can be read, and its key.
+    ///
+    /// # Errors
+    /// What is missing, or is no certificate.
+    pub async fn client_certificate(
+        &self,
+        reference: &SecretRef,
+    ) -> Result<(String, SecretString), Unresolved> {
+        let name = &reference.name;
+        let secret = self.secret(name).await?;
+        let certificate = text(&secret, name, "tls.crt")?.expose_secret().to_owned();
+        transport::certificates(&certificate).map_err(|fault| Unresolved::SecretInvalidValue {
+            name: format!("the Secret {name}"),
+            key: "tls.crt".to_owned(),
+            problem: format!("is no client certificate: {}", fault.detail),
+        })?;
+        Ok((certificate, text(&secret, name, "tls.key")?))
+    }
+}
+
+/// A key's value as text. A final line break, which `kubectl create --from-file` brings along, is no part of it.
+///
+/// # Errors
+/// The key is missing, or its value is no text.
+pub fn text(secret: &SecretContent, name: &str, key: &str) -> Result<SecretString, Unresolved> {
+    let missing = || Unresolved::SecretMissingKeys { name: name.to_owned(), keys: key.to_owned() };
+    let bytes = secret.data.get(key).ok_or_else(missing)?.expose_secret();
+    let text = std::str::from_utf8(bytes).map_err(|_| Unresolved::SecretInvalidValue {
+        name: format!("the Secret {name}"),
+        key: key.to_owned(),
+        problem: "is not UTF-8 text".to_owned(),
+    })?;
+    Ok(SecretString::from(text.strip_suffix('\n').unwrap_or(text)))
+}

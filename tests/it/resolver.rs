@@ -1,0 +1,65 @@
+//! Host names, as everything outside is found by them.
+
+use std::time::Duration;
+
+use authlink::backends::resolver::Resolver;
+
+use crate::support::{SOON, dns, dns::Dns, eventually};
+
+/// What the resolver says of a name, in a word where it fails.
+async fn asked(resolver: &Resolver, host: &str) -> Result<Vec<std::net::IpAddr>, String> {
+    resolver.resolve(host).await.map(|found| found.list).map_err(|fault| fault.reason.to_string())
+}
+
+#[tokio::test]
+async fn a_name_is_followed_when_its_time_to_live_is_over() {
+    let server = Dns::start().await;
+    let resolver = Resolver::from_file(&server.resolv_conf()).expect("a resolver");
+    server.answer(&["192.0.2.1"]);
+    let found = resolver.resolve("moves.test.").await.expect("an address");
+    assert_eq!(found.list, dns::addresses(&["192.0.2.1"]));
+    assert_eq!(found.valid, Some(Duration::from_secs(5)), "a shorter TTL is stretched");
+    server.answer(&["192.0.2.3", "192.0.2.2"]);
+    eventually(SOON, "the new addresses", async || match asked(&resolver, "moves.test.").await {
+        Ok(found) if found == dns::addresses(&["192.0.2.2", "192.0.2.3"]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_no_server_answers_the_last_addresses_hold_and_without_any_it_says_so() {
+    let server = Dns::start().await;
+    let resolver = Resolver::from_file(&server.resolv_conf()).expect("a resolver");
+    server.answer(&["192.0.2.1"]);
+    asked(&resolver, "known.test.").await.expect("an address");
+    server.be_silent();
+    assert_eq!(asked(&resolver, "unknown.test.").await, Err("Timeout".to_owned()));
+    tokio::time::sleep(Duration::from_millis(1100)).await; // the time to live of a second is over
+    assert_eq!(asked(&resolver, "known.test.").await, Ok(dns::addresses(&["192.0.2.1"])));
+}
+
+#[tokio::test]
+async fn a_name_that_ceases_to_exist_has_no_address_any_more() {
+    let server = Dns::start().await;
+    let resolver = Resolver::from_file(&server.resolv_conf()).expect("a resolver");
+    server.answer(&["192.0.2.1"]);
+    asked(&resolver, "goes.test.").await.expect("an address");
+    server.answer(&[]);
+    eventually(SOON, "no address", async || match asked(&resolver, "goes.test.").await {
+        Err(reason) if reason == "DnsFailed" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_is_its_own_answer_and_the_hosts_file_is_read() {
+    let server = Dns::start().await;
+    let resolver = Resolver::from_file(&server.resolv_conf()).expect("a resolver");
+    for (host, address) in [("192.0.2.7", "192.0.2.7"), ("[2001:db8::1]", "2001:db8::1")] {
+        let found = resolver.resolve(host).await.expect("an address");
+        assert_eq!((found.list, found.valid), (dns::addresses(&[address]), None));
+    }
+    assert!(asked(&resolver, "localhost").await.expect("an address").contains(&"127.0.0.1".parse().unwrap()));
+}

@@ -1,0 +1,90 @@
+//! A DNS server whose answers a test changes. A fake: no real server changes its mind within a test at a word.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use hickory_resolver::proto::{
+    op::{Message, ResponseCode},
+    rr::{RData, Record, RecordType},
+};
+use tokio::{net::UdpSocket, task::AbortHandle};
+
+use super::test_dir;
+
+/// Answers every question for an address with what was last set; ended with the value.
+pub(crate) struct Dns {
+    address: Ipv4Addr,
+    answer: Arc<Mutex<Option<Vec<Ipv4Addr>>>>,
+    task: AbortHandle,
+}
+
+impl Dns {
+    /// Says that no name exists, until told otherwise.
+    pub(crate) async fn start() -> Self {
+        // Every address of 127.0.0.0/8 is ours, and resolv.conf knows port 53 alone.
+        let (address, socket) = loop {
+            let address = Ipv4Addr::from(0x7F40_0000 | (rand::random::<u32>() & 0x3F_FFFF));
+            if let Ok(socket) = UdpSocket::bind(SocketAddr::from((address, 53))).await {
+                break (address, socket);
+            }
+        };
+        let answer = Arc::new(Mutex::new(Some(Vec::new())));
+        let task = tokio::spawn(serve(socket, Arc::clone(&answer))).abort_handle();
+        Self { address, answer, task }
+    }
+
+    /// From now on names have these addresses, for a second; none: they do not exist.
+    pub(crate) fn answer(&self, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+        *self.answer.lock().expect("a lock") = Some(addresses);
+    }
+
+    /// From now on there is no answer.
+    pub(crate) fn be_silent(&self) {
+        *self.answer.lock().expect("a lock") = None;
+    }
+
+    /// A file that leads here.
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
+        let path = test_dir().join(format!("resolv-{}.conf", self.address));
+        let text = format!("nameserver {}\noptions timeout:1 attempts:1\n", self.address);
+        std::fs::write(&path, text).expect("the test folder can be written to");
+        path
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(socket: UdpSocket, answer: Arc<Mutex<Option<Vec<Ipv4Addr>>>>) {
+    let mut buffer = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+        let Ok(request) = Message::from_vec(&buffer[..length]) else { continue };
+        let Some(addresses) = answer.lock().expect("a lock").clone() else { continue };
+        let mut response = Message::response(request.metadata.id, request.metadata.op_code);
+        for query in &request.queries {
+            response.add_query(query.clone());
+            let found = addresses.iter().filter(|_| query.query_type() == RecordType::A);
+            for address in found {
+                let data = RData::A((*address).into());
+                response.add_answer(Record::from_rdata(query.name().clone(), 1, data));
+            }
+        }
+        if addresses.is_empty() {
+            response.metadata.response_code = ResponseCode::NXDomain;
+        }
+        let bytes = response.to_vec().expect("a message");
+        let _ = socket.send_to(&bytes, from).await;
+    }
+}
+
+/// The addresses as the resolver gives them.
+pub(crate) fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().expect("an address")).collect()
+}
