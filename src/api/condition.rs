@@ -25,7 +25,8 @@ names! {
         Suspended,
         /// Will not progress without a change by the user (kstatus). Present only while true.
         Stalled,
-        /// Work for this generation is in progress (kstatus). Present only while true.
+        /// A pass over the object failed for a reason of the operator's own and is tried again (kstatus). Present only while
+        /// true.
         Reconciling,
     }
 }

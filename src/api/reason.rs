@@ -28,8 +28,6 @@ names! {
         Pending,
         /// Probes have failed, fewer times than `unhealthyThreshold`.
         ThresholdNotReached,
-        /// Work for this generation is in progress.
-        Progressing,
         /// `spec.suspend` is set.
         Suspended,
 

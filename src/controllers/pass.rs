@@ -28,7 +28,7 @@ use crate::{
     cluster::objects,
     domain::{
         backoff::{self, RESYNC, Retry},
-        conditions::{self, Verdict, transitions},
+        conditions::{self, Verdict, advise, transitions},
     },
 };
 
@@ -85,10 +85,17 @@ impl<R: Reconciler> Pass<R> {
         async {
             let deadline = self.plane.settings.pass_deadline;
             let ended = match &object.0 {
-                Ok(object) => match tokio::time::timeout(deadline, self.over(object, ahead)).await {
-                    Ok(ended) => ended,
-                    Err(_) => Err(Error::DeadlineExceeded(deadline)),
-                },
+                Ok(object) => {
+                    let current = self.current(object, ahead);
+                    let ended = match tokio::time::timeout(deadline, self.over(object, &current)).await {
+                        Ok(ended) => ended,
+                        Err(_) => Err(Error::DeadlineExceeded(deadline)),
+                    };
+                    if let Err(error) = &ended {
+                        self.tell_of_failure(object, &current, error).await;
+                    }
+                    ended
+                }
                 Err(_) => self.over_unreadable(&object).await,
             };
             let uid = object.uid().unwrap_or_default();
@@ -121,22 +128,23 @@ impl<R: Reconciler> Pass<R> {
         stored.filter(|stored| stored.uid() == object.uid()).unwrap_or(object)
     }
 
-    async fn over(&self, object: &R::Object, ahead: Option<Ahead<StatusOf<R>>>) -> Result<Outcome, Error> {
+    /// The status as it is at the API server, be it that the watch has not brought it yet.
+    fn current(&self, object: &R::Object, ahead: Option<Ahead<StatusOf<R>>>) -> StatusOf<R> {
+        let version = object.resource_version().unwrap_or_default();
+        let ahead = ahead.filter(|ahead| ahead.of == version).map(|ahead| ahead.status);
+        ahead.or_else(|| object.status().cloned()).unwrap_or_default()
+    }
+
+    async fn over(&self, object: &R::Object, current: &StatusOf<R>) -> Result<Outcome, Error> {
         let uid = object.uid().unwrap_or_default();
         if object.meta().deletion_timestamp.is_some() {
             return self.over_deleted(object).await;
         }
-        let version = object.resource_version().unwrap_or_default();
-        let ahead = ahead.filter(|ahead| ahead.of == version).map(|ahead| ahead.status);
-        let current = ahead.or_else(|| object.status().cloned()).unwrap_or_default();
         if object.suspended() {
             self.reconciler.forget(&uid);
-            let report = Report {
-                verdicts: suspended(current.common()),
-                status: current.clone(),
-                ..Report::default()
-            };
-            self.tell(object, &current, report).await?;
+            let message = "spec.suspend is set: nothing is probed";
+            let paused = Verdict::yes(ConditionType::Suspended, Reason::Suspended, message);
+            self.tell(object, current, keeping(current, paused), object.meta().generation).await?;
             return Ok(Outcome { name: "suspended", next: Action::await_change() });
         }
         if object.has_outside_state() && !object.finalizers().iter().any(|name| name == FINALIZER) {
@@ -158,7 +166,7 @@ impl<R: Reconciler> Pass<R> {
         };
         report.verdicts = conditions::complete(R::Object::CONDITIONS, report.verdicts);
         let again = report.again.unwrap_or(RESYNC);
-        let wrote = self.tell(object, &current, report).await?;
+        let wrote = self.tell(object, current, report, object.meta().generation).await?;
         if let Some(error) = failure {
             self.plane.metrics.engine.failed(R::NAME, error.reason());
             let next = match error.retry() {
@@ -170,16 +178,33 @@ impl<R: Reconciler> Pass<R> {
         Ok(Outcome { name: if wrote { "applied" } else { "unchanged" }, next: Action::requeue(again) })
     }
 
-    /// Writes the status if its meaning changed, or its numbers are old; then the Events. Tells whether it wrote.
+    /// A pass that failed for reasons of the operator's own says nothing new of the object, except that it is not done.
+    async fn tell_of_failure(&self, object: &R::Object, current: &StatusOf<R>, error: &Error) {
+        let leaving = object.meta().deletion_timestamp.is_some();
+        if leaving || matches!(error, Error::NotLeader(_)) {
+            return;
+        }
+        let failed = Verdict::yes(
+            ConditionType::Reconciling,
+            error.reason(),
+            advise(error.reason(), &error.to_string()),
+        );
+        // Best effort: an API server that failed the pass may well fail this, too, and the log has it anyway.
+        let report = keeping(current, failed);
+        let _ = self.tell(object, current, report, current.common().observed_generation).await;
+    }
+
+    /// Writes the status if its meaning changed, or its numbers are old; then the Events. `generation` is the one that
+    /// the report is about. Tells whether it wrote.
     async fn tell(
         &self,
         object: &R::Object,
         current: &StatusOf<R>,
         report: Report<StatusOf<R>>,
+        generation: Option<i64>,
     ) -> Result<bool, Error> {
         let uid = object.uid().unwrap_or_default();
         let now = Timestamp::now();
-        let generation = object.meta().generation;
         let mut status = report.status;
         let common = status.common_mut();
         common.observed_generation = generation;
@@ -285,9 +310,9 @@ fn meaning<S: Status>(status: &S) -> S {
     meaning
 }
 
-/// A suspended object keeps its conditions as they were; only what is true of a running one goes.
-fn suspended(current: &CommonStatus) -> Vec<Verdict> {
-    let kept = current.conditions.iter().filter_map(|condition| {
+/// The status as it is, with one more condition in place of those that are only true while a pass is over the object.
+fn keeping<S: Status>(current: &S, more: Verdict) -> Report<S> {
+    let kept = current.common().conditions.iter().filter_map(|condition| {
         let kind = *ConditionType::ALL.iter().find(|kind| kind.as_str() == condition.type_)?;
         let reason = *Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason)?;
         let holds = match condition.status.as_str() {
@@ -298,9 +323,7 @@ fn suspended(current: &CommonStatus) -> Vec<Verdict> {
         let transient = matches!(kind, ConditionType::Suspended | ConditionType::Reconciling);
         (!transient).then(|| Verdict { kind, holds, reason, message: condition.message.clone() })
     });
-    let paused =
-        Verdict::yes(ConditionType::Suspended, Reason::Suspended, "spec.suspend is set: nothing is probed");
-    kept.chain([paused]).collect()
+    Report { verdicts: kept.chain([more]).collect(), status: current.clone(), ..Report::default() }
 }
 
 /// The last failure seen, with the time it was first seen.

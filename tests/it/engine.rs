@@ -65,6 +65,15 @@ impl Running {
         api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(&manifest)).await.expect(name);
     }
 
+    /// The condition of this type, once it is there or gone.
+    async fn until_condition(&self, name: &str, kind: &str, there: bool) -> Option<Condition> {
+        let what = format!("{name} has {kind}: {there}");
+        let found = self.namespace.follow::<Gadget>(name, SOON, &what, |gadget| {
+            crate::support::condition(gadget, kind).is_some() == there
+        });
+        crate::support::condition(&found.await, kind).cloned()
+    }
+
     /// The Ready condition, once it is `status` for `reason`.
     async fn ready(&self, name: &str, status: &str, reason: &str) -> Condition {
         let resource = kube::core::ApiResource::erase::<Gadget>(&());
@@ -151,6 +160,11 @@ async fn a_pass_that_hangs_or_panics_holds_up_nobody_else() {
         passes => Err(passes),
     })
     .await;
+    let hanging = running.until_condition("hang-1", "Reconciling", true).await;
+    assert_eq!(hanging.expect("Reconciling").reason, "DeadlineExceeded");
+    running.create("hang-1", json!({ "does": "work" })).await;
+    running.ready("hang-1", "True", "Available").await;
+    running.until_condition("hang-1", "Reconciling", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
