@@ -18,6 +18,12 @@ impl Duration {
         Self(time::Duration::from_secs(seconds).into())
     }
 
+    /// So many milliseconds.
+    #[must_use]
+    pub fn from_millis(milliseconds: u64) -> Self {
+        Self(time::Duration::from_millis(milliseconds).into())
+    }
+
     /// As the standard library's type.
     #[must_use]
     pub fn get(self) -> time::Duration {
@@ -84,6 +90,18 @@ pub struct SecretKeyRef {
 
 fn uri_key() -> String {
     "uri".to_owned()
+}
+
+/// One key of a Secret in the same namespace, where no key goes without saying.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretValueRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
 }
 
 /// Certificates of the authorities to trust, as PEM.
