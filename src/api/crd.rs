@@ -11,7 +11,10 @@ use super::{ConditionType, Managed, Reason, v1alpha1};
 /// The CRDs of every kind, as they are written to `crds/` and into the chart.
 #[must_use]
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    vec![finish::<v1alpha1::Database>(v1alpha1::Database::crd())]
+    vec![
+        finish::<v1alpha1::Database>(v1alpha1::Database::crd()),
+        finish::<v1alpha1::ExternalApi>(v1alpha1::ExternalApi::crd()),
+    ]
 }
 
 /// A CRD as a YAML document.

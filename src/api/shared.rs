@@ -18,6 +18,12 @@ impl Duration {
         Self(time::Duration::from_secs(seconds).into())
     }
 
+    /// So many milliseconds.
+    #[must_use]
+    pub fn from_millis(milliseconds: u64) -> Self {
+        Self(time::Duration::from_millis(milliseconds).into())
+    }
+
     /// As the standard library's type.
     #[must_use]
     pub fn get(self) -> time::Duration {
@@ -86,6 +92,18 @@ pub struct SecretKeyRef {
 
 fn uri_key() -> String {
     "uri".to_owned()
+}
+
+/// One key of a Secret in the same namespace, where no key goes without saying.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretValueRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
 }
 
 /// Certificates of the authorities to trust, as PEM.
@@ -201,16 +219,18 @@ pub struct Discovery {
     /// Host names are resolved again when their TTL is over (at least 5s), and at least this often.
     #[serde(default = "default_refresh_interval")]
     pub refresh_interval: Duration,
-    /// An address that leaves is drained for so long: not ready and terminating, so that open connections can end.
-    #[serde(default = "default_drain")]
-    pub drain: Duration,
+    /// An address that leaves is drained for so many seconds: not ready and terminating, so that open connections can
+    /// end.
+    #[serde(default = "default_drain_seconds")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub drain_seconds: u32,
 }
 
 fn default_refresh_interval() -> Duration {
     Duration::from_secs(30)
 }
-fn default_drain() -> Duration {
-    Duration::from_secs(30)
+fn default_drain_seconds() -> u32 {
+    30
 }
 
 /// Where the Service of a discovery leads.

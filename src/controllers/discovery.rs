@@ -75,7 +75,7 @@ pub(super) async fn register<K: Object, T: Status>(
         _ => Leads::Endpoints {
             ports: sites.first().map(|site| site.port.clone()).into_iter().collect(),
             wanted: found.wanted.clone(),
-            drain: asked.drain.get(),
+            drain: Duration::from_secs(asked.drain_seconds.into()),
         },
     };
     let registration = Registration {

@@ -93,6 +93,24 @@ fn kubectl_lists_the_objects_of_every_kind_in_columns() {
 }
 
 #[test]
+fn kubectl_lists_external_apis_by_their_short_name() {
+    let place = Place::new("apis");
+    let api = "\
+apiVersion: authlink.dev/v1alpha1
+kind: ExternalApi
+metadata: {name: billing}
+spec: {suspend: true, endpoints: [{url: \"https://billing.example.com\"}]}
+";
+    place.kubectl(&["create", "--validate=strict", "-f", "-"], api).well();
+    let wide = place.kubectl(&["get", "eapi", "-o", "wide"], "").well();
+    let header: Vec<_> = wide.lines().next().unwrap().split_whitespace().collect();
+    let columns =
+        ["NAME", "READY", "HEALTHY", "REASON", "ENDPOINTS", "LAST-CHANGE", "AGE", "ENDPOINT", "MESSAGE"];
+    assert_eq!(header, columns);
+    assert!(wide.contains("billing") && wide.contains("waiting for the operator's first pass"), "{wide}");
+}
+
+#[test]
 fn kubectl_explains_fields_with_their_defaults() {
     let explained = kubectl(&["explain", "databases.authlink.dev.spec.pool.max"], "").well();
     assert!(explained.contains("<integer>") && explained.contains("Defaults to 10."), "{explained}");

@@ -19,7 +19,7 @@ fn redis() -> Server {
 }
 
 fn registered(server: &Server) -> Spec {
-    let discovery = json!({ "host": ADDRESS, "discovery": { "drain": "3s", "refreshInterval": "5s" } });
+    let discovery = json!({ "host": ADDRESS, "discovery": { "drainSeconds": 3, "refreshInterval": "5s" } });
     server.spec().probed_often().with(&discovery)
 }
 

@@ -1,6 +1,6 @@
 {{/* The plurals of all kinds, separated by spaces: a new kind is one word here. */}}
 {{- define "authlink.kinds" -}}
-databases
+databases externalapis
 {{- end }}
 
 {{- define "authlink.name" -}}
