@@ -1,5 +1,6 @@
 //! Pure decisions: no IO, no async, and no clock (time is an argument).
 
+pub mod addresses;
 pub mod backoff;
 pub mod conditions;
 pub mod endpoints;
