@@ -6,3 +6,4 @@ pub mod conditions;
 pub mod endpoints;
 pub mod health;
 pub mod latency;
+pub mod limiter;
