@@ -2,8 +2,10 @@
 
 pub mod addresses;
 pub mod backoff;
+pub mod breaker;
 pub mod conditions;
 pub mod endpoints;
 pub mod health;
 pub mod latency;
 pub mod limiter;
+pub mod window;
