@@ -8,4 +8,5 @@ pub mod endpoints;
 pub mod health;
 pub mod latency;
 pub mod limiter;
+pub mod retry;
 pub mod window;
