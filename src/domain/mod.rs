@@ -2,9 +2,14 @@
 
 pub mod addresses;
 pub mod backoff;
+pub mod breaker;
 pub mod conditions;
 pub mod discovery;
 pub mod endpoints;
 pub mod health;
 pub mod latency;
+pub mod limiter;
+pub mod path;
+pub mod retry;
 pub mod schedule;
+pub mod window;
