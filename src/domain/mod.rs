@@ -8,5 +8,6 @@ pub mod endpoints;
 pub mod health;
 pub mod latency;
 pub mod limiter;
+pub mod path;
 pub mod retry;
 pub mod window;
