@@ -3,12 +3,14 @@
 pub mod addresses;
 pub mod backoff;
 pub mod breaker;
+pub mod choice;
 pub mod conditions;
 pub mod discovery;
 pub mod endpoints;
 pub mod health;
 pub mod latency;
 pub mod limiter;
+pub mod load;
 pub mod path;
 pub mod retry;
 pub mod schedule;
