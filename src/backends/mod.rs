@@ -3,6 +3,7 @@
 pub mod database;
 mod digest;
 pub mod http;
+pub mod service;
 pub mod transport;
 
 use std::{fmt, io};

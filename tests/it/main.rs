@@ -16,4 +16,5 @@ mod examples;
 mod layers;
 mod leader;
 mod outage;
+mod service;
 mod support;
