@@ -68,6 +68,14 @@ names! {
         ProtocolError,
         /// The server is there and cannot serve now: starting, stopping, loading, out of resources.
         Unavailable,
+        /// The address is one that the operator's settings refuse.
+        AddressDenied,
+        /// The health check got a status that it does not expect.
+        UnexpectedStatus,
+        /// The health check got an answer without the text that it expects.
+        UnexpectedBody,
+        /// Who called broke its own request off.
+        CallerAborted,
         /// Probes failed `unhealthyThreshold` times in a row.
         ProbeFailed,
 
@@ -128,6 +136,13 @@ impl Reason {
             Self::ProtocolError => "check that spec.type and the port belong to the same system",
             Self::Unavailable => {
                 "look at the server's own log, and check that type, port and TLS mode fit the server"
+            }
+            Self::AddressDenied => "use a public address, or have the operator's settings allow this one",
+            Self::UnexpectedStatus => {
+                "look at the server's own log, or correct spec.healthCheck.http: its path and expectedStatuses"
+            }
+            Self::UnexpectedBody => {
+                "look at what the server answers there, or correct spec.healthCheck.http.expectedBody"
             }
             Self::SecretNotFound => "create the Secret in the same namespace, or correct its name",
             Self::SecretMissingKeys => "add the key to the Secret",

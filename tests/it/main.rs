@@ -18,4 +18,5 @@ mod layers;
 mod leader;
 mod outage;
 mod resolver;
+mod service;
 mod support;
