@@ -14,6 +14,8 @@ names! {
         Resolved,
         /// `Connected`: network, TLS and login succeeded.
         LoginSucceeded,
+        /// `Connected`: network and TLS succeed, where nobody logs in.
+        Reachable,
         /// `Healthy`: the probes pass.
         ProbeSucceeded,
         /// `Registered`: Service and EndpointSlices are as they should be.
@@ -94,6 +96,8 @@ names! {
         SomeEndpointsDown,
         /// The credential Secret changed and its new value does not work: the previous one is still used.
         PreviousCredentialInUse,
+        /// A server's certificate expires within two weeks.
+        CertificateExpiringSoon,
         /// The server is another one than before.
         ServerReplaced,
         /// A declared query cannot be prepared.
@@ -128,7 +132,7 @@ impl Reason {
                 "check the network on the way, the server's load, and that type, port and TLS mode fit the server"
             }
             Self::TlsFailed => "check spec.tls: its mode, its CA and the names in the server's certificate",
-            Self::CertificateExpired => "renew the server's certificate",
+            Self::CertificateExpired | Self::CertificateExpiringSoon => "renew the server's certificate",
             Self::AuthenticationFailed => "check user name and password in the credential Secret",
             Self::PermissionDenied => "grant the account the right to connect and to run the probe",
             Self::DatabaseMissing => "create the database, or correct its name",

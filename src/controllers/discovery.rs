@@ -31,6 +31,8 @@ pub(super) struct Site {
     pub port: Port,
     /// The verdict of its probes.
     pub healthy: bool,
+    /// The failure domain that it is in.
+    pub zone: Option<String>,
 }
 
 /// What the names of the sites lead to.
@@ -172,7 +174,7 @@ async fn look_up(sites: &[Site], cx: &Context) -> Found {
 
 impl Site {
     fn at(&self, address: IpAddr) -> Wanted {
-        let endpoint = Endpoint { address, healthy: self.healthy, draining: false, zone: None };
+        let endpoint = Endpoint { address, healthy: self.healthy, draining: false, zone: self.zone.clone() };
         Wanted { ports: vec![self.port.clone()], endpoint }
     }
 }

@@ -14,6 +14,7 @@ mod database;
 mod discovery;
 mod engine;
 mod examples;
+mod external_api;
 mod layers;
 mod leader;
 mod outage;

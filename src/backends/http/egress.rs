@@ -9,7 +9,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 
 use super::Fault;
-use crate::api::Reason;
+use crate::{api::Reason, backends::resolver, domain::addresses};
 
 /// Says of all addresses of a name whether they may be connected to, or why not. One bad address spoils the name.
 pub type Guard = Arc<dyn Fn(&[IpAddr]) -> Result<(), String> + Send + Sync>;
@@ -30,6 +30,16 @@ impl Egress {
     #[must_use]
     pub fn new(guard: Guard) -> Self {
         Self { guard, resolver: Arc::new(|host| system(host).boxed()) }
+    }
+
+    /// To the addresses that the policy lets through, as the resolver finds them.
+    #[must_use]
+    pub fn guarded(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
+        let guard = move |found: &[IpAddr]| policy.vet(found.iter().copied()).map_err(|it| it.to_string());
+        Self::new(Arc::new(guard)).with_resolver(Arc::new(move |host| {
+            let resolver = Arc::clone(&resolver);
+            async move { Ok(resolver.resolve(&host).await.map_err(io::Error::other)?.list) }.boxed()
+        }))
     }
 
     /// With another resolver.

@@ -63,6 +63,7 @@ pub(super) fn sites(look: &Look) -> Vec<Site> {
                 app_protocol: Some(settings.engine.as_str().to_owned()),
             },
             healthy: works(seen) && !(primary_known && is(seen, Role::Replica)),
+            zone: None,
         })
         .collect()
 }
