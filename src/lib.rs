@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod controllers;
 pub mod domain;
+pub mod gateway;
 pub mod probing;
 pub mod resolving;
 pub mod runtime;

@@ -14,6 +14,8 @@ use kube::{
 };
 use secrecy::SecretSlice;
 
+use super::watches::Scope;
+
 /// A Secret's content.
 #[derive(Debug)]
 pub struct SecretContent {
@@ -146,6 +148,45 @@ impl References for ClusterReferences {
         };
         let version = meta.and_then(|meta| meta.resource_version());
         self.config_maps.1.get(namespace, name, version, read).boxed()
+    }
+}
+
+/// The values of several scopes.
+pub struct ScopedReferences(Vec<(Scope, Arc<ClusterReferences>)>);
+
+impl ScopedReferences {
+    /// Each namespace is in one of these scopes.
+    #[must_use]
+    pub fn new(scopes: Vec<(Scope, Arc<ClusterReferences>)>) -> Self {
+        Self(scopes)
+    }
+
+    fn of(&self, namespace: &str) -> Option<&ClusterReferences> {
+        self.0.iter().find(|(scope, _)| scope.covers(namespace)).map(|(_, references)| references.as_ref())
+    }
+}
+
+impl References for ScopedReferences {
+    fn secret<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, kube::Result<Option<Arc<SecretContent>>>> {
+        match self.of(namespace) {
+            Some(references) => references.secret(namespace, name),
+            None => std::future::ready(Ok(None)).boxed(),
+        }
+    }
+
+    fn config_map<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, kube::Result<Option<Arc<ConfigContent>>>> {
+        match self.of(namespace) {
+            Some(references) => references.config_map(namespace, name),
+            None => std::future::ready(Ok(None)).boxed(),
+        }
     }
 }
 

@@ -40,6 +40,15 @@ impl Scope {
         }
     }
 
+    /// Whether the namespace is in it.
+    #[must_use]
+    pub fn covers(&self, namespace: &str) -> bool {
+        match self {
+            Self::Cluster => true,
+            Self::Namespace(own) => own == namespace,
+        }
+    }
+
     /// The watch of a type in this scope, as readers of `/readyz` see it.
     #[must_use]
     pub fn part<K: Resource<DynamicType = ()>>(&self) -> String {

@@ -148,6 +148,12 @@ impl<R: Reconciler> Engine<R> {
         }
     }
 
+    /// The objects as last read, for whoever else needs them.
+    #[must_use]
+    pub fn store(&self) -> Store<DeserializeGuard<R::Object>> {
+        self.objects.clone()
+    }
+
     /// The objects as last read, those that this version cannot read included.
     #[must_use]
     pub fn objects(&self) -> Vec<Arc<DeserializeGuard<R::Object>>> {

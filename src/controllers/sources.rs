@@ -80,6 +80,12 @@ impl Sources {
         }
     }
 
+    /// The values of Secrets and ConfigMaps, for whoever else needs them.
+    #[must_use]
+    pub fn references(&self) -> (Scope, Arc<ClusterReferences>) {
+        (self.scope.clone(), Arc::clone(&self.references))
+    }
+
     /// From now on the listener is called with a namespace and what has changed in it.
     pub(super) fn listen(&self, listener: impl Fn(&str, &Reference) + Send + Sync + 'static) {
         self.listeners.all().push(Box::new(listener));

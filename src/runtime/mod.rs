@@ -19,9 +19,12 @@ use operator::Operator;
 pub use settings::{Role, Settings};
 
 use crate::{
-    backends::resolver::Resolver,
-    cluster::{events::Events, fence::Fence, watches::Readiness},
+    backends::{http::Egress, resolver::Resolver},
+    cluster::{
+        events::Events, fence::Fence, references::ScopedReferences, review::Reviewer, watches::Readiness,
+    },
     controllers::{Plane, Sources},
+    gateway,
     telemetry::metrics::Metrics,
 };
 
@@ -52,11 +55,13 @@ pub enum RunError {
 /// # Errors
 /// What keeps the process from starting; once it runs, it keeps running.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
-    if settings.roles.contains(&Role::Gateway) {
-        let remedy = "run with --roles operator";
-        return Err(RunError::Setting(format!("--roles: the gateway is not part of this version: {remedy}")));
-    }
+    let stopping = CancellationToken::new();
     let stop = stop_signal()?;
+    let signalled = stopping.clone();
+    tokio::spawn(async move {
+        stop.await;
+        signalled.cancel();
+    });
     let mut config = kube::Config::infer().await?;
     // Without it a hung connection would hold a watch or a pass for ever; watches are renewed every five minutes.
     config.read_timeout = Some(std::time::Duration::from_secs(295));
@@ -80,8 +85,21 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let sources: Vec<_> = sources.map(Arc::new).collect();
     let operator = Operator::start(&plane, &sources, &mut registry);
 
+    let mut serving = None;
+    if settings.roles.contains(&Role::Gateway) {
+        let server = bind_gateway(&settings).await?;
+        let routes = gateway::router(gateway::Parts {
+            reviewer: Reviewer::new(client.clone()),
+            references: Arc::new(ScopedReferences::new(sources.iter().map(|it| it.references()).collect())),
+            egress: Egress::guarded(settings.egress.clone(), Arc::clone(&plane.resolver)),
+            metrics: Arc::clone(&metrics),
+            external_apis: operator.external_apis.clone(),
+        });
+        serving = Some(tokio::spawn(server.serve(routes, stopping.clone())));
+    }
     http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
+    let stop = async { stopping.cancelled().await };
     let lead = |halt: CancellationToken| {
         metrics.leader.set(1);
         operator.lead(halt)
@@ -89,13 +107,25 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let lost = || {
         metrics.leader.set(0);
     };
-    if settings.leader_elect {
+    if !settings.roles.contains(&Role::Operator) {
+        stop.await;
+    } else if settings.leader_elect {
         Lease::new(client, settings.lease(), fence).hold_while(lead, lost, stop).await;
     } else {
         leader::lead_until(lead, stop.map(|()| true)).await;
     }
+    if let Some(serving) = serving {
+        // It ends by itself, soon after the same signal.
+        let _ = serving.await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn bind_gateway(settings: &Settings) -> Result<gateway::Server, RunError> {
+    let address = settings.gateway_addr;
+    let listen = gateway::Listen { address, tls: settings.gateway_tls.clone() };
+    gateway::Server::bind(listen).await.map_err(|error| RunError::Listen { address, error })
 }
 
 /// Ends with the first SIGTERM or SIGINT.

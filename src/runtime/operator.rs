@@ -11,14 +11,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{http::Conditions, pools::Pools};
 use crate::{
+    api::v1alpha1::ExternalApi,
     backends::http::Egress,
+    cluster::catalog::Catalog,
     controllers::{
         Plane, Reconciler, Sources, database::Databases, engine::Engine, external_api::ExternalApis,
     },
 };
 
-/// The engines.
-pub(super) struct Operator(Vec<Arc<dyn Leads>>);
+/// The engines, whose watches the gateway reads from as well.
+pub(super) struct Operator {
+    engines: Vec<Arc<dyn Leads>>,
+    pub(super) external_apis: Catalog<ExternalApi>,
+}
 
 /// An engine of whatever kind.
 trait Leads: Send + Sync {
@@ -38,28 +43,36 @@ impl Operator {
         let databases = Arc::new(Databases::new(Arc::clone(&plane.metrics)));
         let external_apis = Arc::new(ExternalApis::new(Arc::clone(&plane.metrics), egress));
         registry.register_collector(Box::new(Pools::new(Arc::clone(&databases))));
-        let mut operator = Self(Vec::new());
-        operator.run(&databases, plane, sources, registry);
-        operator.run(&external_apis, plane, sources, registry);
-        operator
-    }
-
-    fn run<R: Reconciler>(
-        &mut self,
-        reconciler: &Arc<R>,
-        plane: &Plane,
-        sources: &[Arc<Sources>],
-        registry: &mut Registry,
-    ) {
-        for sources in sources {
-            let engine = Arc::new(Engine::start(Arc::clone(reconciler), plane.clone(), sources));
-            registry.register_collector(Box::new(Conditions::new(Arc::clone(&engine))));
-            self.0.push(engine);
-        }
+        let mut start = Start { engines: Vec::new(), plane, sources, registry };
+        start.kind(&databases);
+        let external_apis = start.kind(&external_apis);
+        Self { engines: start.engines, external_apis }
     }
 
     /// Runs the passes of every kind, see [`Engine::lead`].
     pub(super) fn lead(&self, halt: CancellationToken) -> impl Future<Output = ()> {
-        join_all(self.0.iter().map(move |engine| engine.lead(halt.clone()))).map(drop)
+        join_all(self.engines.iter().map(move |engine| engine.lead(halt.clone()))).map(drop)
+    }
+}
+
+/// What every kind is started with.
+struct Start<'a> {
+    engines: Vec<Arc<dyn Leads>>,
+    plane: &'a Plane,
+    sources: &'a [Arc<Sources>],
+    registry: &'a mut Registry,
+}
+
+impl Start<'_> {
+    /// Starts an engine for each scope.
+    fn kind<R: Reconciler>(&mut self, reconciler: &Arc<R>) -> Catalog<R::Object> {
+        let mut stores = Vec::new();
+        for sources in self.sources {
+            let engine = Arc::new(Engine::start(Arc::clone(reconciler), self.plane.clone(), sources));
+            self.registry.register_collector(Box::new(Conditions::new(Arc::clone(&engine))));
+            stores.push(engine.store());
+            self.engines.push(engine);
+        }
+        Catalog::new(stores)
     }
 }

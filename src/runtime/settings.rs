@@ -13,7 +13,7 @@ use crate::{cluster::watches::Scope, controllers::engine, domain::addresses::Egr
 pub enum Role {
     /// Makes the manifests true and reports in their status.
     Operator,
-    /// Calls what the manifests describe (not part of this version).
+    /// Calls what the manifests describe, for callers that have the right to.
     Gateway,
 }
 
@@ -26,6 +26,10 @@ pub struct Settings {
     pub watch_namespaces: Vec<String>,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub http_addr: SocketAddr,
+    /// Where the gateway listens.
+    pub gateway_addr: SocketAddr,
+    /// Files with the gateway's certificate and key.
+    pub gateway_tls: Option<(PathBuf, PathBuf)>,
     /// Whether to take part in the election.
     pub leader_elect: bool,
     /// Namespace and name of the Lease.
@@ -75,6 +79,18 @@ pub struct RunArgs {
     /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "AUTHLINK_HTTP_ADDR", default_value = "0.0.0.0:8080")]
     http_addr: SocketAddr,
+
+    /// Address of the gateway, with --roles gateway
+    #[arg(long, env = "AUTHLINK_GATEWAY_ADDR", default_value = "0.0.0.0:8443")]
+    gateway_addr: SocketAddr,
+
+    /// File with the gateway's certificate, as PEM; without it the gateway speaks no TLS
+    #[arg(long, env = "AUTHLINK_GATEWAY_TLS_CERT", requires = "gateway_tls_key")]
+    gateway_tls_cert: Option<PathBuf>,
+
+    /// File with the key of the gateway's certificate
+    #[arg(long, env = "AUTHLINK_GATEWAY_TLS_KEY", requires = "gateway_tls_cert")]
+    gateway_tls_key: Option<PathBuf>,
 
     /// How log lines look
     #[arg(long, env = "AUTHLINK_LOG_FORMAT", default_value = "text")]
@@ -146,6 +162,8 @@ impl RunArgs {
             roles: self.roles,
             watch_namespaces: self.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             http_addr: self.http_addr,
+            gateway_addr: self.gateway_addr,
+            gateway_tls: self.gateway_tls_cert.zip(self.gateway_tls_key),
             leader_elect: self.leader_elect,
             lease: (self.lease_namespace, self.lease_name),
             lease_duration: self.lease_duration,

@@ -1,0 +1,339 @@
+//! One call: which endpoint gets it, and what happens when that fails.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::{HeaderMap, Method, Response, StatusCode, header},
+};
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{headers, prepared::Prepared};
+use crate::{
+    api::Reason,
+    backends::{
+        Fault,
+        http::{self as client, AnswerBody, Failure, Stage},
+    },
+    domain::{
+        breaker::{Permit, State},
+        choice::{Candidate, Preference, choose},
+        retry::{self, Attempt, On},
+    },
+    gateway::{
+        audit::Called,
+        problem::{Kind, Problem},
+    },
+};
+
+/// Sends the request until an answer is worth giving to the caller, or there is no more time, budget or body.
+pub(super) async fn send(
+    api: &Arc<Prepared>,
+    request: Request,
+    target: String,
+    called: &Called,
+) -> Result<Response<Body>, Problem> {
+    let (head, body) = request.into_parts();
+    let headers = headers::outbound(head.headers);
+    let body = Once::new(body);
+    let deadline = Instant::now() + api.timeout;
+    api.budget.lock().unwrap_or_else(PoisonError::into_inner).request(api.now());
+    let mut number = 1;
+    let mut tried = Vec::new();
+    loop {
+        let mut flight = api.choose(&tried)?;
+        tried.push(flight.index);
+        called.attempt(&api.endpoints[flight.index].name);
+        let outgoing = assemble(&head.method, &target, &headers, body.share())?;
+        let answer = api.endpoints[flight.index].service.call(outgoing, deadline).await;
+        let failure = flight.judge(&answer);
+        let again = failure.and_then(|failure| {
+            let wait = api.again(number, &head.method, &headers, failure, answer.as_ref().ok())?;
+            (body.is_whole() && Instant::now() + wait < deadline).then_some(wait)
+        });
+        match (again, answer) {
+            (Some(wait), _) => {
+                drop(flight);
+                tokio::time::sleep(wait).await;
+                number += 1;
+            }
+            (None, Ok(answer)) => return Ok(deliver(answer, flight)),
+            (None, Err(failure)) => return Err(problem(&api.endpoints[flight.index].name, &failure)),
+        }
+    }
+}
+
+fn assemble(
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    body: client::Body,
+) -> Result<hyper::Request<client::Body>, Problem> {
+    let mut request = hyper::Request::new(body);
+    *request.method_mut() = method.clone();
+    *request.uri_mut() =
+        target.parse().map_err(|_| Problem::new(Kind::BadRequest, "the path or the query cannot be sent"))?;
+    *request.headers_mut() = headers.clone();
+    Ok(request)
+}
+
+fn deliver(answer: hyper::Response<AnswerBody>, flight: Flight) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    headers::inbound(&mut head.headers);
+    Response::from_parts(head, Body::new(Flying { body, flight }))
+}
+
+fn problem(endpoint: &str, failure: &Failure) -> Problem {
+    let Failure { stage, fault } = failure;
+    let kind = if fault.reason == Reason::Timeout { Kind::UpstreamTimeout } else { Kind::Upstream };
+    let what = match stage {
+        Stage::Credential => "the credential could not be had",
+        Stage::Connect => "the connection failed",
+        Stage::Exchange => "the call failed",
+    };
+    Problem::new(kind, format!("{endpoint}: {what}: {}: {}", fault.reason, fault.detail))
+}
+
+impl Prepared {
+    /// An endpoint, with leave to call it. One that has failed this call is only taken when there is no other.
+    ///
+    /// # Errors
+    /// `CircuitOpen` with the time after which to ask again, `NotReady`.
+    fn choose(self: &Arc<Self>, tried: &[usize]) -> Result<Flight, Problem> {
+        let now = self.now();
+        let mut refused = Vec::new();
+        let mut soonest = Duration::MAX;
+        while refused.len() < self.endpoints.len() {
+            let all: Vec<_> = (0..self.endpoints.len()).filter(|index| !refused.contains(index)).collect();
+            let fresh: Vec<_> = all.iter().copied().filter(|index| !tried.contains(index)).collect();
+            let among = if fresh.is_empty() { all } else { fresh };
+            let candidates: Vec<_> = among.iter().map(|index| self.candidate(*index, now)).collect();
+            // Where no probe passes it may be the probes that are wrong: the call itself will tell.
+            let prefer = Preference { zone: None, panic: true };
+            let Some(chosen) = choose(&candidates, prefer, rand::random()) else { break };
+            let index = among[chosen];
+            match self.permit(index, now) {
+                Ok(permit) => return Ok(Flight::start(self, index, permit)),
+                Err(wait) => {
+                    soonest = soonest.min(wait);
+                    refused.push(index);
+                }
+            }
+        }
+        if refused.is_empty() {
+            return Err(Problem::new(
+                Kind::NotReady,
+                format!("the ExternalApi {} has no endpoint", self.name),
+            ));
+        }
+        let detail = format!("the circuit of every endpoint of the ExternalApi {} is open", self.name);
+        Err(Problem::new(Kind::CircuitOpen, detail).after(soonest))
+    }
+
+    fn candidate(&self, index: usize, now: Duration) -> Candidate<'_> {
+        let endpoint = &self.endpoints[index];
+        Candidate {
+            ready: endpoint.ready.load(Relaxed),
+            zone: endpoint.zone.as_deref(),
+            weight: endpoint.weight,
+            measured: endpoint.load().value(now),
+            reported: None,
+        }
+    }
+
+    fn permit(&self, index: usize, now: Duration) -> Result<Option<Permit>, Duration> {
+        let Some(breaker) = &self.endpoints[index].breaker else { return Ok(None) };
+        let permit = breaker.lock().unwrap_or_else(PoisonError::into_inner).allow(now)?;
+        self.tell(index, permit.turned);
+        Ok(Some(permit))
+    }
+
+    fn tell(&self, index: usize, turned: Option<State>) {
+        if let Some(state) = turned {
+            let endpoint = &self.endpoints[index].name;
+            tracing::info!(api = self.name, endpoint, circuit = state.as_str(), "a circuit turned");
+        }
+    }
+
+    /// The wait before another attempt; none when there is to be none.
+    fn again(
+        &self,
+        number: u32,
+        method: &Method,
+        headers: &HeaderMap,
+        failure: On,
+        answer: Option<&hyper::Response<AnswerBody>>,
+    ) -> Option<Duration> {
+        let asked = answer.filter(|_| self.respect_retry_after).and_then(|answer| {
+            let value = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+            retry::retry_after(value, Timestamp::now())
+        });
+        let failed = Attempt {
+            number,
+            method: method.as_str(),
+            idempotency_key: headers.contains_key("idempotency-key"),
+            failure,
+            retry_after: asked,
+        };
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        self.retry.as_ref()?.again(&failed, &mut budget, rand::random(), self.now())
+    }
+}
+
+/// A call that is under way: counted until its answer has been read to the end, or is not wanted any more.
+struct Flight {
+    api: Arc<Prepared>,
+    index: usize,
+    permit: Option<Permit>,
+    started: Instant,
+    /// How long the head of the answer took, and whether it is one of a healthy endpoint.
+    seen: Option<(Duration, bool)>,
+}
+
+impl Flight {
+    fn start(api: &Arc<Prepared>, index: usize, permit: Option<Permit>) -> Self {
+        api.in_flight.fetch_add(1, Relaxed);
+        api.endpoints[index].load().start();
+        Self { api: Arc::clone(api), index, permit, started: Instant::now(), seen: None }
+    }
+
+    /// Takes note of the outcome, and says what a retry would be for.
+    fn judge(&mut self, answer: &Result<hyper::Response<AnswerBody>, Failure>) -> Option<On> {
+        let (failure, latency) = match answer {
+            Ok(answer) => (On::status(answer.status().as_u16()), self.started.elapsed()),
+            // The endpoint had no part in it.
+            Err(Failure { stage: Stage::Credential, .. }) => return None,
+            Err(failure) => (Some(class(failure)), self.api.timeout),
+        };
+        // Too many requests is an answer of a server that works.
+        let well = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
+        self.seen = Some((latency, failure.is_none() || well));
+        failure
+    }
+
+    fn broke(&mut self) {
+        self.seen = Some((self.api.timeout, false));
+    }
+}
+
+fn class(failure: &Failure) -> On {
+    match (failure.stage, failure.fault.reason) {
+        (Stage::Credential | Stage::Connect, _) => On::ConnectFailure,
+        (Stage::Exchange, Reason::Timeout) => On::Timeout,
+        (Stage::Exchange, _) => On::Reset,
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.api.in_flight.fetch_sub(1, Relaxed);
+        let (endpoint, now) = (&self.api.endpoints[self.index], self.api.now());
+        match self.seen {
+            Some((latency, _)) => endpoint.load().end(latency, now),
+            None => endpoint.load().cancel(),
+        }
+        if let (Some((_, well)), Some(permit), Some(breaker)) =
+            (self.seen, self.permit.take(), &endpoint.breaker)
+        {
+            let turned = breaker.lock().unwrap_or_else(PoisonError::into_inner).record(permit, well, now);
+            self.api.tell(self.index, turned);
+        }
+    }
+}
+
+/// An answer's body on its way to the caller.
+struct Flying {
+    body: AnswerBody,
+    flight: Flight,
+}
+
+impl HttpBody for Flying {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.flight.broke();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request's body that is streamed, and can be sent again as long as nobody has begun to read it.
+struct Once(Option<Arc<Mutex<Option<Body>>>>);
+
+impl Once {
+    fn new(body: Body) -> Self {
+        Self((!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(body)))))
+    }
+
+    fn share(&self) -> client::Body {
+        match &self.0 {
+            None => client::empty(),
+            Some(shared) => Shared { shared: Arc::clone(shared), taken: None }.boxed_unsync(),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let begun = |shared: &Arc<Mutex<Option<Body>>>| {
+            shared.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        };
+        !self.0.as_ref().is_some_and(begun)
+    }
+}
+
+/// One attempt's share in a body: the first that reads it has it.
+struct Shared {
+    shared: Arc<Mutex<Option<Body>>>,
+    taken: Option<Body>,
+}
+
+impl HttpBody for Shared {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.taken.is_none() {
+            let taken = self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.taken = taken;
+        }
+        match &mut self.taken {
+            Some(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.taken {
+            Some(body) => body.size_hint(),
+            None => {
+                let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+                shared.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+            }
+        }
+    }
+}

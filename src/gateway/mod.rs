@@ -1,0 +1,69 @@
+//! The gateway: calls what the objects describe, for callers that have the right to. It watches the objects and never
+//! writes them; what it has read last serves while the API server is away.
+
+mod apis;
+mod audit;
+mod caller;
+pub mod problem;
+mod server;
+
+use std::sync::Arc;
+
+use axum::{Router, http::Uri, middleware, routing::any};
+
+pub use server::{Listen, Server};
+
+use crate::{
+    api::v1alpha1::ExternalApi,
+    backends::http::Egress,
+    cluster::{catalog::Catalog, references::References, review::Reviewer},
+    telemetry::metrics::Metrics,
+};
+use problem::{Kind, Problem};
+
+/// What the gateway needs of the process.
+pub struct Parts {
+    /// Asks who callers are.
+    pub reviewer: Reviewer,
+    /// The values of Secrets and ConfigMaps.
+    pub references: Arc<dyn References>,
+    /// The way out.
+    pub egress: Egress,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The objects.
+    pub external_apis: Catalog<ExternalApi>,
+}
+
+/// What every route shares.
+struct Gateway {
+    reviewer: Reviewer,
+    metrics: Arc<Metrics>,
+    apis: apis::Apis,
+}
+
+type State = axum::extract::State<Arc<Gateway>>;
+
+/// The routes.
+pub fn router(parts: Parts) -> Router {
+    let gateway = Arc::new(Gateway {
+        apis: apis::Apis::new(parts.external_apis, parts.references, parts.egress),
+        reviewer: parts.reviewer,
+        metrics: parts.metrics,
+    });
+    Router::new()
+        .route("/v1/apis/{namespace}/{name}", any(apis::call))
+        .route("/v1/apis/{namespace}/{name}/{*path}", any(apis::call))
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), audit::each))
+        .with_state(gateway)
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    Problem::new(Kind::RouteNotFound, format!("there is no route {}: see /openapi.json", uri.path()))
+}
+
+async fn wrong_method(uri: Uri) -> Problem {
+    Problem::new(Kind::MethodNotAllowed, format!("{} has other methods: see /openapi.json", uri.path()))
+}

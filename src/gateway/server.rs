@@ -1,0 +1,127 @@
+//! The listener: HTTP/1.1 and HTTP/2 on one port, in the clear or by TLS, with an orderly end.
+
+mod certificate;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use certificate::Certificate;
+
+/// How long callers may take to send the head of a request, and to shake hands.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long calls in flight may go on when the process ends.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// Bytes that the head of a request may have.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Calls at the same time over one connection of HTTP/2.
+const MAX_STREAMS: u32 = 1024;
+
+/// Where to listen.
+pub struct Listen {
+    /// The address.
+    pub address: SocketAddr,
+    /// Files with certificate and key, as PEM; in the clear without.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// A listener that takes no connections yet.
+pub struct Server {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Server {
+    /// Takes the address.
+    ///
+    /// # Errors
+    /// The address is taken or not ours, or the files cannot be used.
+    pub async fn bind(listen: Listen) -> io::Result<Self> {
+        let tls = match listen.tls {
+            Some((certificate, key)) => {
+                let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(
+                    Arc::new(Certificate::read(certificate, key).map_err(io::Error::other)?),
+                );
+                config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+                Some(TlsAcceptor::from(Arc::new(config)))
+            }
+            None => None,
+        };
+        Ok(Self { listener: TcpListener::bind(listen.address).await?, tls })
+    }
+
+    /// Serves until `stop`, and then until the calls in flight are over, for a while.
+    pub async fn serve(self, routes: Router, stop: CancellationToken) {
+        let calls = GracefulShutdown::new();
+        loop {
+            let stream = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        // Out of descriptors, as a rule: it goes on when some are free.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            tokio::spawn(connection(stream, self.tls.clone(), routes.clone(), calls.watcher()));
+        }
+        drop(self.listener);
+        if tokio::time::timeout(DRAIN, calls.shutdown()).await.is_err() {
+            tracing::warn!("calls in flight were cut off");
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    calls: hyper_util::server::graceful::Watcher,
+) {
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return exchange(stream, routes, calls).await };
+    match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => exchange(stream, routes, calls).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+        Err(_) => tracing::debug!("a handshake took too long"),
+    }
+}
+
+async fn exchange<S>(stream: S, routes: Router, calls: hyper_util::server::graceful::Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    let service = TowerToHyperService::new(routes);
+    let served = server.serve_connection(TokioIo::new(stream), service).into_owned();
+    // That a caller breaks off is its own affair.
+    if let Err(error) = calls.watch(served).await {
+        tracing::debug!(error, "a connection broke");
+    }
+}

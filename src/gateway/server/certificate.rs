@@ -1,0 +1,75 @@
+//! The gateway's own certificate, read again when its files change: a renewal needs no restart.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+/// How often the files are looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// A certificate, its key, and where both came from.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    files: (PathBuf, PathBuf),
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    key: Arc<CertifiedKey>,
+    changed: Option<SystemTime>,
+    looked: Instant,
+}
+
+impl Certificate {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// Which file, and what is wrong with it.
+    pub(super) fn read(certificate: PathBuf, key: PathBuf) -> Result<Self, String> {
+        let files = (certificate, key);
+        let state = State { changed: changed(&files), key: Arc::new(load(&files)?), looked: Instant::now() };
+        Ok(Self { files, state: Mutex::new(state) })
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.looked.elapsed() >= LOOK_AGAIN {
+            state.looked = Instant::now();
+            let now = changed(&self.files);
+            if now != state.changed {
+                match load(&self.files) {
+                    Ok(key) => (state.key, state.changed) = (Arc::new(key), now),
+                    // Half written, maybe: the old one serves until the new one can be read.
+                    Err(problem) => tracing::warn!(problem, "the new certificate cannot be used"),
+                }
+            }
+        }
+        Some(Arc::clone(&state.key))
+    }
+}
+
+fn changed((certificate, _): &(PathBuf, PathBuf)) -> Option<SystemTime> {
+    fs::metadata(certificate).and_then(|metadata| metadata.modified()).ok()
+}
+
+fn load((certificate, key): &(PathBuf, PathBuf)) -> Result<CertifiedKey, String> {
+    let unusable = |file: &PathBuf, why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(|found| found.collect::<Result<Vec<_>, _>>())
+        .map_err(|error| unusable(certificate, &error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|_| unusable(key, &"no private key as PEM"))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, private, &provider).map_err(|error| unusable(certificate, &error))
+}
