@@ -133,11 +133,15 @@ impl Reason {
             }
             Self::TlsFailed => "check spec.tls: its mode, its CA and the names in the server's certificate",
             Self::CertificateExpired | Self::CertificateExpiringSoon => "renew the server's certificate",
-            Self::AuthenticationFailed => "check user name and password in the credential Secret",
+            Self::AuthenticationFailed => {
+                "check user name and password, or the token, in the credential Secret"
+            }
             Self::PermissionDenied => "grant the account the right to connect and to run the probe",
             Self::DatabaseMissing => "create the database, or correct its name",
             Self::TooManyConnections => "raise the server's connection limit, or lower spec.pool.max",
-            Self::ProtocolError => "check that spec.type and the port belong to the same system",
+            Self::ProtocolError => {
+                "check that the address and the port belong to the kind of system that the spec says"
+            }
             Self::Unavailable => {
                 "look at the server's own log, and check that type, port and TLS mode fit the server"
             }

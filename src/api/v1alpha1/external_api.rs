@@ -163,7 +163,8 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"))]
     pub server_name: Option<String>,
-    /// A Secret of type kubernetes.io/tls with the certificate to show to the endpoints.
+    /// A Secret of type kubernetes.io/tls with the certificate to show in every handshake: by calls, by probes and to
+    /// `auth.oauth2.tokenUrl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert_ref: Option<SecretRef>,
 }

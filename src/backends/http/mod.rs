@@ -28,7 +28,7 @@ pub use egress::{Egress, Guard, Resolver};
 
 use connect::Connector;
 
-/// How long it may take to find an address, to connect to it and to shake hands.
+/// How long it may take at the most to find an address, to connect to it and to shake hands.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An unused connection is closed after this time.
@@ -60,13 +60,14 @@ pub fn tls(settings: &TlsSettings) -> Result<Tls, Fault> {
     Tls::new(settings, &[b"h2", b"http/1.1"])
 }
 
-/// What becomes of a connection after its request.
+/// How connections are made and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reuse {
-    /// It serves the next one: for calls.
+pub enum Connections {
+    /// They serve one request after the other, and handshakes may be abbreviated: for calls.
     Pooled,
-    /// It is closed: for probes, which are to look at everything anew.
-    Never,
+    /// Each serves one request and is made within this time, `CONNECT_TIMEOUT` at the most: for probes, which are to look
+    /// at everything anew.
+    Fresh(Duration),
 }
 
 /// Why there is no answer.
@@ -104,17 +105,17 @@ pub struct Client {
 impl Client {
     /// Connects at the first request. `server_name` is what certificates must name instead of the URI's host.
     #[must_use]
-    pub fn new(egress: Egress, tls: &Tls, server_name: Option<&str>, reuse: Reuse) -> Self {
-        let tls = match reuse {
-            Reuse::Pooled => tls.with_resumption(),
-            Reuse::Never => tls.clone(),
+    pub fn new(egress: Egress, tls: &Tls, server_name: Option<&str>, connections: Connections) -> Self {
+        let (tls, timeout, max_idle) = match connections {
+            Connections::Pooled => (tls.with_resumption(), CONNECT_TIMEOUT, MAX_IDLE),
+            Connections::Fresh(timeout) => (tls.clone(), timeout.min(CONNECT_TIMEOUT), 0),
         };
-        let connector = Connector::new(egress, tls, server_name);
+        let connector = Connector::new(egress, tls, server_name, timeout);
         let inner = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(if reuse == Reuse::Pooled { MAX_IDLE } else { 0 })
+            .pool_max_idle_per_host(max_idle)
             // A connection of HTTP/2 is shared by many calls: one that is dead must be found out while they wait.
             .http2_keep_alive_interval(Duration::from_secs(10))
             .http2_keep_alive_timeout(Duration::from_secs(5))

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Fault,
-    http::{self as client, AnswerBody, Body, Client, Egress, Failure, Reuse, Stage},
+    http::{self as client, AnswerBody, Body, Client, Connections, Egress, Failure, Stage},
 };
 use crate::api::Reason;
 
@@ -56,8 +56,11 @@ impl Service {
     pub fn new(settings: Settings, egress: &Egress) -> Result<Self, Fault> {
         let tls = client::tls(&settings.tls)?;
         let auth = Authenticator::new(&settings, egress.clone(), &tls)?;
-        let reach = |reuse| Client::new(egress.clone(), &tls, settings.server_name.as_deref(), reuse);
-        Ok(Self { calls: reach(Reuse::Pooled), probes: reach(Reuse::Never), auth, settings })
+        let reach =
+            |connections| Client::new(egress.clone(), &tls, settings.server_name.as_deref(), connections);
+        let (calls, probes) =
+            (reach(Connections::Pooled), reach(Connections::Fresh(settings.timeout * 9 / 10)));
+        Ok(Self { settings, auth, calls, probes })
     }
 
     /// `host:port`, as users read it.
@@ -73,7 +76,9 @@ impl Service {
     /// What kept the answer from coming, or `UnexpectedStatus`, `UnexpectedBody`; with the credential also
     /// `AuthenticationFailed` (401) and `PermissionDenied` (403).
     pub async fn probe(&self) -> Result<Facts, Fault> {
-        let deadline = Instant::now() + self.settings.timeout;
+        // Sooner than whoever waits for the probe gives up, and later than connecting does: so it is always the same of
+        // the three that says what was waited for, and a status that nothing changed has the same text.
+        let deadline = Instant::now() + self.settings.timeout * 19 / 20;
         let asked = match &self.settings.check {
             Check::None => return Ok(Facts::default()),
             Check::Tcp => {

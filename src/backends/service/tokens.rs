@@ -26,7 +26,7 @@ use crate::{
     api::Reason,
     backends::{
         Fault,
-        http::{self, AnswerBody, Client, Egress, Reuse},
+        http::{self, AnswerBody, Client, Connections, Egress},
         transport::Tls,
     },
 };
@@ -112,7 +112,7 @@ impl Tokens {
         if !client.scopes.is_empty() {
             form.extend(["&scope=", &encode(&client.scopes.join(" "))]);
         }
-        let client = Client::new(egress, tls, None, Reuse::Never);
+        let client = Client::new(egress, tls, None, Connections::Fresh(TIMEOUT));
         let state = Mutex::default();
         Ok(Self(Arc::new(Inner { client, uri, authorization, form: form.into(), state })))
     }

@@ -103,7 +103,7 @@ async fn a_tcp_check_of_https_shakes_hands_and_is_patient_only_so_long() {
     let url = format!("https://127.0.0.1:{}", hostile::silent_server());
     let timeout = Duration::from_millis(300);
     let fault = probe(Settings { check: Check::Tcp, timeout, ..settings(&url) }).await.unwrap_err();
-    assert_eq!(fault.reason, Reason::Timeout);
+    assert_eq!(fault, Fault::new(Reason::Timeout, "the TLS handshake took too long"));
 }
 
 #[tokio::test]

@@ -260,6 +260,15 @@ async fn an_answer_that_nobody_reads_stays_with_its_sender() {
     assert!(answer.frame().await.unwrap().is_ok());
 }
 
+/// The resolver is a fake: a real one gives up by itself, later.
+#[tokio::test]
+async fn one_whose_name_server_keeps_silent_is_dns_failed() {
+    let egress = super::anywhere().with_resolver(Arc::new(|_| std::future::pending().boxed()));
+    let settings = impatient(settings("https://slow.example"));
+    let fault = Service::new(settings, &egress).unwrap().probe().await.unwrap_err();
+    assert_eq!(fault, Fault::new(Reason::DnsFailed, "looking up the host name took too long"));
+}
+
 /// The resolver is a fake: it changes its mind between two questions, as an attacker's name server does.
 #[tokio::test]
 async fn one_whose_name_turns_to_another_address_is_asked_about_anew_and_not_connected_to() {
