@@ -97,9 +97,9 @@ pub(super) async fn each(state: State, mut request: Request, next: Next) -> Resp
 
 /// The caller's own, where it can be one, else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let own = headers.get(REQUEST_ID).filter(|id| {
-        (1..=128).contains(&id.len()) && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
-    });
+    let own = headers
+        .get(REQUEST_ID)
+        .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     own.cloned().unwrap_or_else(|| {
         let id = format!("{:032x}", rand::random::<u128>());
         HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))

@@ -53,6 +53,7 @@ pub fn router(parts: Parts) -> Router {
     });
     Router::new()
         .route("/v1/apis/{namespace}/{name}", any(apis::call))
+        .route("/v1/apis/{namespace}/{name}/", any(apis::call))
         .route("/v1/apis/{namespace}/{name}/{*path}", any(apis::call))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)

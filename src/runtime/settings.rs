@@ -81,7 +81,7 @@ pub struct RunArgs {
     http_addr: SocketAddr,
 
     /// Address of the gateway, with --roles gateway
-    #[arg(long, env = "AUTHLINK_GATEWAY_ADDR", default_value = "0.0.0.0:8443")]
+    #[arg(long, env = "AUTHLINK_GATEWAY_ADDR", default_value = "0.0.0.0:8081")]
     gateway_addr: SocketAddr,
 
     /// File with the gateway's certificate, as PEM; without it the gateway speaks no TLS

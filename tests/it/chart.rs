@@ -111,7 +111,13 @@ fn bad_values_are_refused_with_the_place_and_what_is_wanted() {
 #[test]
 fn the_pod_runs_with_flags_that_the_program_knows() {
     let help = authlink(&["run", "--help"], "").well();
-    let settings = ["watchNamespaces={a,b}", "extraArgs={--pass-deadline=30s}"];
+    let settings = [
+        "watchNamespaces={a,b}",
+        "extraArgs={--pass-deadline=30s}",
+        "gateway.tls.secretName=cert",
+        "egress.allowCIDRs={10.0.0.0/8}",
+        "egress.clusterCIDRs={10.96.0.0/12,10.244.0.0/16}",
+    ];
     for settings in [&[][..], &settings[..]] {
         let objects = render(settings);
         let container = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
@@ -128,7 +134,7 @@ fn the_pod_runs_with_flags_that_the_program_knows() {
 
 #[test]
 fn the_whole_cluster_is_watched_by_one_cluster_role() {
-    let objects = render(&["rbac.aggregate=false"]);
+    let objects = render(&["rbac.aggregate=false", "gateway.enabled=false"]);
     let roles = of_kind(&objects, "ClusterRole");
     assert_eq!(roles.len(), 1);
     assert_eq!(allowed(roles[0]), operators_rules());
@@ -144,7 +150,7 @@ fn the_whole_cluster_is_watched_by_one_cluster_role() {
 
 #[test]
 fn named_namespaces_are_watched_by_a_role_in_each_and_no_right_beyond() {
-    let objects = render(&["watchNamespaces={a,b}", "rbac.aggregate=false"]);
+    let objects = render(&["watchNamespaces={a,b}", "rbac.aggregate=false", "gateway.enabled=false"]);
     assert!(
         of_kind(&objects, "ClusterRole").is_empty() && of_kind(&objects, "ClusterRoleBinding").is_empty()
     );
@@ -155,6 +161,24 @@ fn named_namespaces_are_watched_by_a_role_in_each_and_no_right_beyond() {
         assert_eq!(allowed(roles[0]), operators_rules());
     }
     assert_eq!(of_kind(&objects, "RoleBinding").len(), 3);
+}
+
+#[test]
+fn the_gateway_may_ask_who_calls_and_its_port_is_there_by_tls_or_without() {
+    let objects = render(&["rbac.aggregate=false"]);
+    let roles = of_kind(&objects, "ClusterRole");
+    let role = roles.into_iter().find(|role| role["metadata"]["name"] == "r-authlink-gateway").unwrap();
+    let reviews =
+        ["authentication.k8s.io/tokenreviews create", "authorization.k8s.io/subjectaccessreviews create"];
+    assert_eq!(allowed(role), reviews.map(str::to_owned).into());
+    let port = |objects: &[Value]| of_kind(objects, "Service")[0]["spec"]["ports"][1]["port"].clone();
+    assert_eq!(port(&objects), 80);
+    let secured = render(&["gateway.tls.secretName=cert"]);
+    assert_eq!(port(&secured), 443);
+    let pod = &of_kind(&secured, "Deployment")[0]["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][0]["secret"]["secretName"], "cert");
+    let without = render(&["gateway.enabled=false"]);
+    assert_eq!(of_kind(&without, "Service")[0]["spec"]["ports"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod discovery;
 mod engine;
 mod examples;
 mod external_api;
+mod gateway;
 mod layers;
 mod leader;
 mod outage;

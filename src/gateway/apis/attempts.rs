@@ -212,6 +212,7 @@ impl Flight {
             Ok(answer) => (On::status(answer.status().as_u16()), self.started.elapsed()),
             // The endpoint had no part in it.
             Err(Failure { stage: Stage::Credential, .. }) => return None,
+            Err(failure) if failure.fault.reason == Reason::CallerAborted => return None,
             Err(failure) => (Some(class(failure)), self.api.timeout),
         };
         // Too many requests is an answer of a server that works.
@@ -328,12 +329,10 @@ impl HttpBody for Shared {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.taken {
-            Some(body) => body.size_hint(),
-            None => {
-                let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-                shared.as_ref().map(HttpBody::size_hint).unwrap_or_default()
-            }
+        if let Some(body) = &self.taken {
+            return body.size_hint();
         }
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.as_ref().map(HttpBody::size_hint).unwrap_or_default()
     }
 }

@@ -67,7 +67,7 @@ fn changed((certificate, _): &(PathBuf, PathBuf)) -> Option<SystemTime> {
 fn load((certificate, key): &(PathBuf, PathBuf)) -> Result<CertifiedKey, String> {
     let unusable = |file: &PathBuf, why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
     let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(|found| found.collect::<Result<Vec<_>, _>>())
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unusable(certificate, &error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|_| unusable(key, &"no private key as PEM"))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();

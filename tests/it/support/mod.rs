@@ -2,6 +2,7 @@
 
 pub(crate) mod dns;
 mod environment;
+pub(crate) mod gateway;
 pub(crate) mod hostile;
 mod manifests;
 mod namespace;

@@ -1,0 +1,5 @@
+//! The gateway: callers with nothing but a ServiceAccount token, and what the objects let them do.
+
+mod apis;
+mod callers;
+mod hostile;
