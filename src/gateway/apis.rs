@@ -18,8 +18,7 @@ use super::{
 };
 use crate::{cluster::review::Right, domain::path};
 
-pub(super) use prepared::Apis;
-use prepared::Prepared;
+pub(super) use prepared::Prepared;
 
 /// Calls the API of this name.
 pub(super) async fn call(
@@ -53,7 +52,7 @@ async fn forward(
     };
     let caller = gateway.admit(request.headers(), &right).await?;
     called.by(&caller.name);
-    let api = gateway.apis.prepared(namespace, name).await?;
+    let (api, ()) = gateway.apis.get(namespace, name, |_| Ok(())).await?;
     let target = api.target(request.method().as_str(), raw_path(request.uri()), request.uri().query())?;
     api.admit(&caller.name).inspect_err(|_| {
         gateway.metrics.gateway.limited(namespace, name);

@@ -5,9 +5,10 @@ mod apis;
 mod audit;
 mod caller;
 pub mod problem;
+mod ready;
 mod server;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{Router, http::Uri, middleware, routing::any};
 
@@ -20,6 +21,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use problem::{Kind, Problem};
+use ready::{Ready, World};
 
 /// What the gateway needs of the process.
 pub struct Parts {
@@ -39,15 +41,17 @@ pub struct Parts {
 struct Gateway {
     reviewer: Reviewer,
     metrics: Arc<Metrics>,
-    apis: apis::Apis,
+    apis: Ready<apis::Prepared>,
 }
 
 type State = axum::extract::State<Arc<Gateway>>;
 
 /// The routes.
 pub fn router(parts: Parts) -> Router {
+    let world = World { references: parts.references, egress: parts.egress, started: Instant::now() };
+    let world = Arc::new(world);
     let gateway = Arc::new(Gateway {
-        apis: apis::Apis::new(parts.external_apis, parts.references, parts.egress),
+        apis: Ready::new(parts.external_apis, Arc::clone(&world)),
         reviewer: parts.reviewer,
         metrics: parts.metrics,
     });

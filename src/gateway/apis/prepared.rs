@@ -1,10 +1,9 @@
 //! An ExternalApi made ready for calls: its endpoints with their connections, and what is counted for each.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -17,11 +16,8 @@ use crate::{
         ExternalApi,
         external_api::{self, Scope},
     },
-    backends::{
-        http::Egress,
-        service::{Service, Settings},
-    },
-    cluster::{catalog::Catalog, references::References},
+    backends::service::{Service, Settings},
+    cluster::references::References,
     domain::{
         breaker::{self, Breaker},
         limiter::Limiter,
@@ -29,12 +25,12 @@ use crate::{
         path::{self, Allow},
         retry::{Budget, On, Policy},
     },
-    gateway::problem::{Kind, Problem},
+    gateway::{
+        problem::{Kind, Problem},
+        ready::{Prepare, World},
+    },
     resolving,
 };
-
-/// A changed Secret is noticed within this time.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Calls of one API that are in flight at the same time: one that is slow must not take what the others need.
 const MAX_IN_FLIGHT: u32 = 1024;
@@ -42,19 +38,8 @@ const MAX_IN_FLIGHT: u32 = 1024;
 /// Callers whose limits are remembered, of each API.
 const MAX_CALLERS: u64 = 10_000;
 
-/// Every ExternalApi that has been called.
-pub(in crate::gateway) struct Apis {
-    objects: Catalog<ExternalApi>,
-    references: Arc<dyn References>,
-    egress: Egress,
-    started: Instant,
-    ready: RwLock<HashMap<(String, String), Arc<Prepared>>>,
-    /// One is made ready at a time: it is rare, and nobody makes one twice.
-    making: tokio::sync::Mutex<()>,
-}
-
 /// An ExternalApi made ready for calls.
-pub(super) struct Prepared {
+pub(in crate::gateway) struct Prepared {
     pub(super) name: String,
     pub(super) timeout: Duration,
     pub(super) allow: Vec<Allow>,
@@ -65,20 +50,15 @@ pub(super) struct Prepared {
     limit: Option<Limit>,
     pub(super) in_flight: AtomicU32,
     started: Instant,
-    uid: String,
-    generation: i64,
-    keys: Vec<[u8; 32]>,
-    /// When it was last compared with what the spec names, in milliseconds since the start.
-    looked: AtomicU64,
 }
 
 /// One endpoint of it.
-pub(super) struct Endpoint {
+pub(in crate::gateway) struct Endpoint {
     pub(super) service: Service,
     pub(super) name: String,
     pub(super) weight: u32,
     pub(super) zone: Option<String>,
-    pub(super) ready: std::sync::atomic::AtomicBool,
+    pub(super) ready: AtomicBool,
     pub(super) breaker: Option<Mutex<Breaker>>,
     pub(super) load: Mutex<Load>,
 }
@@ -88,146 +68,23 @@ enum Limit {
     PerCaller { spec: external_api::RateLimit, limiters: Cache<String, Arc<Limiter>> },
 }
 
-impl Apis {
-    pub(in crate::gateway) fn new(
-        objects: Catalog<ExternalApi>,
-        references: Arc<dyn References>,
-        egress: Egress,
-    ) -> Self {
-        Self {
-            objects,
-            references,
-            egress,
-            started: Instant::now(),
-            ready: RwLock::default(),
-            making: tokio::sync::Mutex::default(),
-        }
-    }
+impl Prepare for Prepared {
+    type Object = ExternalApi;
+    type Settings = Settings;
 
-    /// The API of this name as it is now.
-    ///
-    /// # Errors
-    /// `ServiceNotFound`, `NotReady`.
-    pub(super) async fn prepared(&self, namespace: &str, name: &str) -> Result<Arc<Prepared>, Problem> {
-        let guard = self.objects.get(namespace, name);
-        let Some(api) = guard.as_deref().and_then(|guard| guard.0.as_ref().ok()) else {
-            self.all_mut().remove(&(namespace.to_owned(), name.to_owned()));
-            let detail = format!("there is no ExternalApi {name} in the namespace {namespace}");
-            return Err(Problem::new(Kind::ServiceNotFound, detail));
-        };
-        if api.spec.suspend {
-            return Err(Problem::new(Kind::NotReady, "spec.suspend of the ExternalApi is set"));
-        }
-        let known = self.known(namespace, name).filter(|known| known.is_of(api));
-        if let Some(known) = known.filter(|known| !known.is_due()) {
-            known.follow(api);
-            return Ok(known);
-        }
-        self.prepare(api, namespace, name).await
-    }
-
-    async fn prepare(
-        &self,
+    async fn resolve(
         api: &ExternalApi,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Arc<Prepared>, Problem> {
-        let _making = self.making.lock().await;
-        let known = self.known(namespace, name).filter(|known| known.is_of(api));
-        if let Some(known) = known.as_ref().filter(|known| !known.is_due()) {
-            return Ok(Arc::clone(known)); // made while this one waited
-        }
-        let resolved = resolving::external_api::resolve(api, self.references.as_ref()).await;
-        let settings = match (resolved, &known) {
-            (Ok(resolved), _) => resolved.targets,
-            // The last good state serves while the API server is away.
-            (Err(resolving::Unresolved::Cluster(_)), Some(known)) => return Ok(Arc::clone(known)),
-            (Err(error), _) => {
-                return Err(Problem::new(Kind::NotReady, format!("the ExternalApi {name}: {error}")));
-            }
-        };
-        let keys: Vec<_> = settings.iter().map(Settings::key).collect();
-        if let Some(known) = known.filter(|known| known.keys == keys) {
-            known.looked();
-            known.follow(api);
-            return Ok(known);
-        }
-        let prepared = Prepared::new(api, settings, keys, &self.egress, self.started)?;
-        let prepared = Arc::new(prepared);
-        prepared.follow(api);
-        let key = (namespace.to_owned(), name.to_owned());
-        self.all_mut().insert(key, Arc::clone(&prepared));
-        Ok(prepared)
+        references: &dyn References,
+    ) -> Result<Vec<Settings>, resolving::Unresolved> {
+        Ok(resolving::external_api::resolve(api, references).await?.targets)
     }
 
-    fn known(&self, namespace: &str, name: &str) -> Option<Arc<Prepared>> {
-        let all = self.ready.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    fn key(settings: &Settings) -> [u8; 32] {
+        settings.key()
     }
 
-    fn all_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<(String, String), Arc<Prepared>>> {
-        self.ready.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Prepared {
-    fn new(
-        api: &ExternalApi,
-        settings: Vec<Settings>,
-        keys: Vec<[u8; 32]>,
-        egress: &Egress,
-        started: Instant,
-    ) -> Result<Self, Problem> {
-        let spec = &api.spec;
-        let mut endpoints = Vec::new();
-        for (declared, settings) in spec.endpoints.iter().zip(settings) {
-            let service = Service::new(settings, egress)
-                .map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?;
-            endpoints.push(Endpoint {
-                name: service.endpoint(),
-                service,
-                weight: declared.weight.into(),
-                zone: declared.zone.clone(),
-                ready: true.into(),
-                breaker: spec.circuit_breaker.as_ref().map(|it| Mutex::new(Breaker::new(breaker(it)))),
-                load: Mutex::default(),
-            });
-        }
-        let prepared = Self {
-            name: api.name_any(),
-            timeout: spec.timeout.get(),
-            allow: spec.allow.iter().filter_map(allow).collect(),
-            endpoints,
-            retry: spec.retry.as_ref().map(|retry| policy(retry, spec.timeout.get())),
-            respect_retry_after: spec.retry.as_ref().is_some_and(|retry| retry.respect_retry_after),
-            budget: Mutex::new(Budget::new(spec.retry.as_ref().map_or(0, |retry| retry.budget_percent))),
-            limit: spec.rate_limit.as_ref().map(Limit::new),
-            in_flight: AtomicU32::new(0),
-            started,
-            uid: api.uid().unwrap_or_default(),
-            generation: api.metadata.generation.unwrap_or_default(),
-            keys,
-            looked: AtomicU64::new(0),
-        };
-        prepared.looked();
-        Ok(prepared)
-    }
-
-    /// Time since the start of the process' gateway.
-    pub(super) fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    fn is_of(&self, api: &ExternalApi) -> bool {
-        api.metadata.generation == Some(self.generation) && api.metadata.uid.as_deref() == Some(&self.uid)
-    }
-
-    fn is_due(&self) -> bool {
-        self.now() >= Duration::from_millis(self.looked.load(Relaxed)) + LOOK_AGAIN
-    }
-
-    fn looked(&self) {
-        self.looked.store(u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    fn make(api: &ExternalApi, settings: Vec<Settings>, world: &World) -> Result<Self, Problem> {
+        Self::new(api, settings, world)
     }
 
     /// Takes over what the operator's probes say of each endpoint; before they have said anything, all are ready.
@@ -240,6 +97,43 @@ impl Prepared {
             let ready = seen.is_none_or(|status| status.common.endpoints[index].ready);
             endpoint.ready.store(ready, Relaxed);
         }
+    }
+}
+
+impl Prepared {
+    fn new(api: &ExternalApi, settings: Vec<Settings>, world: &World) -> Result<Self, Problem> {
+        let spec = &api.spec;
+        let mut endpoints = Vec::new();
+        for (declared, settings) in spec.endpoints.iter().zip(settings) {
+            let service = Service::new(settings, &world.egress)
+                .map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?;
+            endpoints.push(Endpoint {
+                name: service.endpoint(),
+                service,
+                weight: declared.weight.into(),
+                zone: declared.zone.clone(),
+                ready: true.into(),
+                breaker: spec.circuit_breaker.as_ref().map(|it| Mutex::new(Breaker::new(breaker(it)))),
+                load: Mutex::default(),
+            });
+        }
+        Ok(Self {
+            name: api.name_any(),
+            timeout: spec.timeout.get(),
+            allow: spec.allow.iter().filter_map(allow).collect(),
+            endpoints,
+            retry: spec.retry.as_ref().map(|retry| policy(retry, spec.timeout.get())),
+            respect_retry_after: spec.retry.as_ref().is_some_and(|retry| retry.respect_retry_after),
+            budget: Mutex::new(Budget::new(spec.retry.as_ref().map_or(0, |retry| retry.budget_percent))),
+            limit: spec.rate_limit.as_ref().map(Limit::new),
+            in_flight: AtomicU32::new(0),
+            started: world.started,
+        })
+    }
+
+    /// Time since the start of the process' gateway.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Lets the call in, within the rate limit and what may be in flight.
