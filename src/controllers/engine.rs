@@ -65,6 +65,7 @@ pub struct Engine<R: Reconciler> {
     triggers: Triggers<R::Object>,
     pass: Arc<Pass<R>>,
     sources: Arc<Sources>,
+    changes: tokio::sync::watch::Receiver<()>,
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -87,9 +88,11 @@ impl<R: Reconciler> Engine<R> {
             memory: Arc::clone(&memory),
             events: Arc::clone(&plane.events),
         };
-        let object_watch = events.fold(changes, |mut changes, event| {
+        let (tell, told) = tokio::sync::watch::channel(());
+        let object_watch = events.fold((changes, tell), |(mut changes, tell), event| {
             changes.take(event);
-            std::future::ready(changes)
+            tell.send_replace(());
+            std::future::ready((changes, tell))
         });
         let pass =
             Pass::new(reconciler, plane, objects.clone(), Arc::clone(sources), memory, triggers.clone());
@@ -98,6 +101,7 @@ impl<R: Reconciler> Engine<R> {
             triggers,
             pass: Arc::new(pass),
             sources: Arc::clone(sources),
+            changes: told,
             _watch: AbortOnDropHandle::new(tokio::spawn(async { drop(object_watch.await) })),
         }
     }
@@ -152,6 +156,12 @@ impl<R: Reconciler> Engine<R> {
     #[must_use]
     pub fn store(&self) -> Store<DeserializeGuard<R::Object>> {
         self.objects.clone()
+    }
+
+    /// Tells of every change of the objects.
+    #[must_use]
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changes.clone()
     }
 
     /// The objects as last read, those that this version cannot read included.

@@ -105,6 +105,17 @@ impl Problem {
         Self { retry_after: Some(wait), ..self }
     }
 
+    /// As JSON.
+    #[must_use]
+    pub fn document(&self) -> serde_json::Value {
+        json!({
+            "type": format!("urn:authlink:{}", self.kind.as_str()),
+            "title": self.kind.title(),
+            "status": self.kind.status().as_u16(),
+            "detail": self.detail,
+        })
+    }
+
     /// The caller lacks this right.
     #[must_use]
     pub fn forbidden(caller: &str, right: &Right) -> Self {
@@ -126,14 +137,7 @@ impl From<Unanswered> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        let status = self.kind.status();
-        let document = json!({
-            "type": format!("urn:authlink:{}", self.kind.as_str()),
-            "title": self.kind.title(),
-            "status": status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = (status, document.to_string()).into_response();
+        let mut response = (self.kind.status(), self.document().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = self.retry_after {

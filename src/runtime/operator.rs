@@ -66,13 +66,14 @@ struct Start<'a> {
 impl Start<'_> {
     /// Starts an engine for each scope.
     fn kind<R: Reconciler>(&mut self, reconciler: &Arc<R>) -> Catalog<R::Object> {
-        let mut stores = Vec::new();
+        let (mut stores, mut changes) = (Vec::new(), Vec::new());
         for sources in self.sources {
             let engine = Arc::new(Engine::start(Arc::clone(reconciler), self.plane.clone(), sources));
             self.registry.register_collector(Box::new(Conditions::new(Arc::clone(&engine))));
             stores.push(engine.store());
+            changes.push(engine.changes());
             self.engines.push(engine);
         }
-        Catalog::new(stores)
+        Catalog::new(stores, changes)
     }
 }
