@@ -21,7 +21,8 @@ render() {
   sed -e "s/\<HOST\>/${AUTHLINK_TEST_POSTGRESQL%:*}/" \
     -e "s/\<PORT_POSTGRESQL\>/${AUTHLINK_TEST_POSTGRESQL#*:}/" -e "s/\<PORT_MARIADB\>/${AUTHLINK_TEST_MARIADB#*:}/" \
     -e "s/\<PORT_REDIS_TLS\>/$((${AUTHLINK_TEST_REDIS#*:} + 1))/" \
-    -e "s/\<PORT_FERRETDB_TLS\>/$((${AUTHLINK_TEST_FERRETDB#*:} + 1))/" "$e2e/manifests/$1"
+    -e "s/\<PORT_FERRETDB_TLS\>/$((${AUTHLINK_TEST_FERRETDB#*:} + 1))/" \
+    -e "s/\<PORT_NGINX_TLS\>/$((${AUTHLINK_TEST_NGINX#*:} + 1))/" "$e2e/manifests/$1"
 }
 
 # in_shop ARGUMENT...: kubectl in the namespace of the examples.
@@ -66,6 +67,12 @@ fingerprint() { look "$1" '.status.credentials[0].fingerprint'; }
 ready_since() {
   local ready='{range .status.conditions[?(@.type=="Ready")]} {.status} since {.lastTransitionTime}{end}'
   in_shop get databases.authlink.dev -o jsonpath="{range .items[*]}{.metadata.name}$ready{\"\n\"}{end}"
+}
+
+# endpoints SERVICE: each address of its EndpointSlices, and whether it is ready.
+endpoints() {
+  local each='{.addresses[0]} ready={.conditions.ready}{"\n"}'
+  in_shop get endpointslices -l "kubernetes.io/service-name=$1" -o jsonpath="{range .items[*].endpoints[*]}$each{end}"
 }
 
 # becomes CONDITION[=STATUS] SECONDS NAME...: waits for Databases.
