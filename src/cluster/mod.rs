@@ -6,5 +6,6 @@ pub mod fence;
 pub mod objects;
 pub mod references;
 pub mod secrets;
+mod services;
 mod slices;
 pub mod watches;

@@ -10,7 +10,7 @@ use crate::{
         },
     },
     backends::database::Role,
-    controllers::{Report, discovery::Site, held::works},
+    controllers::{Report, discovery::sites::Site, held::works},
     domain::{
         conditions::{Verdict, advise},
         discovery::Port,
