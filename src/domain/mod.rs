@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod discovery;
 pub mod endpoints;
 pub mod health;
+pub mod instances;
 pub mod latency;
 pub mod limiter;
 pub mod path;
