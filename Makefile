@@ -10,10 +10,10 @@ export AUTHLINK_CACHE CARGO_TARGET_DIR
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: ## runs all tests against a real Kubernetes API and real databases (installs what is missing, as root)
-	e2e/prepare api databases
+test: ## runs all tests against a real Kubernetes API, real databases and a real nginx (installs what is missing, as root)
+	e2e/prepare api databases web
 	cargo test --workspace --locked --no-run
-	e2e/with api,postgresql,mariadb,redis,ferretdb -- cargo test --workspace --locked --offline
+	e2e/with api,postgresql,mariadb,redis,ferretdb,nginx -- cargo test --workspace --locked --offline
 
 e2e: ## installs the product with Helm into a Kubernetes that runs pods, and checks it there (as root)
 	e2e/run

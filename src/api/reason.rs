@@ -14,8 +14,8 @@ names! {
         Resolved,
         /// `Connected`: network, TLS and login succeeded.
         LoginSucceeded,
-        /// `Connected`: connections succeed, and there is no login.
-        ConnectionSucceeded,
+        /// `Connected`: network and TLS succeed, where nobody logs in.
+        Reachable,
         /// `Healthy`: the probes pass.
         ProbeSucceeded,
         /// `Connected` and `Healthy`: taken to be so, since the spec asks for no probes.
@@ -74,6 +74,14 @@ names! {
         ProtocolError,
         /// The server is there and cannot serve now: starting, stopping, loading, out of resources.
         Unavailable,
+        /// The address is one that the operator's settings refuse.
+        AddressDenied,
+        /// The health check got a status that it does not expect.
+        UnexpectedStatus,
+        /// The health check got an answer without the text that it expects.
+        UnexpectedBody,
+        /// Who called broke its own request off.
+        CallerAborted,
         /// Probes failed `unhealthyThreshold` times in a row.
         ProbeFailed,
 
@@ -92,6 +100,8 @@ names! {
         SomeEndpointsDown,
         /// The credential Secret changed and its new value does not work: the previous one is still used.
         PreviousCredentialInUse,
+        /// A server's certificate expires within two weeks.
+        CertificateExpiringSoon,
         /// The server is another one than before.
         ServerReplaced,
         /// A declared query cannot be prepared.
@@ -126,7 +136,7 @@ impl Reason {
                 "check the network on the way, the server's load, and that type, port and TLS mode fit the server"
             }
             Self::TlsFailed => "check spec.tls: its mode, its CA and the names in the server's certificate",
-            Self::CertificateExpired => "renew the server's certificate",
+            Self::CertificateExpired | Self::CertificateExpiringSoon => "renew the server's certificate",
             Self::AuthenticationFailed => "check user name and password in the credential Secret",
             Self::PermissionDenied => "grant the account the right to connect and to run the probe",
             Self::DatabaseMissing => "create the database, or correct its name",
@@ -134,6 +144,13 @@ impl Reason {
             Self::ProtocolError => "check that spec.type and the port belong to the same system",
             Self::Unavailable => {
                 "look at the server's own log, and check that type, port and TLS mode fit the server"
+            }
+            Self::AddressDenied => "use a public address, or have the operator's settings allow this one",
+            Self::UnexpectedStatus => {
+                "look at the server's own log, or correct spec.healthCheck.http: its path and expectedStatuses"
+            }
+            Self::UnexpectedBody => {
+                "look at what the server answers there, or correct spec.healthCheck.http.expectedBody"
             }
             Self::SecretNotFound => "create the Secret in the same namespace, or correct its name",
             Self::SecretMissingKeys => "add the key to the Secret",

@@ -1,7 +1,10 @@
 //! The outside systems: one folder for each family, one file for each product. Nothing here knows of Kubernetes.
 
 pub mod database;
+mod digest;
+pub mod http;
 pub mod resolver;
+pub mod service;
 pub mod transport;
 
 use std::{fmt, io};

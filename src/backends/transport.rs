@@ -1,11 +1,16 @@
 //! TCP and TLS, with every failure told apart.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
     client::{
-        WebPkiServerVerifier,
+        Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::CryptoProvider,
@@ -37,22 +42,46 @@ impl TlsSettings {
     }
 }
 
+/// `host:port`, as users read it.
+#[must_use]
+pub fn endpoint(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Connects to the first address of `host` that answers.
 ///
 /// # Errors
 /// `DnsFailed` when the name has no address, else what the last address said.
 pub async fn connect(host: &str, port: u16) -> Result<TcpStream, Fault> {
-    let mut last = Fault::new(Reason::DnsFailed, format!("the host name {host} has no address"));
-    for address in resolve(host, port).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = Fault::from_io(&error),
+    dial(&resolve(host, port).await?).await
+}
+
+/// How long an address has for itself before the next one is tried beside it (RFC 8305, section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Connects to the first of these addresses that answers: the next one is tried when one fails, and when one keeps
+/// silent for a moment.
+///
+/// # Errors
+/// What the last of them said; `DnsFailed` when there is none.
+pub async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
+    let mut last = Fault::new(Reason::DnsFailed, "the host name has no address");
+    let mut waiting = addresses.iter();
+    let mut attempts = FuturesUnordered::new();
+    loop {
+        attempts.extend(waiting.next().map(TcpStream::connect));
+        tokio::select! {
+            Some(outcome) = attempts.next() => match outcome {
+                Ok(stream) => {
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(error) => last = Fault::from_io(&error),
+            },
+            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {}
+            else => return Err(last),
         }
     }
-    Err(last)
 }
 
 /// The addresses of `host`.
@@ -74,17 +103,56 @@ pub async fn handshake(
     host: &str,
     settings: &TlsSettings,
 ) -> Result<TlsStream<TcpStream>, Fault> {
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Fault::new(Reason::TlsFailed, format!("{host} cannot be checked as a server name")))?;
-    let connector = TlsConnector::from(Arc::new(client_config(settings)?));
-    connector.connect(name, stream).await.map_err(|error| Fault::from_io(&error))
+    Tls::new(settings, &[])?.handshake(stream, host).await
 }
+
+/// TLS settings made ready for any number of handshakes.
+#[derive(Clone)]
+pub struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// Reads the PEM texts. `protocols` are offered by ALPN (RFC 7301), the best one first. Every handshake is a full
+    /// one, so that the certificate is checked as it is now.
+    ///
+    /// # Errors
+    /// `SecretInvalidValue` or `TlsFailed`, for texts that cannot be used.
+    pub fn new(settings: &TlsSettings, protocols: &[&[u8]]) -> Result<Self, Fault> {
+        let mut config = client_config(settings)?;
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        config.resumption = Resumption::disabled();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// The same with abbreviated handshakes where the server knows us: cheaper, and no new look at its certificate.
+    #[must_use]
+    pub fn with_resumption(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.resumption = Resumption::in_memory_sessions(8);
+        Self(Arc::new(config))
+    }
+
+    /// Completes a handshake with a server that must have this name.
+    ///
+    /// # Errors
+    /// `TlsFailed` or `CertificateExpired`.
+    pub async fn handshake(&self, stream: TcpStream, name: &str) -> Result<TlsStream<TcpStream>, Fault> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
+            Fault::new(Reason::TlsFailed, format!("{name} cannot be checked as a server name"))
+        })?;
+        let connector = TlsConnector::from(Arc::clone(&self.0));
+        connector.connect(name, stream).await.map_err(|error| Fault::from_io(&error))
+    }
+}
+
+/// Mozilla's list, once for all configurations that use it.
+static PUBLIC_AUTHORITIES: LazyLock<Arc<RootCertStore>> =
+    LazyLock::new(|| Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()));
 
 fn client_config(settings: &TlsSettings) -> Result<ClientConfig, Fault> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let roots = match &settings.ca {
-        Some(pem) => trusted(pem)?,
-        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+        Some(pem) => Arc::new(trusted(pem)?),
+        None => Arc::clone(&PUBLIC_AUTHORITIES),
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -92,7 +160,7 @@ fn client_config(settings: &TlsSettings) -> Result<ClientConfig, Fault> {
     let builder = match settings.mode {
         TlsMode::VerifyFull => builder.with_root_certificates(roots),
         TlsMode::VerifyCa => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            WebPkiServerVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| Fault::new(Reason::TlsFailed, error.to_string()))?,
         ))),
@@ -106,7 +174,10 @@ fn client_config(settings: &TlsSettings) -> Result<ClientConfig, Fault> {
             let chain = certificates(certificate)?;
             let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
                 .map_err(|_| Fault::new(Reason::SecretInvalidValue, "the client key is not PEM"))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| Fault::from_tls(&error))
+            builder.with_client_auth_cert(chain, key).map_err(|_| {
+                let problem = "the client certificate and its key cannot be used, or not together";
+                Fault::new(Reason::SecretInvalidValue, problem)
+            })
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The Kubernetes API: what is read and written there, and nothing of the outside systems.
 
+pub mod catalog;
 pub mod discovery;
 pub mod events;
 pub mod fence;
 pub mod objects;
 pub mod references;
+pub mod review;
 pub mod secrets;
 mod services;
 mod slices;

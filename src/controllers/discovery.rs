@@ -17,7 +17,9 @@ use crate::{
     cluster::discovery::{Leads, Registration, Settled},
     domain::{conditions::Verdict, discovery::Drain},
 };
-use sites::{RETRY, Site, is_address, look_up, of_service};
+use sites::{RETRY, is_address, look_up, of_service};
+
+pub(super) use sites::Site;
 
 /// Makes Service and slices what `discovery` asks for, gone included, and adds the outcome to the report.
 pub(super) async fn register<K: Object, T: Status>(

@@ -65,6 +65,7 @@ impl From<Unresolved> for Error {
     fn from(unresolved: Unresolved) -> Self {
         match unresolved {
             Unresolved::Cluster(error) => Self::Cluster(error),
+            Unresolved::Invalid { field, problem } => Self::InvalidSpec { field, problem },
             missing => Self::Unresolved(missing),
         }
     }
@@ -198,6 +199,12 @@ mod tests {
                 Some(Connected),
             ),
             (Error::Cluster(refused()), "ClusterFailed", Retry::Backoff, None),
+            (
+                Unresolved::Invalid { field: text(), problem: text() }.into(),
+                "InvalidSpec",
+                Retry::OnChange,
+                Some(Accepted),
+            ),
             (Unresolved::Cluster(refused()).into(), "ClusterFailed", Retry::Backoff, None),
             (Error::NotLeader(NotLeader), "ClusterFailed", Retry::Backoff, None),
             (Error::DeadlineExceeded(Duration::from_secs(1)), "DeadlineExceeded", Retry::Backoff, None),

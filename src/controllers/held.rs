@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use super::Error;
 use crate::{
     api::{
-        ConditionType, Managed,
+        ConditionType, Managed, Reason,
         status::{HealthState, Status},
     },
     backends::Fault,
@@ -25,6 +25,9 @@ use crate::{
 pub trait Settings: Clone + Send + Sync + 'static {
     /// What is probed.
     type Target: Target;
+
+    /// Why `Connected` is true when the probes pass, and in words.
+    const CONNECTED: (Reason, &'static str);
 
     /// The same for settings that reach the same target with the same credential; they share a monitor and a pool.
     fn key(&self) -> [u8; 32];

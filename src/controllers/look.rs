@@ -24,7 +24,7 @@ impl<S: Settings> Look<S> {
     /// Conditions, health, endpoints and credentials; the kind adds what is its own.
     pub fn report<T: Status>(&self, before: Option<&T>) -> Report<T> {
         let mut report = Report::<T> { verdicts: vec![accepted(), resolved()], ..Report::default() };
-        report.verdicts.extend(judge(&self.endpoints()));
+        report.verdicts.extend(judge(&self.endpoints(), S::CONNECTED));
         let before = before.map(Status::common);
         let common = report.status.common_mut();
         common.health = self.health();

@@ -4,6 +4,7 @@ pub mod database;
 mod discovery;
 pub mod engine;
 pub mod error;
+pub mod external_api;
 pub mod held;
 mod look;
 mod memory;

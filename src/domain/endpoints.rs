@@ -14,13 +14,14 @@ pub struct Endpoint {
     pub failure: Option<(Reason, String)>,
 }
 
-/// `Connected` and `Healthy`, and `Degraded` where only some endpoints are down. One that is healthy is enough.
+/// `Connected` (for the reason that it has where it is true) and `Healthy`, and `Degraded` where only some endpoints
+/// are down. One that is healthy is enough.
 #[must_use]
-pub fn judge(endpoints: &[Endpoint]) -> Vec<Verdict> {
+pub fn judge(endpoints: &[Endpoint], (connected, how): (Reason, &str)) -> Vec<Verdict> {
     let down: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.state != HealthState::Healthy).collect();
     if down.len() < endpoints.len() {
         let mut verdicts = vec![
-            Verdict::yes(ConditionType::Connected, Reason::LoginSucceeded, "network, TLS and login succeed"),
+            Verdict::yes(ConditionType::Connected, connected, how),
             Verdict::yes(ConditionType::Healthy, Reason::ProbeSucceeded, "the probes pass"),
         ];
         if !down.is_empty() {
@@ -58,6 +59,8 @@ fn describe(down: &[&Endpoint]) -> String {
 mod tests {
     use super::*;
 
+    const CONNECTED: (Reason, &str) = (Reason::LoginSucceeded, "login succeeds");
+
     fn endpoint(name: &str, state: HealthState) -> Endpoint {
         let failure =
             (state != HealthState::Healthy).then(|| (Reason::ConnectionRefused, "refused".to_owned()));
@@ -66,13 +69,18 @@ mod tests {
 
     fn judged(states: &[HealthState]) -> Vec<(ConditionType, Option<bool>, Reason)> {
         let endpoints: Vec<_> = states.iter().map(|state| endpoint("db:1", *state)).collect();
-        judge(&endpoints).into_iter().map(|verdict| (verdict.kind, verdict.holds, verdict.reason)).collect()
+        judge(&endpoints, CONNECTED)
+            .into_iter()
+            .map(|verdict| (verdict.kind, verdict.holds, verdict.reason))
+            .collect()
     }
 
     #[test]
     fn one_healthy_endpoint_is_enough_and_the_others_are_named() {
-        let verdicts =
-            judge(&[endpoint("a:1", HealthState::Healthy), endpoint("b:2", HealthState::Unhealthy)]);
+        let verdicts = judge(
+            &[endpoint("a:1", HealthState::Healthy), endpoint("b:2", HealthState::Unhealthy)],
+            CONNECTED,
+        );
         assert_eq!((verdicts[0].holds, verdicts[1].holds), (Some(true), Some(true)));
         assert_eq!(
             verdicts[2],

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod backoff;
 pub mod breaker;
+pub mod choice;
 pub mod conditions;
 pub mod discovery;
 pub mod endpoints;
@@ -10,6 +11,7 @@ pub mod health;
 pub mod instances;
 pub mod latency;
 pub mod limiter;
+pub mod load;
 pub mod path;
 pub mod retry;
 pub mod schedule;

@@ -114,12 +114,12 @@ fn separating(byte: u8) -> bool {
     b"/!$&'()*+,=:@".contains(&byte)
 }
 
-/// Whether a segment is, or for some server could be, one of dots: Windows drops spaces from its end, and who decodes
-/// before looking for the query ends it at a `?`.
+/// Whether a segment is, or for some server could be, one of dots: Windows drops spaces and dots from its end, and who
+/// decodes before looking for the query ends it at a `?`.
 fn dots(segment: &str) -> bool {
     let end = ["%3F", "%23"].iter().filter_map(|mark| segment.find(mark)).min().unwrap_or(segment.len());
-    let name = segment[..end].trim_end_matches("%20");
-    !name.is_empty() && name.bytes().all(|byte| byte == b'.')
+    let name = &segment[..end];
+    name.contains('.') && name.split("%20").all(|part| part.bytes().all(|byte| byte == b'.'))
 }
 
 impl Path {
@@ -215,6 +215,7 @@ mod tests {
                     "/a/...",
                     "/a/..%20/b",
                     "/.%20",
+                    "/a/.%20./b",
                     "/a/..%3f",
                     "/a/.%23/b",
                     "/..%20%3F",

@@ -38,13 +38,19 @@ pub trait Target: Send + Sync + 'static {
     fn probe(&self) -> impl Future<Output = Result<Self::Facts, Fault>> + Send;
 
     /// How often [`Target::tend`] is due.
-    fn tend_interval(&self) -> Duration;
+    fn tend_interval(&self) -> Duration {
+        Duration::from_hours(1)
+    }
 
-    /// Housekeeping of the target's pool.
-    fn tend(&self) -> impl Future<Output = ()> + Send;
+    /// Housekeeping of the target's pool, if it has one.
+    fn tend(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// Lets go of the target.
-    fn close(&self) -> impl Future<Output = ()> + Send;
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// What a monitor has seen so far.

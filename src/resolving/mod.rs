@@ -1,6 +1,7 @@
 //! From specs with references to plain settings, for everything that reaches what a spec describes.
 
 pub mod database;
+pub mod external_api;
 
 use std::sync::Arc;
 
@@ -25,6 +26,14 @@ pub struct Resolved<S> {
     pub schedule: Schedule,
     /// Where the credential came from; none where the spec names none.
     pub source: Option<Source>,
+}
+
+impl<S> Resolved<S> {
+    /// The same with other settings for each target.
+    pub fn map<T>(self, f: impl FnMut(S) -> T) -> Resolved<T> {
+        let Self { targets, schedule, source } = self;
+        Resolved { targets: targets.into_iter().map(f).collect(), schedule, source }
+    }
 }
 
 /// Where a credential came from, and what users see of it.
@@ -84,6 +93,15 @@ pub enum Unresolved {
         what: String,
     },
 
+    /// A field says something that no schema rule can refuse.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Where in the object.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+
     /// The API server refused or failed a request.
     #[error("the API server failed a request: {0}")]
     Cluster(#[from] kube::Error),
@@ -99,6 +117,7 @@ impl Unresolved {
             Self::SecretWrongType { .. } => Reason::SecretWrongType,
             Self::SecretInvalidValue { .. } => Reason::SecretInvalidValue,
             Self::RefNotFound { .. } => Reason::RefNotFound,
+            Self::Invalid { .. } => Reason::InvalidSpec,
             Self::Cluster(_) => Reason::ClusterFailed,
         }
     }

@@ -9,18 +9,21 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use clap::{Args, ValueEnum};
 use futures::future::join_all;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     api::{
         ConditionType, Managed, Reason,
+        shared::HealthCheck,
         status::{CommonStatus, Status},
-        v1alpha1::Database,
+        v1alpha1::{Database, ExternalApi, database::DatabaseStatus, external_api::ExternalApiStatus},
     },
+    backends::http::Egress,
     controllers::{
-        Error, Report,
-        database::{Databases, report},
+        self, Error, Report,
+        database::{self, Databases},
+        external_api::{self, ExternalApis},
     },
     domain::conditions::{self, Verdict},
     telemetry::metrics::Metrics,
@@ -89,13 +92,13 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, String> {
     if files.manifests.is_empty() {
         return Err(format!("there is nothing to check: no file has a {}", schemas.names().join(" or a ")));
     }
-    let databases = Databases::new(Arc::new(Metrics::registered().0));
+    let checks = Checks::new();
     let Files { manifests, references, .. } = files;
-    let checks = manifests
+    let looks = manifests
         .into_iter()
         .enumerate()
-        .map(async |(index, manifest)| check(index, manifest, &schemas, &databases, &references).await);
-    let findings = join_all(checks).await;
+        .map(async |(index, manifest)| check(index, manifest, &schemas, &checks, &references).await);
+    let findings = join_all(looks).await;
     match args.output {
         Output::Table => print!("{}", table::render(&findings)),
         Output::Json => {
@@ -107,11 +110,29 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, String> {
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What each kind is looked at with.
+struct Checks {
+    databases: Databases,
+    external_apis: ExternalApis,
+}
+
+impl Checks {
+    fn new() -> Self {
+        let metrics = Arc::new(Metrics::registered().0);
+        // Whoever runs this may connect from here to wherever they please.
+        let egress = Egress::new(Arc::new(|_| Ok(())));
+        Self {
+            databases: Databases::new(Arc::clone(&metrics)),
+            external_apis: ExternalApis::new(metrics, egress),
+        }
+    }
+}
+
 async fn check(
     index: usize,
     mut manifest: Manifest,
     schemas: &Schemas,
-    databases: &Databases,
+    checks: &Checks,
     references: &FileReferences,
 ) -> Finding {
     let problems = match schemas.kind(&manifest.api_version, &manifest.kind) {
@@ -121,48 +142,87 @@ async fn check(
     if !problems.is_empty() {
         return invalid(&manifest, problems.join("; "));
     }
-    // A new kind is one more arm here.
-    match Database::deserialize(&manifest.value) {
-        Ok(mut database) => {
-            database.metadata.namespace = Some(manifest.namespace.clone());
-            // What is held for an object is held by its uid, which files do not have.
-            database.metadata.uid = Some(index.to_string());
-            check_database(&manifest, database, databases, references).await
-        }
-        // The error would quote the value.
-        Err(_) => invalid(&manifest, "the manifest cannot be read".to_owned()),
+    // A new kind is one more arm here, and one more `Checked`.
+    match manifest.kind.as_str() {
+        "Database" => check_kind::<Database>(index, &manifest, checks, references).await,
+        _ => check_kind::<ExternalApi>(index, &manifest, checks, references).await,
     }
 }
 
-async fn check_database(
+/// A kind that can be looked at without a cluster.
+trait Checked: controllers::Object {
+    /// There is one probe: what it says is the verdict.
+    fn probe_once(&mut self);
+
+    async fn look(&self, checks: &Checks, references: &FileReferences)
+    -> Result<Report<Self::Status>, Error>;
+}
+
+impl Checked for Database {
+    fn probe_once(&mut self) {
+        once(&mut self.spec.health_check);
+    }
+
+    async fn look(
+        &self,
+        checks: &Checks,
+        references: &FileReferences,
+    ) -> Result<Report<DatabaseStatus>, Error> {
+        let look = checks.databases.look(self, references, Arc::new(|| ())).await?;
+        Ok(database::report(&look, self).await)
+    }
+}
+
+impl Checked for ExternalApi {
+    fn probe_once(&mut self) {
+        once(&mut self.spec.health_check.schedule);
+    }
+
+    async fn look(
+        &self,
+        checks: &Checks,
+        references: &FileReferences,
+    ) -> Result<Report<ExternalApiStatus>, Error> {
+        let look = checks.external_apis.look(self, references, Arc::new(|| ())).await?;
+        Ok(external_api::report(&look, self))
+    }
+}
+
+fn once(check: &mut HealthCheck) {
+    check.unhealthy_threshold = 1;
+    check.healthy_threshold = 1;
+}
+
+async fn check_kind<K: Checked>(
+    index: usize,
     manifest: &Manifest,
-    mut database: Database,
-    databases: &Databases,
+    checks: &Checks,
     references: &FileReferences,
 ) -> Finding {
-    if database.spec.suspend {
+    // The error would quote the value.
+    let Ok(mut object) = K::deserialize(&manifest.value) else {
+        return invalid(manifest, "the manifest cannot be read".to_owned());
+    };
+    object.meta_mut().namespace = Some(manifest.namespace.clone());
+    // What is held for an object is held by its uid, which files do not have.
+    object.meta_mut().uid = Some(index.to_string());
+    if object.suspended() {
         let message = "spec.suspend is set: nothing is probed";
         let verdicts = vec![Verdict::unknown(ConditionType::Ready, Reason::Suspended, message)];
-        return found::<Database>(manifest, Report { verdicts, ..Report::default() });
+        return found::<K>(manifest, Report { verdicts, ..Report::default() });
     }
-    // There is one probe: what it says is the verdict.
-    database.spec.health_check.unhealthy_threshold = 1;
-    database.spec.health_check.healthy_threshold = 1;
-    let look = async {
-        let look = databases.look(&database, references, Arc::new(|| ())).await?;
-        Ok(report(&look, &database).await)
-    };
-    let looked = tokio::time::timeout(DEADLINE, look).await;
+    object.probe_once();
+    let looked = tokio::time::timeout(DEADLINE, object.look(checks, references)).await;
     let report = looked.unwrap_or(Err(Error::DeadlineExceeded(DEADLINE))).unwrap_or_else(|error| {
-        let mut verdicts = error.verdicts(Database::CONDITIONS);
+        let mut verdicts = error.verdicts(K::CONDITIONS);
         if verdicts.is_empty() {
             let connected = ConditionType::Connected;
             verdicts.push(Verdict::no(connected, error.reason(), error.to_string()));
         }
         Report { verdicts, ..Report::default() }
     });
-    let verdicts = conditions::complete(Database::CONDITIONS, report.verdicts);
-    found::<Database>(manifest, Report { verdicts, ..report })
+    let verdicts = conditions::complete(K::CONDITIONS, report.verdicts);
+    found::<K>(manifest, Report { verdicts, ..report })
 }
 
 /// The API server would refuse it.

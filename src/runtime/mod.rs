@@ -3,23 +3,25 @@
 pub mod check;
 mod http;
 mod leader;
+mod operator;
 mod pools;
 pub mod settings;
 
 use std::sync::Arc;
 
-use futures::{FutureExt, future::join_all};
+use futures::FutureExt;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub use leader::{Election, Lease};
+use operator::Operator;
 pub use settings::{Role, Settings};
 
 use crate::{
     backends::resolver::Resolver,
     cluster::{events::Events, fence::Fence, watches::Readiness},
-    controllers::{Plane, Sources, database::Databases, engine::Engine},
+    controllers::{Plane, Sources},
     telemetry::metrics::Metrics,
 };
 
@@ -74,22 +76,15 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         egress: Arc::new(settings.egress.clone()),
         settings: settings.engine.clone(),
     };
-    let databases = Arc::new(Databases::new(Arc::clone(&metrics)));
     let sources = settings.scopes().into_iter().map(|scope| Sources::start(&client, scope, &readiness));
-    let engines: Vec<_> = sources
-        .map(|sources| Arc::new(Engine::start(Arc::clone(&databases), plane.clone(), &Arc::new(sources))))
-        .collect();
-    registry.register_collector(Box::new(pools::Pools::new(Arc::clone(&databases))));
-    for engine in &engines {
-        registry.register_collector(Box::new(http::Conditions::new(Arc::clone(engine))));
-    }
+    let sources: Vec<_> = sources.map(Arc::new).collect();
+    let operator = Operator::start(&plane, &sources, &mut registry);
 
     http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
     let lead = |halt: CancellationToken| {
         metrics.leader.set(1);
-        let engines = engines.iter().map(move |engine| engine.lead(halt.clone()));
-        async { drop(join_all(engines).await) }
+        operator.lead(halt)
     };
     let lost = || {
         metrics.leader.set(0);

@@ -108,6 +108,10 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_CLUSTER_CIDRS", value_delimiter = ',')]
     cluster_cidrs: Vec<IpNet>,
 
+    /// Address ranges that are not public, and that HTTP targets may have all the same
+    #[arg(long, env = "AUTHLINK_EGRESS_ALLOW_CIDRS", value_delimiter = ',')]
+    egress_allow_cidrs: Vec<IpNet>,
+
     /// The DNS servers and search domains to use, in the form of resolv.conf(5)
     #[arg(long, env = "AUTHLINK_RESOLV_CONF", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
@@ -146,7 +150,7 @@ impl RunArgs {
             lease: (self.lease_namespace, self.lease_name),
             lease_duration: self.lease_duration,
             identity: self.identity,
-            egress: Egress { cluster: self.cluster_cidrs, ..Egress::default() },
+            egress: Egress { cluster: self.cluster_cidrs, allowed: self.egress_allow_cidrs },
             resolv_conf: self.resolv_conf,
             engine: engine::Settings {
                 concurrency: self.concurrency,

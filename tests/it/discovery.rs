@@ -54,6 +54,16 @@ async fn until_endpoints(namespace: &Namespace, service: &str, wanted: &[Endpoin
     .await;
 }
 
+/// Waits until the Service's endpoints at the address are these ports, each ready or not.
+pub(crate) async fn until_ready(namespace: &Namespace, service: &str, address: &str, ports: &[(u16, bool)]) {
+    let mut wanted: Vec<_> = ports
+        .iter()
+        .map(|(port, ready)| (address.to_owned(), i32::from(*port), *ready, *ready, false))
+        .collect();
+    wanted.sort();
+    until_endpoints(namespace, service, &wanted).await;
+}
+
 fn at(address: &str, server: &Server, ready: bool) -> Endpoint {
     (address.to_owned(), i32::from(server.port + 1), ready, ready, false)
 }

@@ -7,7 +7,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     api::v1alpha1::database::{Engine, Pool},
-    backends::{Fault, transport::TlsSettings},
+    backends::{
+        Fault,
+        digest::{self, part},
+        transport::{self, TlsSettings},
+    },
 };
 
 /// Everything that it takes to reach one server.
@@ -46,11 +50,7 @@ impl Credential {
     /// 16 bits of a salted SHA-256: enough to see a change, too little to guess from.
     #[must_use]
     pub fn fingerprint(&self, salt: &str) -> String {
-        let mut hash = Sha256::new();
-        hash.update(salt);
-        self.feed(&mut hash);
-        let digest = hash.finalize();
-        format!("sha256:{:02x}{:02x}", digest[0], digest[1])
+        digest::fingerprint(salt, |hash| self.feed(hash))
     }
 
     fn feed(&self, hash: &mut Sha256) {
@@ -125,29 +125,13 @@ impl Settings {
     /// `host:port`, as users read it.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        transport::endpoint(&self.host, self.port)
     }
 
     /// Takes the secrets out of a fault's text.
     #[must_use]
     pub fn redact(&self, fault: Fault) -> Fault {
         fault.without(self.credential.password.iter().chain(self.tls.client.as_ref().map(|(_, key)| key)))
-    }
-}
-
-/// Hashes one part with its length, so that no two lists of parts hash alike.
-fn part(hash: &mut Sha256, text: Option<&str>) {
-    match text {
-        None => hash.update([0]),
-        Some(text) => {
-            hash.update([1]);
-            hash.update(text.len().to_le_bytes());
-            hash.update(text);
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         },
     },
     backends::database::Role,
-    controllers::{Report, discovery::sites::Site, held::works},
+    controllers::{Report, discovery::Site, held::works},
     domain::{
         conditions::{Verdict, advise},
         discovery::Port,
@@ -63,6 +63,7 @@ pub(super) fn sites(look: &Look) -> Vec<Site> {
                 app_protocol: Some(settings.engine.as_str().to_owned()),
             },
             healthy: works(seen) && !(primary_known && is(seen, Role::Replica)),
+            zone: None,
         })
         .collect()
 }

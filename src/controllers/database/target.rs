@@ -113,6 +113,8 @@ impl Server {
 impl held::Settings for Settings {
     type Target = Server;
 
+    const CONNECTED: (Reason, &'static str) = (Reason::LoginSucceeded, "network, TLS and login succeed");
+
     fn key(&self) -> [u8; 32] {
         Settings::key(self)
     }

@@ -24,6 +24,8 @@ pub(in crate::controllers) struct Site {
     pub port: Port,
     /// The verdict of its probes.
     pub healthy: bool,
+    /// The failure domain that it is in.
+    pub zone: Option<String>,
 }
 
 /// What the names of the sites lead to.
@@ -100,7 +102,7 @@ impl Found {
 
 impl Site {
     fn at(&self, address: IpAddr) -> Wanted {
-        let endpoint = Endpoint { address, healthy: self.healthy, draining: false, zone: None };
+        let endpoint = Endpoint { address, healthy: self.healthy, draining: false, zone: self.zone.clone() };
         Wanted { ports: vec![self.port.clone()], endpoint }
     }
 }

@@ -12,8 +12,8 @@ pub(super) fn reading(path: &str, decodings: usize) -> Vec<Vec<u8>> {
     for segment in until(&bytes, b"\0?#").split(|byte| b"/\\".contains(byte)) {
         match until(segment, b";").trim_ascii_end() {
             b"" | b"." => {}
-            // Windows drops dots at the end of a name, and so finds a parent in more than two.
-            name if name.iter().all(|byte| *byte == b'.') => drop(segments.pop()),
+            // Windows drops dots and spaces at the end of a name, and may find a parent in what had more than two.
+            name if name.iter().all(|byte| b". ".contains(byte)) => drop(segments.pop()),
             name => segments.push(name.to_vec()),
         }
     }

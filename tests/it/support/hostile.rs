@@ -5,8 +5,6 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
 };
 
-use super::free_port;
-
 /// Accepts connections and never says a word; gives its port.
 pub(crate) fn silent_server() -> u16 {
     serve(drop_nothing)
@@ -38,9 +36,10 @@ fn drop_nothing(stream: TcpStream) {
     std::mem::forget(stream);
 }
 
-fn serve(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
-    let port = free_port();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+/// Does this with each connection, one after the other; gives its port.
+pub(crate) fn serve(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
     // The thread ends with the tests.
     std::thread::spawn(move || listener.incoming().filter_map(Result::ok).for_each(answer));
     port

@@ -40,7 +40,7 @@ pub struct Auth {
 
 impl Auth {
     /// The names of the Secrets that hold it.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = &String> {
+    pub fn secrets(&self) -> impl Iterator<Item = &String> {
         let names = [
             self.bearer.as_ref().map(|bearer| &bearer.token_ref.name),
             self.api_key.as_ref().map(|api_key| &api_key.key_ref.name),

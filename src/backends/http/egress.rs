@@ -1,0 +1,136 @@
+//! The way out: which addresses a name has, and whether they may be connected to.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+
+use super::Fault;
+use crate::{api::Reason, backends::resolver, domain::addresses};
+
+/// Says of all addresses of a name whether they may be connected to, or why not. One bad address spoils the name.
+pub type Guard = Arc<dyn Fn(&[IpAddr]) -> Result<(), String> + Send + Sync>;
+
+/// Finds the addresses of a name.
+pub type Resolver = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
+
+/// Every connection is made to an address that the guard has seen, and that was found for this very connection: a name
+/// that means something else a moment later changes nothing.
+#[derive(Clone)]
+pub struct Egress {
+    guard: Guard,
+    resolver: Resolver,
+}
+
+impl Egress {
+    /// With the system's resolver.
+    #[must_use]
+    pub fn new(guard: Guard) -> Self {
+        Self { guard, resolver: Arc::new(|host| system(host).boxed()) }
+    }
+
+    /// To the addresses that the policy lets through, as the resolver finds them.
+    #[must_use]
+    pub fn guarded(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
+        let guard = move |found: &[IpAddr]| policy.vet(found.iter().copied()).map_err(|it| it.to_string());
+        Self::new(Arc::new(guard)).with_resolver(Arc::new(move |host| {
+            let resolver = Arc::clone(&resolver);
+            async move { Ok(resolver.resolve(&host).await.map_err(io::Error::other)?.list) }.boxed()
+        }))
+    }
+
+    /// With another resolver.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
+    }
+
+    /// The addresses of `host`, each of which may be connected to. An address is its own name, and is asked about alike.
+    ///
+    /// # Errors
+    /// `DnsFailed` when there is none, `AddressDenied` when the guard says so.
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
+        let found = match host.parse() {
+            Ok(address) => vec![address],
+            Err(_) => (self.resolver)(host.to_owned()).await.unwrap_or_default(),
+        };
+        if found.is_empty() {
+            return Err(Fault::new(Reason::DnsFailed, format!("the host name {host} has no address")));
+        }
+        (self.guard)(&found).map_err(|why| Fault::new(Reason::AddressDenied, why))?;
+        Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Egress")
+    }
+}
+
+async fn system(host: String) -> io::Result<Vec<IpAddr>> {
+    let mut addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await?.map(|found| found.ip()).collect();
+    // One for each kind of socket, with some resolvers.
+    addresses.dedup();
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Allows everything but loopback, as a whole answer.
+    fn egress(answer: &'static [&'static str]) -> Egress {
+        let guard = |addresses: &[IpAddr]| match addresses.iter().find(|address| address.is_loopback()) {
+            Some(address) => Err(format!("{address} is a loopback address")),
+            None => Ok(()),
+        };
+        // A fake: no real resolver gives the answers that an attacker's would.
+        let resolver = |_| async { Ok(answer.iter().filter_map(|text| text.parse().ok()).collect()) }.boxed();
+        Egress::new(Arc::new(guard)).with_resolver(Arc::new(resolver))
+    }
+
+    #[tokio::test]
+    async fn a_name_with_one_denied_address_is_denied() {
+        let fault = egress(&["192.0.2.1", "127.0.0.1"]).addresses("mixed.example", 80).await.unwrap_err();
+        assert_eq!(
+            (fault.reason, fault.detail.as_str()),
+            (Reason::AddressDenied, "127.0.0.1 is a loopback address")
+        );
+    }
+
+    #[tokio::test]
+    async fn the_vetted_addresses_are_the_ones_to_connect_to() {
+        let found = egress(&["192.0.2.1", "2001:db8::1"]).addresses("two.example", 443).await.unwrap();
+        assert_eq!(found, ["192.0.2.1:443".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn an_address_in_place_of_a_name_is_asked_about_without_the_resolver() {
+        let egress = egress(&["192.0.2.1"]);
+        assert_eq!(egress.addresses("127.0.0.1", 80).await.unwrap_err().reason, Reason::AddressDenied);
+        assert_eq!(egress.addresses("::1", 80).await.unwrap_err().reason, Reason::AddressDenied);
+    }
+
+    #[tokio::test]
+    async fn what_the_system_takes_for_an_address_is_asked_about_too() {
+        let guard = |addresses: &[IpAddr]| Err(format!("{addresses:?}"));
+        let egress = Egress::new(Arc::new(guard));
+        for disguise in ["2130706433", "0x7f.1", "127.1", "0177.0.0.1"] {
+            let fault = egress.addresses(disguise, 80).await.unwrap_err();
+            assert_eq!(
+                (fault.reason, fault.detail.as_str()),
+                (Reason::AddressDenied, "[127.0.0.1]"),
+                "{disguise}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_dns_failed() {
+        assert_eq!(egress(&[]).addresses("none.example", 80).await.unwrap_err().reason, Reason::DnsFailed);
+    }
+}

@@ -1,0 +1,44 @@
+//! What an error of the HTTP client means.
+
+use std::{error::Error, io};
+
+use super::Fault;
+use crate::{api::Reason, backends::find_cause};
+
+/// The fault behind an error of `hyper`, or of the connector inside of it.
+pub(super) fn of(error: &(dyn Error + 'static)) -> Fault {
+    let http = || causes(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>());
+    // First of all: what made the caller's own body fail is not the server's doing.
+    if http().any(hyper::Error::is_user) {
+        return Fault::new(Reason::CallerAborted, "the request was broken off by its sender");
+    }
+    if http().any(|error| error.is_parse() || talks_first(error)) || causes(error).any(is_malformed) {
+        return Fault::new(Reason::ProtocolError, "the server's answer is not HTTP");
+    }
+    if let Some(fault) = causes(error).find_map(|cause| cause.downcast_ref::<Fault>()) {
+        return fault.clone();
+    }
+    if http().any(hyper::Error::is_timeout) {
+        return Fault::new(Reason::Timeout, "the connection gives no sign of life");
+    }
+    find_cause(error).unwrap_or_else(|| {
+        Fault::new(Reason::Unavailable, "the server broke the connection off before its answer was complete")
+    })
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (**error).source())
+}
+
+/// Whether the server has said something before it was asked, which `hyper` has only words for.
+fn talks_first(error: &hyper::Error) -> bool {
+    error.to_string() == "received unexpected message from connection"
+}
+
+/// Whether the framing of a body is broken; TLS reports its own faults by the same kind of error.
+fn is_malformed(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+            && error.get_ref().is_none_or(|inner| inner.downcast_ref::<rustls::Error>().is_none())
+    })
+}

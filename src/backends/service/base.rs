@@ -1,0 +1,162 @@
+//! The URL of an endpoint: what the paths of calls and probes are appended to.
+
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+
+use crate::{
+    api::Reason,
+    backends::{Fault, transport},
+};
+
+/// The URL of an endpoint, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    scheme: Scheme,
+    authority: Authority,
+    /// Without a slash at the end.
+    prefix: String,
+    host: String,
+    port: u16,
+}
+
+impl Base {
+    /// Reads `http(s)://host[:port][/path]`.
+    ///
+    /// # Errors
+    /// What is wrong, without a word of the URL itself: somebody may have written a password into it.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        let parts =
+            url.parse::<Uri>().map_err(|_| "is no URL, or has characters that must be escaped")?.into_parts();
+        let scheme = parts.scheme.filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+        let scheme = scheme.ok_or("must begin with http:// or https://")?;
+        let authority = parts.authority.filter(|it| !it.host().is_empty()).ok_or("has no host")?;
+        let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        if authority.as_str().contains('@') {
+            return Err("must not have a user: use spec.auth");
+        }
+        if path.query().is_some() || url.contains('#') {
+            return Err("must not have a query or a fragment");
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        // A port that is no number, or too large a one, is told from one that is left out.
+        let port = match (
+            authority.port_u16(),
+            authority.as_str().rsplit_once(']').map_or(authority.as_str(), |it| it.1),
+        ) {
+            (Some(0), _) => return Err("has the port 0"),
+            (Some(port), _) => port,
+            (None, rest) if rest.contains(':') => return Err("has a port that is no number from 1 to 65535"),
+            (None, _) if scheme == Scheme::HTTPS => 443,
+            (None, _) => 80,
+        };
+        let prefix = path.path().trim_end_matches('/').to_owned();
+        Ok(Self { scheme, authority, prefix, host, port })
+    }
+
+    /// Host name or address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it is https.
+    #[must_use]
+    pub fn encrypted(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    /// `host:port`, as users read it.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        transport::endpoint(&self.host, self.port)
+    }
+
+    /// All of it, for digests.
+    pub(super) fn text(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+
+    /// The absolute URI of a path that is relative to this one, query included.
+    ///
+    /// # Errors
+    /// `ProtocolError` for a path that no request can have.
+    pub fn join(&self, path: &PathAndQuery) -> Result<Uri, Fault> {
+        let path = match (self.prefix.as_str(), path.query()) {
+            ("", _) => Ok(path.clone()),
+            (prefix, None) => PathAndQuery::from_maybe_shared(format!("{prefix}{}", path.path())),
+            (prefix, Some(query)) => {
+                PathAndQuery::from_maybe_shared(format!("{prefix}{}?{query}", path.path()))
+            }
+        };
+        let invalid = || Fault::new(Reason::ProtocolError, "the path cannot be sent");
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path.map_err(|_| invalid())?);
+        Uri::from_parts(parts).map_err(|_| invalid())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(base: &str, path: &str) -> String {
+        Base::parse(base).unwrap().join(&path.parse().unwrap()).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_path_is_appended_to_the_url() {
+        assert_eq!(joined("https://a.example", "/b?c=d"), "https://a.example/b?c=d");
+        assert_eq!(joined("https://a.example/v2", "/b?c=d"), "https://a.example/v2/b?c=d");
+        assert_eq!(joined("https://a.example:8443/v2/", "/b"), "https://a.example:8443/v2/b");
+        assert_eq!(joined("http://[2001:db8::1]:81/v2", "?c=d"), "http://[2001:db8::1]:81/v2/?c=d");
+    }
+
+    #[test]
+    fn a_path_can_never_change_the_host() {
+        for path in ["//evil.example/b", "/@evil.example", "/\\evil.example", "/../.."] {
+            let Ok(path) = path.parse::<PathAndQuery>() else { continue };
+            let uri = Base::parse("https://a.example").unwrap().join(&path).unwrap();
+            assert_eq!(uri.authority().map(Authority::as_str), Some("a.example"), "{path}");
+        }
+    }
+
+    #[test]
+    fn host_and_port_are_read() {
+        let parts = |url: &str| {
+            let base = Base::parse(url).unwrap();
+            (base.host().to_owned(), base.port(), base.encrypted(), base.endpoint())
+        };
+        assert_eq!(parts("https://a.example"), ("a.example".into(), 443, true, "a.example:443".into()));
+        assert_eq!(parts("http://a.example/x"), ("a.example".into(), 80, false, "a.example:80".into()));
+        assert_eq!(parts("http://[::1]:81"), ("::1".into(), 81, false, "[::1]:81".into()));
+        assert_eq!(parts("https://[::1]"), ("::1".into(), 443, true, "[::1]:443".into()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_url() {
+        for url in [
+            "https://user:hunter2@a.example",
+            "https://a.example/?key=hunter2",
+            "https://a.example/#hunter2",
+            "ftp://hunter2",
+            "/hunter2",
+            "https://a.example:hunter2",
+            "https://a.example:70000",
+            "https://a.example:0",
+            "https://:80",
+            "https://a b/hunter2",
+            "https://bücher.example/hunter2",
+            "",
+        ] {
+            let error = Base::parse(url).expect_err(url);
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Which of several endpoints gets a call.
+
+/// An endpoint to choose from.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Whether it can take calls: its probes pass, and its circuit lets calls through.
+    pub ready: bool,
+    /// Where it is.
+    pub zone: Option<&'a str>,
+    /// Its share of the calls, beside the weights of the others; 0 for none while another one is there.
+    pub weight: u32,
+    /// Its load as it is measured here, see [`Load`](super::load::Load).
+    pub measured: f64,
+    /// Its load as it says itself, not below 0; compared only where both endpoints say one.
+    pub reported: Option<f64>,
+}
+
+/// What else decides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preference<'a> {
+    /// Where the caller is: endpoints of the same zone come first.
+    pub zone: Option<&'a str>,
+    /// The panic rule: choose among all when none is ready, since it may be the probes that are broken.
+    pub panic: bool,
+}
+
+/// The index of the endpoint that gets the next call; none when there is none to choose.
+///
+/// Of those that are ready, have a weight, and are in the caller's zone (each only if any are), two different ones are
+/// drawn by weight, as the `chances` (0 to 1) say. The first one gets the call, so that the weights hold, unless its load
+/// is more than twice the second one's. This is the "power of two choices": nearly as even as to compare all, and
+/// callers that know no more than each other do not all run to the same one.
+#[must_use]
+pub fn choose(candidates: &[Candidate<'_>], prefer: Preference<'_>, chances: [f64; 2]) -> Option<usize> {
+    let mut pool: Vec<usize> = (0..candidates.len()).collect();
+    if !narrow(&mut pool, |index| candidates[index].ready) && !prefer.panic {
+        return None;
+    }
+    narrow(&mut pool, |index| candidates[index].weight > 0);
+    narrow(&mut pool, |index| prefer.zone.is_some() && candidates[index].zone == prefer.zone);
+
+    let first = draw(&mut pool, candidates, chances[0])?;
+    let second = draw(&mut pool, candidates, chances[1]);
+    second.filter(|second| overloaded(&candidates[first], &candidates[*second])).or(Some(first))
+}
+
+/// Keeps what is wanted; if nothing is, keeps all and says so.
+fn narrow(pool: &mut Vec<usize>, wanted: impl Fn(usize) -> bool) -> bool {
+    let any = pool.iter().any(|index| wanted(*index));
+    if any {
+        pool.retain(|index| wanted(*index));
+    }
+    any
+}
+
+/// Takes one out of the pool, each with a chance by its weight.
+fn draw(pool: &mut Vec<usize>, candidates: &[Candidate<'_>], chance: f64) -> Option<usize> {
+    // Where there are weights of 0, all are: then each counts alike.
+    let weight = |index: &usize| f64::from(candidates[*index].weight.max(1));
+    let mut point = chance.clamp(0.0, 1.0) * pool.iter().map(weight).sum::<f64>();
+    let found = pool.iter().position(|index| {
+        point -= weight(index);
+        point < 0.0
+    });
+    // With a chance of 1, and by the last digit of a sum, the point can lie at the very end.
+    let place = found.or(pool.len().checked_sub(1))?;
+    Some(pool.remove(place))
+}
+
+fn overloaded(first: &Candidate<'_>, second: &Candidate<'_>) -> bool {
+    match (first.reported, second.reported) {
+        (Some(first), Some(second)) => first > 2.0 * second,
+        _ => first.measured > 2.0 * second.measured,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Candidate<'_> =
+        Candidate { ready: true, zone: None, weight: 1, measured: 1.0, reported: None };
+
+    /// Percent of the calls that each gets, over all chances.
+    fn shares(candidates: &[Candidate<'_>], prefer: Preference<'_>) -> Vec<u32> {
+        let mut calls = vec![0; candidates.len()];
+        for step in 0..10_000 {
+            let chances = [step / 100, step % 100].map(|part| (f64::from(part) + 0.5) / 100.0);
+            if let Some(index) = choose(candidates, prefer, chances) {
+                calls[index] += 1;
+            }
+        }
+        calls.iter().map(|calls| calls / 100).collect()
+    }
+
+    fn any(candidates: &[Candidate<'_>]) -> Vec<u32> {
+        shares(candidates, Preference::default())
+    }
+
+    #[test]
+    fn weights_hold_while_the_loads_are_alike() {
+        let weighted = |weight, measured| Candidate { weight, measured, ..IDLE };
+        assert_eq!(any(&[weighted(90, 1.0), weighted(10, 1.9)]), [90, 10]);
+        assert_eq!(any(&[weighted(90, 1.9), weighted(10, 1.0)]), [90, 10]);
+        assert_eq!(any(&[weighted(1, 1.0), weighted(1, 1.0), weighted(2, 1.0)]), [25, 25, 50]);
+    }
+
+    #[test]
+    fn an_endpoint_with_more_than_twice_the_load_of_the_other_gets_nothing() {
+        assert_eq!(any(&[IDLE, Candidate { measured: 2.1, ..IDLE }]), [100, 0]);
+        let shares = any(&[IDLE, IDLE, Candidate { measured: 9.0, ..IDLE }]);
+        assert_eq!(shares[2], 0, "whoever is drawn with it is lighter");
+    }
+
+    #[test]
+    fn only_ready_endpoints_are_chosen_and_without_any_the_panic_rule_decides() {
+        let down = Candidate { ready: false, ..IDLE };
+        assert_eq!(any(&[down, IDLE, Candidate { measured: 99.0, ..down }]), [0, 100, 0]);
+        assert_eq!(any(&[down, down]), [0, 0]);
+        assert_eq!(shares(&[down, down], Preference { panic: true, zone: None }), [50, 50]);
+        assert_eq!(shares(&[down, IDLE], Preference { panic: true, zone: None }), [0, 100]);
+        assert_eq!(any(&[]), [0_u32; 0]);
+        assert_eq!(shares(&[], Preference { panic: true, zone: None }), [0_u32; 0]);
+    }
+
+    #[test]
+    fn weight_zero_is_chosen_only_where_nothing_else_is_ready() {
+        let none = Candidate { weight: 0, ..IDLE };
+        assert_eq!(any(&[none, Candidate { measured: 99.0, ..IDLE }]), [0, 100]);
+        assert_eq!(any(&[none, Candidate { ready: false, ..IDLE }]), [100, 0]);
+        assert_eq!(any(&[none, none]), [50, 50]);
+    }
+
+    #[test]
+    fn the_callers_zone_comes_first_if_anyone_is_there() {
+        let at = |zone| Candidate { zone: Some(zone), ..IDLE };
+        let from = |zone| Preference { zone: Some(zone), panic: false };
+        assert_eq!(shares(&[at("a"), at("b"), IDLE], from("b")), [0, 100, 0]);
+        assert_eq!(shares(&[at("a"), at("b")], from("c")), [50, 50]);
+        assert_eq!(shares(&[at("a"), IDLE], Preference::default()), [50, 50]);
+        let down = Candidate { ready: false, ..at("b") };
+        assert_eq!(shares(&[at("a"), down], from("b")), [100, 0], "readiness comes before nearness");
+        let drained = Candidate { weight: 0, ..at("b") };
+        assert_eq!(shares(&[at("a"), drained], from("b")), [100, 0], "and so does the weight");
+    }
+
+    #[test]
+    fn reported_loads_are_compared_only_with_each_other() {
+        let says = |reported, measured| Candidate { measured, reported, ..IDLE };
+        assert_eq!(any(&[says(Some(0.9), 1.0), says(Some(0.1), 99.0)]), [0, 100]);
+        assert_eq!(any(&[says(Some(0.9), 1.0), says(None, 99.0)]), [100, 0]);
+        assert_eq!(any(&[says(Some(f64::NAN), 1.0), says(Some(0.1), 1.0)]), [50, 50]);
+    }
+
+    #[test]
+    fn calls_in_flight_spread_over_endpoints_of_one_weight() {
+        let mut candidates = [Candidate { measured: 0.0, ..IDLE }; 10];
+        for call in 0..1000 {
+            // Two sequences that fill 0 to 1 evenly and do not follow each other.
+            let chances = [0.754_877_666, 0.569_840_290].map(|step| (f64::from(call) * step).fract());
+            let index = choose(&candidates, Preference::default(), chances).unwrap();
+            candidates[index].measured += 1.0;
+        }
+        for candidate in candidates {
+            assert!((60.0..=140.0).contains(&candidate.measured), "{candidate:?}");
+        }
+    }
+}
