@@ -86,7 +86,7 @@ impl<R: Reconciler> Pass<R> {
             let deadline = self.plane.settings.pass_deadline;
             let ended = match &object.0 {
                 Ok(object) => {
-                    let current = self.current(object, ahead);
+                    let current = current(object, ahead);
                     let ended = match tokio::time::timeout(deadline, self.over(object, &current)).await {
                         Ok(ended) => ended,
                         Err(_) => Err(Error::DeadlineExceeded(deadline)),
@@ -126,13 +126,6 @@ impl<R: Reconciler> Pass<R> {
     fn newest(&self, object: Arc<DeserializeGuard<R::Object>>) -> Arc<DeserializeGuard<R::Object>> {
         let stored = self.objects.get(&ObjectRef::from_obj(&*object));
         stored.filter(|stored| stored.uid() == object.uid()).unwrap_or(object)
-    }
-
-    /// The status as it is at the API server, be it that the watch has not brought it yet.
-    fn current(&self, object: &R::Object, ahead: Option<Ahead<StatusOf<R>>>) -> StatusOf<R> {
-        let version = object.resource_version().unwrap_or_default();
-        let ahead = ahead.filter(|ahead| ahead.of == version).map(|ahead| ahead.status);
-        ahead.or_else(|| object.status().cloned()).unwrap_or_default()
     }
 
     async fn over(&self, object: &R::Object, current: &StatusOf<R>) -> Result<Outcome, Error> {
@@ -312,6 +305,13 @@ fn meaning<S: Status>(status: &S) -> S {
     let mut meaning = status.clone();
     meaning.forget_numbers();
     meaning
+}
+
+/// The status as it is at the API server, be it that the watch has not brought it yet.
+fn current<K: Object>(object: &K, ahead: Option<Ahead<K::Status>>) -> K::Status {
+    let version = object.resource_version().unwrap_or_default();
+    let ahead = ahead.filter(|ahead| ahead.of == version).map(|ahead| ahead.status);
+    ahead.or_else(|| object.status().cloned()).unwrap_or_default()
 }
 
 /// The status as it is, with one more condition in place of those that are only true while a pass is over the object.

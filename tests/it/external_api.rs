@@ -75,9 +75,8 @@ fn manifest(name: &str, urls: &[String], more: Value) -> Value {
             "http": { "path": "/healthz" },
         },
     });
-    for (field, value) in more.as_object().expect("fields") {
-        spec[field] = value.clone();
-    }
+    let Value::Object(more) = more else { panic!("fields") };
+    spec.as_object_mut().expect("fields").extend(more);
     json!({ "apiVersion": "authlink.dev/v1alpha1", "kind": "ExternalApi", "metadata": { "name": name }, "spec": spec })
 }
 
@@ -171,7 +170,11 @@ async fn each_fault_of_a_reference_or_of_the_network_has_its_reason() {
         ("no-key", manifest("no-key", &[api.url()], bearer("empty")), "SecretMissingKeys"),
         (
             "no-ca",
-            manifest("no-ca", &[plain.clone()], json!({ "tls": { "caRef": { "name": "none" } } })),
+            manifest(
+                "no-ca",
+                std::slice::from_ref(&plain),
+                json!({ "tls": { "caRef": { "name": "none" } } }),
+            ),
             "RefNotFound",
         ),
         ("refused", manifest("refused", &[refused], json!({})), "ConnectionRefused"),
