@@ -10,6 +10,8 @@ mod look;
 mod memory;
 mod pass;
 mod peers;
+mod rounds;
+pub mod service_registration;
 mod sources;
 mod triggers;
 

@@ -56,13 +56,17 @@ impl<K: Object> Triggers<K> {
     /// Asks for a pass of every object that names what has changed.
     pub(super) fn fire_referrers(&self, namespace: &str, changed: &Reference) {
         let found = self.state().referrers_of(namespace, changed, usize::MAX);
-        found.into_iter().for_each(|object| self.fire(object));
+        for object in found {
+            self.fire(object);
+        }
     }
 
     /// Asks for a pass of one of them, of the same one until the objects change: many changes may be one pass.
     pub(super) fn fire_one_referrer(&self, namespace: &str, changed: &Reference) {
         let found = self.state().referrers_of(namespace, changed, 1);
-        found.into_iter().for_each(|object| self.fire(object));
+        for object in found {
+            self.fire(object);
+        }
     }
 
     /// Notes what the object names now.

@@ -14,6 +14,7 @@ use crate::{
     backends::http::Egress,
     controllers::{
         Plane, Reconciler, Sources, database::Databases, engine::Engine, external_api::ExternalApis,
+        service_registration::ServiceRegistrations,
     },
 };
 
@@ -37,10 +38,13 @@ impl Operator {
         let egress = Egress::guarded((*plane.egress).clone(), Arc::clone(&plane.resolver));
         let databases = Arc::new(Databases::new(Arc::clone(&plane.metrics)));
         let external_apis = Arc::new(ExternalApis::new(Arc::clone(&plane.metrics), egress));
+        let egress = Egress::to_endpoints((*plane.egress).clone(), Arc::clone(&plane.resolver));
+        let registrations = Arc::new(ServiceRegistrations::new(Arc::clone(&plane.metrics), egress));
         registry.register_collector(Box::new(Pools::new(Arc::clone(&databases))));
         let mut operator = Self(Vec::new());
         operator.run(&databases, plane, sources, registry);
         operator.run(&external_apis, plane, sources, registry);
+        operator.run(&registrations, plane, sources, registry);
         operator
     }
 

@@ -88,7 +88,9 @@ pub struct ServiceRegistrationSpec {
         length(min = 1, max = 16),
         inner(
             length(min = 1, max = 253),
-            regex(pattern = r"^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$")
+            regex(
+                pattern = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$"
+            )
         )
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
