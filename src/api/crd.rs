@@ -14,6 +14,7 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
     vec![
         finish::<v1alpha1::Database>(v1alpha1::Database::crd()),
         finish::<v1alpha1::ExternalApi>(v1alpha1::ExternalApi::crd()),
+        finish::<v1alpha1::ServiceRegistration>(v1alpha1::ServiceRegistration::crd()),
     ]
 }
 

@@ -18,6 +18,8 @@ names! {
         Reachable,
         /// `Healthy`: the probes pass.
         ProbeSucceeded,
+        /// `Connected` and `Healthy`: taken to be so, since the spec asks for no probes.
+        NotProbed,
         /// `Registered`: Service and EndpointSlices are as they should be.
         Registered,
         /// `PoolHealthy`: callers get a connection without waiting.
@@ -36,6 +38,8 @@ names! {
         // The spec and what it names.
         /// The spec is refused, beyond what the schema can say.
         InvalidSpec,
+        /// An older object has registered the same instance.
+        Duplicate,
         /// The Secret does not exist.
         SecretNotFound,
         /// The Secret lacks a key.
@@ -158,6 +162,7 @@ impl Reason {
             Self::SecretInvalidValue => "correct the value in the Secret",
             Self::RefNotFound => "create it in the same namespace, or correct the reference",
             Self::InvalidSpec => "correct the spec",
+            Self::Duplicate => "delete one of the two, or register it as another instance",
             Self::QueryInvalid => "correct the statement, or create what it names",
             Self::BindingConflict => "delete that Secret, or set spec.binding.secretName to another name",
             Self::BindingRefused => {

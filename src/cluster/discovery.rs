@@ -1,32 +1,27 @@
-//! Services without a selector, and the EndpointSlices that say where they lead: written by us alone.
+//! Services without a selector, and the EndpointSlices that say where they lead: written by us alone. The objects own the
+//! Service, and the Service its slices: so a slice is not written again whenever one of many owners comes or goes.
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        core::v1::{Service, ServicePort, ServiceSpec},
-        discovery::v1::EndpointSlice,
-    },
-    apimachinery::pkg::{
-        apis::meta::v1::{ObjectMeta, OwnerReference},
-        util::intstr::IntOrString,
-    },
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
     runtime::reflector::{ObjectRef, Store},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use super::slices::service_of;
-use super::{fence::Fence, slices};
+use super::{fence::Fence, services, slices};
 use crate::{
     api::FIELD_MANAGER,
-    domain::discovery::{Port, Slice, Wanted, plan},
+    domain::discovery::{Drain, Port, Slice, Wanted, plan},
 };
 
 /// The label by which our Services are watched.
@@ -35,8 +30,8 @@ pub const SERVICES: &str = "app.kubernetes.io/managed-by=authlink";
 /// The label by which our slices are watched (KEP-752: whoever manages a slice says so).
 pub const SLICES: &str = "endpointslice.kubernetes.io/managed-by=authlink.dev";
 
-/// The host name that the servers' certificates are for: what a client should verify, whatever name it connected to.
-const SERVER_NAME: &str = "authlink.dev/server-name";
+/// How long a pass waits for the watches to bring what it wrote.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is registered under one name.
 pub struct Registration {
@@ -44,8 +39,10 @@ pub struct Registration {
     pub namespace: String,
     /// The Service's name.
     pub service: String,
-    /// The objects that it stands for; with the last of them it goes.
+    /// The objects that it stands for; with the last of them it goes. The first 16 are written into it.
     pub owners: Vec<OwnerReference>,
+    /// The uids of objects that may have owned it before.
+    pub predecessors: Vec<String>,
     /// Where it leads.
     pub leads: Leads,
     /// The host name that the servers' certificates are for.
@@ -60,8 +57,8 @@ pub enum Leads {
         ports: Vec<Port>,
         /// The addresses.
         wanted: Vec<Wanted>,
-        /// How long an address that leaves is drained.
-        drain: Duration,
+        /// How addresses that leave are drained.
+        drain: Drain,
     },
     /// To another name, by CNAME.
     Name(String),
@@ -102,76 +99,79 @@ impl Registry {
         let _ = self.slices.wait_until_ready().await;
     }
 
-    /// Makes Service and slices what they should be. A Service of somebody else is not touched, nor are its slices.
+    /// Makes Service and slices what they should be. A Service of somebody else is not touched, nor are its slices. For
+    /// one Service, one call at a time: each starts from what the watches have brought, and waits for what it wrote.
     ///
     /// # Errors
     /// What the API server says, and that this process may not write any more.
     pub async fn settle(&self, wanted: &Registration, fence: &Fence) -> Result<Settled, Failure> {
-        match self.settle_service(wanted, fence).await {
-            Ok(Ok(())) => {}
-            Ok(Err(owner)) => return Ok(Settled::Conflict(owner)),
+        let owner = match self.settle_service(wanted, fence).await {
+            Ok(Found::Ours(service)) => service.controller_owner_ref(&()),
+            Ok(Found::Foreign(owner)) => return Ok(Settled::Conflict(owner)),
             Err(failure) => return failure.refusal(),
-        }
-        match self.settle_slices(wanted, fence).await {
+        };
+        // None: it went this moment, which starts another pass.
+        let Some(owner) = owner else { return Ok(Settled::Done { next: None }) };
+        // Not blocking: some clusters allow that only with rights on the owner's finalizers.
+        let owner = OwnerReference { block_owner_deletion: None, ..owner };
+        match self.settle_slices(wanted, owner, fence).await {
             Ok(next) => Ok(Settled::Done { next }),
             Err(failure) => failure.refusal(),
         }
     }
 
-    /// Removes what the object of this uid has registered alone, except under the name that is kept.
+    /// Removes what these objects alone have registered, except under the name that is kept.
     ///
     /// # Errors
     /// What the API server says, and that this process may not write any more.
     pub async fn withdraw(
         &self,
         namespace: &str,
-        uid: &str,
+        uids: &[String],
         keep: Option<&str>,
         fence: &Fence,
     ) -> Result<(), Failure> {
         let own = |meta: &ObjectMeta| {
             let owners = meta.owner_references.as_deref().unwrap_or_default();
-            meta.namespace.as_deref() == Some(namespace) && owners.len() == 1 && owners[0].uid == uid
+            let all_go = !owners.is_empty() && owners.iter().all(|owner| uids.contains(&owner.uid));
+            meta.namespace.as_deref() == Some(namespace) && all_go
         };
         for service in self.services.state() {
             if own(&service.metadata) && Some(service.name_any().as_str()) != keep {
+                // The slices first: without its Service nobody would find those that are left by a failure.
+                for slice in self.slices_of(namespace, &service.name_any()) {
+                    fence.check()?;
+                    delete(&self.slices_in(namespace), &*slice).await?;
+                }
                 fence.check()?;
                 delete(&self.services_in(namespace), &*service).await?;
-            }
-        }
-        for slice in self.slices.state() {
-            if own(&slice.metadata) && slices::service(&slice) != keep {
-                fence.check()?;
-                delete(&self.slices_in(namespace), &*slice).await?;
             }
         }
         Ok(())
     }
 
     /// The Service, or who owns the one of its name.
-    async fn settle_service(
-        &self,
-        wanted: &Registration,
-        fence: &Fence,
-    ) -> Result<Result<(), String>, Failure> {
-        let desired = service(wanted);
+    async fn settle_service(&self, wanted: &Registration, fence: &Fence) -> Result<Found, Failure> {
+        let desired = services::write(wanted);
         let api = self.services_in(&wanted.namespace);
         let name = &wanted.service;
-        let stored = self.services.get(&ObjectRef::new(name).within(&wanted.namespace));
-        if stored
-            .as_ref()
-            .is_some_and(|stored| is_ours(&stored.metadata, wanted) && covers(&**stored, &desired))
-        {
-            return Ok(Ok(()));
+        let key = ObjectRef::new(name).within(&wanted.namespace);
+        let right =
+            |stored: &Service| services::is_ours(&stored.metadata, wanted) && covers(stored, &desired);
+        let stored = self.services.get(&key);
+        if let Some(right) = stored.as_ref().filter(|stored| right(stored)) {
+            return Ok(Found::Ours(Box::new(Service::clone(right))));
         }
         fence.check()?;
         if stored.is_none() {
             // A create, not an apply: so a Service of somebody else is never taken.
-            let params =
-                PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-            match api.create(&params, &desired).await {
+            match api.create(&ours(), &desired).await {
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-                answer => return Ok(answer.map(|_| Ok(()))?),
+                answer => {
+                    let made = answer?;
+                    watched(&self.services, &key, None).await;
+                    return Ok(Found::Ours(Box::new(made)));
+                }
             }
         }
         let found = match stored {
@@ -179,53 +179,68 @@ impl Registry {
             None => match api.get_opt(name).await? {
                 Some(found) => Arc::new(found),
                 // Gone this moment: whoever asks next makes it.
-                None => return Ok(Ok(())),
+                None => return Ok(Found::Ours(Box::default())),
             },
         };
-        if !is_ours(&found.metadata, wanted) {
-            return Ok(Err(owner_of(&found.metadata)));
+        if !services::is_ours(&found.metadata, wanted) {
+            return Ok(Found::Foreign(services::owner_of(&found.metadata)));
         }
         // Not an apply: that would leave the ports that somebody else has added beside ours.
-        api.patch(name, &PatchParams::default(), &Patch::Merge(replacing(&desired))).await?;
-        Ok(Ok(()))
+        let patch = Patch::Merge(services::replacing(&desired));
+        let written = api.patch(name, &PatchParams::default(), &patch).await?;
+        if written.resource_version() != found.resource_version() {
+            watched(&self.services, &key, found.resource_version()).await;
+        }
+        Ok(Found::Ours(Box::new(written)))
     }
 
-    async fn settle_slices(&self, wanted: &Registration, fence: &Fence) -> Result<Option<Duration>, Failure> {
+    async fn settle_slices(
+        &self,
+        wanted: &Registration,
+        owner: OwnerReference,
+        fence: &Fence,
+    ) -> Result<Option<Duration>, Failure> {
         let api = self.slices_in(&wanted.namespace);
         let stored = self.slices_of(&wanted.namespace, &wanted.service);
         let existing: Vec<Slice> = stored.iter().filter_map(|slice| slices::read(slice)).collect();
         let planned = match &wanted.leads {
             Leads::Endpoints { wanted: endpoints, drain, .. } => {
-                plan(&wanted.service, endpoints, &existing, *drain, Timestamp::now())
+                plan(&wanted.service, endpoints, &existing, drain, Timestamp::now())
             }
-            Leads::Name(_) => plan(&wanted.service, &[], &[], Duration::ZERO, Timestamp::now()),
+            Leads::Name(_) => plan(&wanted.service, &[], &[], &Drain::default(), Timestamp::now()),
         };
+        let mut written = Vec::new();
         for slice in &planned.slices {
-            let desired = slices::write(slice, &wanted.service, &wanted.owners);
+            let desired = slices::write(slice, &wanted.service, &owner);
             let before = stored.iter().find(|stored| stored.name_any() == slice.name);
-            match before {
-                Some(before) if existing.contains(slice) && covers(&**before, &desired) => {}
-                Some(_) => {
-                    fence.check()?;
-                    apply(&api, &slice.name, &desired).await?;
+            if before.is_some_and(|before| existing.contains(slice) && covers(&**before, &desired)) {
+                continue;
+            }
+            fence.check()?;
+            if before.is_some() {
+                let patch = Patch::Merge(slices::replacing(&desired));
+                let after = api.patch(&slice.name, &PatchParams::default(), &patch).await?;
+                if after.resource_version() == before.and_then(|before| before.resource_version()) {
+                    continue;
                 }
-                None => {
-                    fence.check()?;
-                    let params =
-                        PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-                    match api.create(&params, &desired).await {
-                        // Made this moment by ourselves: the watch brings it, and starts another pass.
-                        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-                        answer => drop(answer?),
-                    }
+            } else {
+                match api.create(&ours(), &desired).await {
+                    // Made this moment by ourselves: the watch brings it, and starts another pass.
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                    answer => drop(answer?),
                 }
             }
+            written.push((slice.name.clone(), before.and_then(|before| before.resource_version())));
         }
         for slice in stored {
             if planned.slices.iter().all(|planned| planned.name != slice.name_any()) {
                 fence.check()?;
                 delete(&api, &*slice).await?;
+                written.push((slice.name_any(), slice.resource_version()));
             }
+        }
+        for (name, before) in written {
+            watched(&self.slices, &ObjectRef::new(&name).within(&wanted.namespace), before).await;
         }
         Ok(planned.next)
     }
@@ -247,6 +262,14 @@ impl Registry {
     fn slices_in(&self, namespace: &str) -> Api<EndpointSlice> {
         Api::namespaced(self.client.clone(), namespace)
     }
+}
+
+/// Whose the Service of a name is.
+enum Found {
+    /// Ours, as it is now; without a uid if it is not there any more.
+    Ours(Box<Service>),
+    /// Of somebody else, who is named.
+    Foreign(String),
 }
 
 /// Why it could not be settled.
@@ -272,69 +295,6 @@ impl Failure {
     }
 }
 
-fn service(wanted: &Registration) -> Service {
-    let spec = match &wanted.leads {
-        Leads::Name(name) => ServiceSpec {
-            type_: Some("ExternalName".to_owned()),
-            external_name: Some(name.clone()),
-            ..ServiceSpec::default()
-        },
-        Leads::Endpoints { ports, .. } => ServiceSpec {
-            type_: Some("ClusterIP".to_owned()),
-            ports: Some(ports.iter().map(service_port).collect()),
-            ..ServiceSpec::default()
-        },
-    };
-    let server_name = wanted.server_name.clone().map(|name| (SERVER_NAME.to_owned(), name));
-    Service {
-        metadata: ObjectMeta {
-            name: Some(wanted.service.clone()),
-            labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
-            annotations: Some(server_name.into_iter().collect()),
-            owner_references: Some(wanted.owners.clone()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(spec),
-        ..Service::default()
-    }
-}
-
-/// As a merge patch (RFC 7396) that also removes what the other form of a Service has.
-fn replacing(desired: &Service) -> Value {
-    let mut patch = json!(desired);
-    for (part, field) in [("spec", "externalName"), ("spec", "ports"), ("annotations", SERVER_NAME)] {
-        let part = if part == "spec" { &mut patch[part] } else { &mut patch["metadata"][part] };
-        if part.get(field).is_none() {
-            part[field] = Value::Null;
-        }
-    }
-    patch
-}
-
-fn service_port(port: &Port) -> ServicePort {
-    ServicePort {
-        name: Some(port.name.clone()),
-        port: port.port.into(),
-        target_port: Some(IntOrString::Int(port.port.into())),
-        protocol: Some("TCP".to_owned()),
-        app_protocol: port.app_protocol.clone(),
-        ..ServicePort::default()
-    }
-}
-
-/// Whether one of the objects that it stands for owns it.
-fn is_ours(meta: &ObjectMeta, wanted: &Registration) -> bool {
-    let owners = meta.owner_references.iter().flatten();
-    owners.into_iter().any(|owner| wanted.owners.iter().any(|ours| ours.uid == owner.uid))
-}
-
-fn owner_of(meta: &ObjectMeta) -> String {
-    match meta.owner_references.iter().flatten().next() {
-        Some(owner) => format!("the {} {}", owner.kind, owner.name),
-        None => "somebody else".to_owned(),
-    }
-}
-
 /// Whether the stored object has everything that is desired; what the API server has added by itself does not count.
 fn covers<K: Serialize>(stored: &K, desired: &K) -> bool {
     match (serde_json::to_value(stored), serde_json::to_value(desired)) {
@@ -357,18 +317,29 @@ fn has(stored: &Value, desired: &Value) -> bool {
     }
 }
 
-async fn apply<K>(api: &Api<K>, name: &str, desired: &K) -> kube::Result<()>
+fn ours() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// Waits until the watch has brought another version than this one, or none where it was deleted: whoever plans next
+/// must not start from what was there before. A watch that is interrupted is not waited for without end.
+async fn watched<K>(store: &Store<K>, key: &ObjectRef<K>, before: Option<String>)
 where
-    K: Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch(name, &params, &Patch::Apply(desired)).await.map(drop)
+    let same = || store.get(key).and_then(|stored| stored.resource_version()) == before;
+    let brought = async {
+        while same() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, brought).await;
 }
 
 /// Deletes exactly this object; that it is gone already, or another one, is fine.
 async fn delete<K>(api: &Api<K>, object: &K) -> kube::Result<()>
 where
-    K: kube::Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let uid = object.meta().uid.clone();
     let params = DeleteParams {

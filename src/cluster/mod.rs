@@ -8,5 +8,6 @@ pub mod objects;
 pub mod references;
 pub mod review;
 pub mod secrets;
+mod services;
 mod slices;
 pub mod watches;

@@ -8,6 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::ResourceExt;
+use serde_json::{Value, json};
 
 use crate::domain::discovery::{self, Family, Port, Slice};
 
@@ -58,7 +59,7 @@ pub(super) fn read(slice: &EndpointSlice) -> Option<Slice> {
 }
 
 /// The slice as the API server gets it.
-pub(super) fn write(slice: &Slice, service: &str, owners: &[OwnerReference]) -> EndpointSlice {
+pub(super) fn write(slice: &Slice, service: &str, owner: &OwnerReference) -> EndpointSlice {
     let labels = [
         (SERVICE, service),
         ("endpointslice.kubernetes.io/managed-by", "authlink.dev"),
@@ -69,13 +70,23 @@ pub(super) fn write(slice: &Slice, service: &str, owners: &[OwnerReference]) -> 
             name: Some(slice.name.clone()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             annotations: Some(leaving(&slice.leaving)),
-            owner_references: Some(owners.to_vec()),
+            owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },
         address_type: slice.family.as_str().to_owned(),
         endpoints: slice.endpoints.iter().map(endpoint).collect(),
         ports: Some(slice.ports.iter().map(port).collect()),
     }
+}
+
+/// As a merge patch (RFC 7396), which replaces the lists, and removes what is not there any more.
+pub(super) fn replacing(desired: &EndpointSlice) -> Value {
+    let mut patch = json!(desired);
+    let annotations = &mut patch["metadata"]["annotations"];
+    if annotations.get(LEAVING).is_none() {
+        annotations[LEAVING] = Value::Null;
+    }
+    patch
 }
 
 fn leaving(since: &BTreeMap<IpAddr, Timestamp>) -> BTreeMap<String, String> {

@@ -24,14 +24,14 @@ use tokio_util::{
 };
 
 use super::{
-    Plane, Reconciler, StatusOf,
+    Peers, Plane, Reconciler, StatusOf,
     memory::Memory,
     pass::Pass,
     sources::Sources,
     triggers::{Key, Triggers},
 };
 use crate::{
-    api::{ANNOTATION_PREFIX, Managed},
+    api::{ANNOTATION_PREFIX, Managed, shared::Reference},
     cluster::watches::watch,
 };
 
@@ -74,8 +74,15 @@ impl<R: Reconciler> Engine<R> {
     pub fn start(reconciler: Arc<R>, plane: Plane, sources: &Arc<Sources>) -> Self {
         let triggers = Triggers::<R::Object>::default();
         let (objects, writer) = reflector::store::<DeserializeGuard<R::Object>>();
+        reconciler.watch(Peers::new(objects.clone(), triggers.clone()));
         let listener = triggers.clone();
-        sources.listen(move |namespace, changed| listener.fire_referrers(namespace, changed));
+        sources.listen(move |namespace, changed| {
+            if R::SHARES_SERVICES && matches!(changed, Reference::Service(_)) {
+                listener.fire_one_referrer(namespace, changed);
+            } else {
+                listener.fire_referrers(namespace, changed);
+            }
+        });
 
         let memory = Arc::new(Memory::<StatusOf<R>>::new());
         let (api, part) = (sources.scope.api(sources.client.clone()), sources.scope.part::<R::Object>());

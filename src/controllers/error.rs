@@ -26,6 +26,15 @@ pub enum Error {
         problem: String,
     },
 
+    /// An older object has registered the same.
+    #[error("{what} was registered before, by {owner}")]
+    Duplicate {
+        /// What both want to be.
+        what: String,
+        /// Kind and name of the older object.
+        owner: String,
+    },
+
     /// What the spec names is missing, or cannot serve.
     #[error(transparent)]
     Unresolved(Unresolved),
@@ -77,6 +86,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::InvalidSpec { .. } => Reason::InvalidSpec,
+            Self::Duplicate { .. } => Reason::Duplicate,
             Self::Unresolved(unresolved) => unresolved.reason(),
             Self::Settings(fault) => fault.reason,
             Self::Cluster(_) | Self::NotLeader(_) => Reason::ClusterFailed,
@@ -89,7 +99,7 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::InvalidSpec { .. } | Self::Unresolved(_) => Retry::OnChange,
+            Self::InvalidSpec { .. } | Self::Duplicate { .. } | Self::Unresolved(_) => Retry::OnChange,
             Self::Settings(_) => Retry::AfterInterval,
             Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => {
                 Retry::Backoff
@@ -101,7 +111,7 @@ impl Error {
     #[must_use]
     pub fn condition(&self) -> Option<ConditionType> {
         match self {
-            Self::InvalidSpec { .. } => Some(ConditionType::Accepted),
+            Self::InvalidSpec { .. } | Self::Duplicate { .. } => Some(ConditionType::Accepted),
             Self::Unresolved(_) => Some(ConditionType::ResolvedRefs),
             Self::Settings(_) => Some(ConditionType::Connected),
             Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => None,
@@ -162,6 +172,7 @@ mod tests {
                 Retry::OnChange,
                 Some(Accepted),
             ),
+            (Error::Duplicate { what: text(), owner: text() }, "Duplicate", Retry::OnChange, Some(Accepted)),
             (
                 Unresolved::SecretNotFound { name: text() }.into(),
                 "SecretNotFound",

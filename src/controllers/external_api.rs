@@ -71,7 +71,7 @@ impl ExternalApis {
 /// What users read of one look at the endpoints.
 #[must_use]
 pub fn report(look: &Look, api: &ExternalApi) -> Report<ExternalApiStatus> {
-    let mut report = look.report(api.status.as_ref());
+    let mut report = look.report(api);
     let status = &mut report.status;
     let ready = status.common.endpoints.iter().filter(|endpoint| endpoint.ready).count();
     status.endpoints_summary = Some(format!("{ready}/{}", status.common.endpoints.len()));

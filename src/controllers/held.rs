@@ -12,8 +12,8 @@ use kube::ResourceExt;
 use super::Error;
 use crate::{
     api::{
-        ConditionType, Managed, Reason,
-        status::{HealthState, Status},
+        Managed, Reason,
+        status::{EndpointStatus, HealthState, Status},
     },
     backends::Fault,
     probing::{Membership, Monitors, Observation, Target},
@@ -169,12 +169,12 @@ impl<S: Settings> Holdings<S> {
         &self,
         wanted: Resolved<S>,
         before: Option<Held<S>>,
-        known: HealthState,
+        known: Vec<HealthState>,
         wake: &Wake,
     ) -> Result<Choice<S>, Error> {
         let keep = |held| Ok(Choice { held, refused: None, rotated: false });
         let Some(before) = before else {
-            let members = self.join(&wanted, known, wake)?;
+            let members = self.join(&wanted, &known, wake)?;
             return keep(Held { resolved: wanted, members, verified: None });
         };
         if same(&before.resolved, &wanted, S::key) {
@@ -182,10 +182,10 @@ impl<S: Settings> Holdings<S> {
                 return keep(before);
             }
             // Only the rhythm of the probes is another one.
-            let members = self.join(&wanted, known, wake)?;
+            let members = self.join(&wanted, &known, wake)?;
             return keep(Held { resolved: wanted, members, verified: before.verified });
         }
-        let members = self.join(&wanted, HealthState::Unknown, wake)?;
+        let members = self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake)?;
         let new = Held { resolved: wanted, members, verified: None };
         let tried = observe::<S>(&new.members).await;
         if tried.iter().any(proven) {
@@ -209,13 +209,18 @@ impl<S: Settings> Holdings<S> {
         self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(&self, wanted: &Resolved<S>, known: HealthState, wake: &Wake) -> Result<Vec<Member<S>>, Error> {
-        let join = |settings: &S| {
+    fn join(
+        &self,
+        wanted: &Resolved<S>,
+        known: &[HealthState],
+        wake: &Wake,
+    ) -> Result<Vec<Member<S>>, Error> {
+        let join = |(settings, known): (&S, &HealthState)| {
             let wake = Arc::clone(wake);
             let key = (settings.key(), wanted.schedule);
-            self.monitors.join(key, known, move || wake(), || settings.target()).map(Arc::new)
+            self.monitors.join(key, *known, move || wake(), || settings.target()).map(Arc::new)
         };
-        wanted.targets.iter().map(join).collect::<Result<_, _>>().map_err(Error::Settings)
+        wanted.targets.iter().zip(known).map(join).collect::<Result<_, _>>().map_err(Error::Settings)
     }
 }
 
@@ -223,19 +228,22 @@ fn same<S>(one: &Resolved<S>, other: &Resolved<S>, key: impl Fn(&S) -> [u8; 32])
     one.targets.iter().map(&key).eq(other.targets.iter().map(&key))
 }
 
-/// The verdict that an earlier process (or leader) has left in the status, if it is about the same spec and the same
+/// The verdicts that an earlier process (or leader) has left in the status, if it is about the same spec and the same
 /// credential: one slow probe after a restart must not turn `Ready`, which takes `unhealthyThreshold` of them.
-fn known_health<K: Managed, S>(object: &K, wanted: &Resolved<S>) -> HealthState {
-    let Some(status) = object.status() else { return HealthState::Unknown };
-    let fingerprint = status.common().credentials.first().map(|credential| &credential.fingerprint);
-    let healthy = status.common().condition(ConditionType::Healthy).is_some_and(|condition| {
-        condition.status == "True" && condition.observed_generation == object.meta().generation
+fn known_health<K: Managed, S: Settings>(object: &K, wanted: &Resolved<S>) -> Vec<HealthState> {
+    let status = object.status().map(Status::common).filter(|status| {
+        let fingerprint = status.credentials.first().map(|credential| &credential.fingerprint);
+        status.observed_generation == object.meta().generation
+            && fingerprint == wanted.source.as_ref().map(|source| &source.fingerprint)
     });
-    if healthy && fingerprint == wanted.source.as_ref().map(|source| &source.fingerprint) {
-        HealthState::Healthy
-    } else {
-        HealthState::Unknown
-    }
+    let known = |settings: &S| {
+        let is = |it: &&EndpointStatus| (it.address.as_str(), it.port) == (settings.host(), settings.port());
+        match status.and_then(|status| status.endpoints.iter().find(is)) {
+            Some(endpoint) if endpoint.ready => HealthState::Healthy,
+            _ => HealthState::Unknown,
+        }
+    };
+    wanted.targets.iter().map(known).collect()
 }
 
 /// What each monitor has seen, once its first probe is over.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{
-        ConditionType, Reason,
+        ConditionType, Managed, Reason,
         status::{CommonStatus, CredentialStatus, EndpointStatus, HealthStatus, Status},
     },
     domain::{
@@ -22,10 +22,13 @@ use crate::{
 
 impl<S: Settings> Look<S> {
     /// Conditions, health, endpoints and credentials; the kind adds what is its own.
-    pub fn report<T: Status>(&self, before: Option<&T>) -> Report<T> {
-        let mut report = Report::<T> { verdicts: vec![accepted(), resolved()], ..Report::default() };
+    pub fn report<K: Managed>(&self, object: &K) -> Report<K::Status> {
+        let mut report = Report::<K::Status> { verdicts: vec![accepted()], ..Report::default() };
+        if K::CONDITIONS.contains(&ConditionType::ResolvedRefs) {
+            report.verdicts.push(resolved());
+        }
         report.verdicts.extend(judge(&self.endpoints(), S::CONNECTED));
-        let before = before.map(Status::common);
+        let before = object.status().map(Status::common);
         let common = report.status.common_mut();
         common.health = self.health();
         common.endpoints = self.endpoint_statuses();

@@ -9,6 +9,9 @@ pub mod held;
 mod look;
 mod memory;
 mod pass;
+mod peers;
+mod rounds;
+pub mod service_registration;
 mod sources;
 mod triggers;
 
@@ -19,6 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::Error;
 pub use pass::FINALIZER;
+pub use peers::Peers;
 pub use sources::Sources;
 
 use crate::{
@@ -41,6 +45,15 @@ pub trait Reconciler: Send + Sync + 'static {
     /// Its name in logs, metrics and Events.
     const NAME: &'static str;
 
+    /// Whether any pass over one of the objects that share a Service sees to all of it: then a change of the Service or
+    /// its slices starts one pass, and not one for each object that names it.
+    const SHARES_SERVICES: bool = false;
+
+    /// The objects of a scope, for kinds whose objects have to do with each other; once for each scope, at the start.
+    fn watch(&self, objects: Peers<Self::Object>) {
+        let _ = objects;
+    }
+
     /// One pass: make the object true as far as possible, and report what was found.
     fn apply(
         &self,
@@ -48,10 +61,14 @@ pub trait Reconciler: Send + Sync + 'static {
         cx: &Context,
     ) -> impl Future<Output = Result<Report<StatusOf<Self>>, Error>> + Send;
 
-    /// Cleans up outside of the cluster before the object goes; only called for kinds with outside state.
-    fn cleanup(&self, object: &Self::Object, cx: &Context) -> impl Future<Output = Result<(), Error>> + Send {
+    /// Cleans up before the object goes; only called for kinds with outside state, until it is done.
+    fn cleanup(
+        &self,
+        object: &Self::Object,
+        cx: &Context,
+    ) -> impl Future<Output = Result<Cleanup, Error>> + Send {
         let _ = (object, cx);
-        std::future::ready(Ok(()))
+        std::future::ready(Ok(Cleanup::Done))
     }
 
     /// The object is gone or suspended: drop what is held for this uid.
@@ -88,6 +105,15 @@ impl<T> Object for T where
         + Sync
         + 'static
 {
+}
+
+/// How far the cleaning up of an object has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// The object may go.
+    Done,
+    /// All is well, and the object stays at least so long: there is more to do then.
+    Again(std::time::Duration),
 }
 
 /// What a pass found.

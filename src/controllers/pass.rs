@@ -15,7 +15,7 @@ use kube::{
 use tracing::Instrument;
 
 use super::{
-    Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
+    Cleanup, Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
     memory::{Ahead, Memory},
     sources::Sources,
     triggers::{Key, Triggers},
@@ -235,7 +235,11 @@ impl<R: Reconciler> Pass<R> {
         if !object.finalizers().iter().any(|name| name == FINALIZER) {
             return Ok(done);
         }
-        if let Err(error) = self.reconciler.cleanup(object, &self.context(object)).await {
+        let cleaned = self.reconciler.cleanup(object, &self.context(object)).await;
+        if let Ok(Cleanup::Again(time)) = cleaned {
+            return Ok(Outcome { name: "cleaning", next: Action::requeue(time) });
+        }
+        if let Err(error) = cleaned {
             let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
             let waited = Timestamp::now().duration_since(deleted).unsigned_abs();
             let about = object.object_ref(&());

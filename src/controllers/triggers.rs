@@ -55,8 +55,15 @@ impl<K: Object> Triggers<K> {
 
     /// Asks for a pass of every object that names what has changed.
     pub(super) fn fire_referrers(&self, namespace: &str, changed: &Reference) {
-        let key = (namespace.to_owned(), changed.clone());
-        let found: Vec<_> = self.state().referrers.get(&key).into_iter().flatten().cloned().collect();
+        let found = self.state().referrers_of(namespace, changed, usize::MAX);
+        for object in found {
+            self.fire(object);
+        }
+    }
+
+    /// Asks for a pass of one of them, of the same one until the objects change: many changes may be one pass.
+    pub(super) fn fire_one_referrer(&self, namespace: &str, changed: &Reference) {
+        let found = self.state().referrers_of(namespace, changed, 1);
         for object in found {
             self.fire(object);
         }
@@ -85,6 +92,11 @@ impl<K: Object> Triggers<K> {
 }
 
 impl<K: Object> State<K> {
+    fn referrers_of(&self, namespace: &str, changed: &Reference, at_most: usize) -> Vec<Key<K>> {
+        let key = (namespace.to_owned(), changed.clone());
+        self.referrers.get(&key).into_iter().flatten().take(at_most).cloned().collect()
+    }
+
     fn drop_references(&mut self, object: &Key<K>) {
         let namespace = object.namespace.clone().unwrap_or_default();
         for reference in self.references.remove(object).unwrap_or_default() {

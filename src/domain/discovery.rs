@@ -95,11 +95,20 @@ pub struct Plan {
     pub next: Option<Duration>,
 }
 
+/// How addresses that leave are drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// For how long.
+    pub time: Duration,
+    /// Those that have been drained already, and go at once.
+    pub over: BTreeSet<IpAddr>,
+}
+
 type Group = (Family, Vec<Port>);
 
-/// Plans the slices of a Service. Addresses that leave are drained for `drain`.
+/// Plans the slices of a Service. What leaves is drained, unless it was draining as an address that was still wanted.
 #[must_use]
-pub fn plan(service: &str, wanted: &[Wanted], existing: &[Slice], drain: Duration, now: Timestamp) -> Plan {
+pub fn plan(service: &str, wanted: &[Wanted], existing: &[Slice], drain: &Drain, now: Timestamp) -> Plan {
     let mut missing = grouped(wanted);
     let mut next = None;
     let mut slices: Vec<Slice> = existing
@@ -114,9 +123,13 @@ pub fn plan(service: &str, wanted: &[Wanted], existing: &[Slice], drain: Duratio
                 new.endpoints.push(kept);
                 continue;
             }
-            let since = old.leaving.get(&endpoint.address).copied().unwrap_or(now);
-            let left =
-                drain.checked_sub(now.duration_since(since).unsigned_abs()).filter(|left| !left.is_zero());
+            let since = old.leaving.get(&endpoint.address).copied();
+            if drain.over.contains(&endpoint.address) || (endpoint.draining && since.is_none()) {
+                continue;
+            }
+            let since = since.unwrap_or(now);
+            let drained = now.duration_since(since).unsigned_abs();
+            let left = drain.time.checked_sub(drained).filter(|left| !left.is_zero());
             if let Some(left) = left {
                 next = Some(next.map_or(left, |next: Duration| next.min(left)));
                 new.leaving.insert(endpoint.address, since);
@@ -179,7 +192,8 @@ fn place(
 mod tests {
     use super::*;
 
-    const DRAIN: Duration = Duration::from_secs(30);
+    const TIME: Duration = Duration::from_secs(30);
+    const DRAIN: &Drain = &Drain { time: TIME, over: BTreeSet::new() };
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).expect("a time")
@@ -231,7 +245,7 @@ mod tests {
         let before = plan("db", &two, &[], DRAIN, at(0));
         let leaving = plan("db", &two[..1], &before.slices, DRAIN, at(10));
         assert_eq!(addresses(&leaving), [("192.0.2.1".to_owned(), false), ("192.0.2.2".to_owned(), true)]);
-        assert_eq!(leaving.next, Some(DRAIN));
+        assert_eq!(leaving.next, Some(TIME));
         let later = plan("db", &two[..1], &leaving.slices, DRAIN, at(25));
         assert_eq!(
             (later.slices.clone(), later.next),
@@ -253,7 +267,21 @@ mod tests {
     #[test]
     fn without_a_time_to_drain_an_address_goes_at_once() {
         let before = plan("db", &many(1), &[], DRAIN, at(0));
-        assert_eq!(plan("db", &[], &before.slices, Duration::ZERO, at(1)).slices, []);
+        assert_eq!(plan("db", &[], &before.slices, &Drain::default(), at(1)).slices, []);
+    }
+
+    #[test]
+    fn what_was_drained_while_it_was_wanted_is_not_drained_again() {
+        let mut one = [wanted("192.0.2.1", true)];
+        one[0].endpoint.draining = true;
+        let before = plan("db", &one, &[], DRAIN, at(0));
+        assert_eq!(addresses(&before), [("192.0.2.1".to_owned(), true)]);
+        assert_eq!(plan("db", &[], &before.slices, DRAIN, at(1)).slices, []);
+        one[0].endpoint.draining = false;
+        let back = plan("db", &one, &before.slices, DRAIN, at(2));
+        assert_eq!(addresses(&back), [("192.0.2.1".to_owned(), false)]);
+        let over = Drain { time: TIME, over: [one[0].endpoint.address].into() };
+        assert_eq!(plan("db", &[], &back.slices, &over, at(3)).slices, []);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod discovery;
 pub mod endpoints;
 pub mod health;
+pub mod instances;
 pub mod latency;
 pub mod limiter;
 pub mod load;

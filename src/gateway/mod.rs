@@ -4,18 +4,27 @@
 mod apis;
 mod audit;
 mod caller;
+mod discovery;
+mod openapi;
 pub mod problem;
 mod ready;
 mod server;
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{Router, http::Uri, middleware, routing::any};
+use axum::{
+    Json, Router,
+    http::Uri,
+    middleware,
+    routing::{any, get},
+};
+
+use tokio_util::sync::CancellationToken;
 
 pub use server::{Listen, Server};
 
 use crate::{
-    api::v1alpha1::ExternalApi,
+    api::v1alpha1::{ExternalApi, ServiceRegistration},
     backends::http::Egress,
     cluster::{catalog::Catalog, references::References, review::Reviewer},
     telemetry::metrics::Metrics,
@@ -35,6 +44,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The objects.
     pub external_apis: Catalog<ExternalApi>,
+    /// The objects.
+    pub registrations: Catalog<ServiceRegistration>,
+    /// Cancelled when the process is to end.
+    pub stopping: CancellationToken,
 }
 
 /// What every route shares.
@@ -42,6 +55,8 @@ struct Gateway {
     reviewer: Reviewer,
     metrics: Arc<Metrics>,
     apis: Ready<apis::Prepared>,
+    registrations: Catalog<ServiceRegistration>,
+    stopping: CancellationToken,
 }
 
 type State = axum::extract::State<Arc<Gateway>>;
@@ -52,6 +67,8 @@ pub fn router(parts: Parts) -> Router {
     let world = Arc::new(world);
     let gateway = Arc::new(Gateway {
         apis: Ready::new(parts.external_apis, Arc::clone(&world)),
+        registrations: parts.registrations,
+        stopping: parts.stopping,
         reviewer: parts.reviewer,
         metrics: parts.metrics,
     });
@@ -59,6 +76,9 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/apis/{namespace}/{name}", any(apis::call))
         .route("/v1/apis/{namespace}/{name}/", any(apis::call))
         .route("/v1/apis/{namespace}/{name}/{*path}", any(apis::call))
+        .route("/v1/discovery/{namespace}/{service}", get(discovery::find))
+        .route("/v1/discovery/{namespace}/{service}/watch", get(discovery::watch))
+        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), audit::each))

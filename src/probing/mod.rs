@@ -288,6 +288,12 @@ impl<T: Target> Membership<T> {
         seen.wait_for(Option::is_some).await.ok()?.clone()
     }
 
+    /// What was seen last; none before the end of the first probe.
+    #[must_use]
+    pub fn last(&self) -> Option<Observation<T::Facts>> {
+        self.monitor.seen.borrow().clone()
+    }
+
     /// What is watched.
     #[must_use]
     pub fn target(&self) -> &T {

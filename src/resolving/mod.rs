@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod external_api;
+pub mod service_registration;
 
 use std::sync::Arc;
 

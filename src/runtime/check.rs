@@ -17,13 +17,17 @@ use crate::{
         ConditionType, Managed, Reason,
         shared::HealthCheck,
         status::{CommonStatus, Status},
-        v1alpha1::{Database, ExternalApi, database::DatabaseStatus, external_api::ExternalApiStatus},
+        v1alpha1::{
+            Database, ExternalApi, ServiceRegistration, database::DatabaseStatus,
+            external_api::ExternalApiStatus, service_registration::ServiceRegistrationStatus,
+        },
     },
     backends::http::Egress,
     controllers::{
         self, Error, Report,
         database::{self, Databases},
         external_api::{self, ExternalApis},
+        service_registration::ServiceRegistrations,
     },
     domain::conditions::{self, Verdict},
     telemetry::metrics::Metrics,
@@ -114,6 +118,7 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, String> {
 struct Checks {
     databases: Databases,
     external_apis: ExternalApis,
+    registrations: ServiceRegistrations,
 }
 
 impl Checks {
@@ -123,7 +128,8 @@ impl Checks {
         let egress = Egress::new(Arc::new(|_| Ok(())));
         Self {
             databases: Databases::new(Arc::clone(&metrics)),
-            external_apis: ExternalApis::new(metrics, egress),
+            external_apis: ExternalApis::new(Arc::clone(&metrics), egress.clone()),
+            registrations: ServiceRegistrations::new(metrics, egress),
         }
     }
 }
@@ -145,6 +151,9 @@ async fn check(
     // A new kind is one more arm here, and one more `Checked`.
     match manifest.kind.as_str() {
         "Database" => check_kind::<Database>(index, &manifest, checks, references).await,
+        "ServiceRegistration" => {
+            check_kind::<ServiceRegistration>(index, &manifest, checks, references).await
+        }
         _ => check_kind::<ExternalApi>(index, &manifest, checks, references).await,
     }
 }
@@ -185,6 +194,20 @@ impl Checked for ExternalApi {
     ) -> Result<Report<ExternalApiStatus>, Error> {
         let look = checks.external_apis.look(self, references, Arc::new(|| ())).await?;
         Ok(external_api::report(&look, self))
+    }
+}
+
+impl Checked for ServiceRegistration {
+    fn probe_once(&mut self) {
+        once(&mut self.spec.health_check.schedule);
+    }
+
+    async fn look(
+        &self,
+        checks: &Checks,
+        _: &FileReferences,
+    ) -> Result<Report<ServiceRegistrationStatus>, Error> {
+        Ok(checks.registrations.look(self, Arc::new(|| ())).await?.report)
     }
 }
 

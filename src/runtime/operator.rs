@@ -11,18 +11,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{http::Conditions, pools::Pools};
 use crate::{
-    api::v1alpha1::ExternalApi,
+    api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
     backends::http::Egress,
     cluster::catalog::Catalog,
     controllers::{
         Plane, Reconciler, Sources, database::Databases, engine::Engine, external_api::ExternalApis,
+        service_registration::ServiceRegistrations,
     },
 };
 
 /// The engines, whose watches the gateway reads from as well.
 pub(super) struct Operator {
     engines: Vec<Arc<dyn Leads>>,
+    pub(super) databases: Catalog<Database>,
     pub(super) external_apis: Catalog<ExternalApi>,
+    pub(super) registrations: Catalog<ServiceRegistration>,
 }
 
 /// An engine of whatever kind.
@@ -42,11 +45,14 @@ impl Operator {
         let egress = Egress::guarded((*plane.egress).clone(), Arc::clone(&plane.resolver));
         let databases = Arc::new(Databases::new(Arc::clone(&plane.metrics)));
         let external_apis = Arc::new(ExternalApis::new(Arc::clone(&plane.metrics), egress));
+        let egress = Egress::to_endpoints((*plane.egress).clone(), Arc::clone(&plane.resolver));
+        let registrations = Arc::new(ServiceRegistrations::new(Arc::clone(&plane.metrics), egress));
         registry.register_collector(Box::new(Pools::new(Arc::clone(&databases))));
         let mut start = Start { engines: Vec::new(), plane, sources, registry };
-        start.kind(&databases);
+        let databases = start.kind(&databases);
         let external_apis = start.kind(&external_apis);
-        Self { engines: start.engines, external_apis }
+        let registrations = start.kind(&registrations);
+        Self { engines: start.engines, databases, external_apis, registrations }
     }
 
     /// Runs the passes of every kind, see [`Engine::lead`].

@@ -51,6 +51,7 @@ fn operators_rules() -> BTreeSet<String> {
             .chain([format!("authlink.dev/{kind}/status patch")])
     });
     let others = [
+        "authlink.dev/serviceregistrations patch",
         "/secrets get",
         "/secrets list",
         "/secrets watch",

@@ -142,6 +142,21 @@ async fn an_object_that_cannot_be_cleaned_up_goes_after_its_deadline_and_an_even
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cleaning_up_may_take_its_time_without_being_a_failure() {
+    let settings =
+        engine::Settings { cleanup_deadline: Duration::from_secs(1), ..engine::Settings::default() };
+    let running = Running::start(settings).await;
+    running.create("slow", json!({ "outside": true, "cleanup": "wait" })).await;
+    running.ready("slow", "True", "Available").await;
+    let asked = std::time::Instant::now();
+    running.namespace.delete::<Gadget>("slow").await;
+    running.gone("slow").await;
+    assert!(asked.elapsed() >= Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert_eq!(running.gadgets.cleaned(), ["slow"]);
+    assert_eq!(running.namespace.events("slow").await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pass_that_hangs_or_panics_holds_up_nobody_else() {
     let settings = engine::Settings {
         concurrency: 2,

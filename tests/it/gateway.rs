@@ -2,4 +2,5 @@
 
 mod apis;
 mod callers;
+mod discovery;
 mod hostile;

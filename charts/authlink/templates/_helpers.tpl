@@ -1,6 +1,11 @@
 {{/* The plurals of all kinds, separated by spaces: a new kind is one word here. */}}
 {{- define "authlink.kinds" -}}
-databases externalapis
+databases externalapis serviceregistrations
+{{- end }}
+
+{{/* Those of them that are kept, by a finalizer, until they are cleaned up. */}}
+{{- define "authlink.keptKinds" -}}
+serviceregistrations
 {{- end }}
 
 {{- define "authlink.name" -}}
@@ -61,6 +66,9 @@ app.kubernetes.io/component: operator
   {{- range $kinds }}
   - {{ . }}/status
   {{- end }}
+  verbs: [patch]
+- apiGroups: [authlink.dev]
+  resources: {{ splitList " " (include "authlink.keptKinds" .) | toJson }}
   verbs: [patch]
 # list and watch are used for metadata only (a rotated Secret is noticed at once); values are read one by one with get.
 - apiGroups: [""]

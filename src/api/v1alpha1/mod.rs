@@ -2,9 +2,11 @@
 
 pub mod database;
 pub mod external_api;
+pub mod service_registration;
 
 pub use database::Database;
 pub use external_api::ExternalApi;
+pub use service_registration::ServiceRegistration;
 
 /// The version in `apiVersion: authlink.dev/v1alpha1`.
 pub const VERSION: &str = "v1alpha1";

@@ -32,11 +32,24 @@ impl Egress {
         Self { guard, resolver: Arc::new(|host| system(host).boxed()) }
     }
 
-    /// To the addresses that the policy lets through, as the resolver finds them.
+    /// To the addresses that the policy lets calls go to, as the resolver finds them.
     #[must_use]
     pub fn guarded(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
         let guard = move |found: &[IpAddr]| policy.vet(found.iter().copied()).map_err(|it| it.to_string());
-        Self::new(Arc::new(guard)).with_resolver(Arc::new(move |host| {
+        Self::found_by(resolver, Arc::new(guard))
+    }
+
+    /// To the addresses that the policy lets stand in an EndpointSlice, private ones included.
+    #[must_use]
+    pub fn to_endpoints(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
+        let guard = move |found: &[IpAddr]| {
+            found.iter().try_for_each(|address| policy.endpoint(*address)).map_err(|it| it.to_string())
+        };
+        Self::found_by(resolver, Arc::new(guard))
+    }
+
+    fn found_by(resolver: Arc<resolver::Resolver>, guard: Guard) -> Self {
+        Self::new(guard).with_resolver(Arc::new(move |host| {
             let resolver = Arc::clone(&resolver);
             async move { Ok(resolver.resolve(&host).await.map_err(io::Error::other)?.list) }.boxed()
         }))

@@ -76,6 +76,15 @@ impl Service {
     /// What kept the answer from coming, or `UnexpectedStatus`, `UnexpectedBody`; with the credential also
     /// `AuthenticationFailed` (401) and `PermissionDenied` (403).
     pub async fn probe(&self) -> Result<Facts, Fault> {
+        self.probe_and_read(|_, _| ()).await
+    }
+
+    /// The same, and lets `read` see the head and the first 64 KiB of the body of an answer that is as expected; there is
+    /// none where the health check asks no request.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn probe_and_read(&self, read: impl FnOnce(&HeaderMap, &[u8]) + Send) -> Result<Facts, Fault> {
         // Sooner than whoever waits for the probe gives up, and later than connecting does: so it is always the same of
         // the three that says what was waited for, and a status that nothing changed has the same text.
         let deadline = Instant::now() + self.settings.timeout * 19 / 20;
@@ -87,14 +96,16 @@ impl Service {
                     .await
                     .unwrap_or_else(|_| Err(Fault::new(Reason::Timeout, "the server did not answer in time")))
             }
-            Check::Http(expectation) => self.ask(expectation, deadline).await,
+            Check::Http(expectation) => {
+                self.ask(expectation, deadline).await.map(|(head, body)| read(&head, &body))
+            }
         };
         asked.map_err(|fault| self.settings.redact(fault))?;
         let peer = self.probes.peer();
         Ok(Facts { not_after: peer.and_then(|it| it.not_after), http2: peer.is_some_and(|it| it.http2) })
     }
 
-    async fn ask(&self, expectation: &Expectation, deadline: Instant) -> Result<(), Fault> {
+    async fn ask(&self, expectation: &Expectation, deadline: Instant) -> Result<(HeaderMap, Vec<u8>), Fault> {
         let path = expectation.path.parse().map_err(|_| {
             Fault::new(Reason::InvalidSpec, "healthCheck.http.path has characters that must be escaped")
         })?;
@@ -158,17 +169,21 @@ impl Service {
 
 /// Whether the answer is what the health check expects. Its body is read too, since a server that breaks off in the
 /// middle of it is not healthy.
-async fn judge(expectation: &Expectation, answer: Response<AnswerBody>) -> Result<(), Fault> {
+async fn judge(
+    expectation: &Expectation,
+    answer: Response<AnswerBody>,
+) -> Result<(HeaderMap, Vec<u8>), Fault> {
     let status = answer.status();
     if !expectation.statuses.iter().any(|expected| expected.contains(&status.as_u16())) {
         return Err(unexpected(status, expectation.authenticated));
     }
-    let body = read(answer.into_body()).await?;
+    let (head, body) = answer.into_parts();
+    let body = read(body).await?;
     match &expectation.body {
         Some(text) if !contains(&body, text.as_bytes()) => {
             Err(Fault::new(Reason::UnexpectedBody, "the answer does not have the expected text"))
         }
-        _ => Ok(()),
+        _ => Ok((head.headers, body)),
     }
 }
 

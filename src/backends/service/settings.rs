@@ -110,19 +110,27 @@ pub struct Expectation {
 
 impl From<&ApiHealthCheck> for Check {
     fn from(check: &ApiHealthCheck) -> Self {
-        match check.check_type {
+        Self::new(check.check_type, check.http.as_ref(), check.authenticated)
+    }
+}
+
+impl Check {
+    /// What the spec of a health check says; `authenticated` ones carry the credential.
+    #[must_use]
+    pub fn new(check_type: CheckType, http: Option<&HttpCheck>, authenticated: bool) -> Self {
+        match check_type {
             CheckType::None => Self::None,
             CheckType::Tcp => Self::Tcp,
             CheckType::Http => {
                 let HttpCheck { path, method, expected_statuses, expected_body } =
-                    check.http.clone().unwrap_or_default();
+                    http.cloned().unwrap_or_default();
                 Self::Http(Expectation {
                     method,
                     path,
                     // The schema lets nothing else through.
                     statuses: expected_statuses.iter().filter_map(|text| statuses(text)).collect(),
                     body: expected_body,
-                    authenticated: check.authenticated,
+                    authenticated,
                 })
             }
         }

@@ -22,7 +22,7 @@ use crate::{
 /// What users read of it.
 pub async fn report(look: &Look, database: &Database) -> Report<DatabaseStatus> {
     let before = database.status.as_ref();
-    let mut report = look.report(before);
+    let mut report = look.report(database);
     report.verdicts.push(pool_verdict(look));
     let status = &mut report.status;
     for (endpoint, seen) in status.common.endpoints.iter_mut().zip(&look.observations) {

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use authlink::{
@@ -13,7 +14,7 @@ use authlink::{
     },
     backends::Fault,
     cluster::references::References,
-    controllers::{Context, Error, Reconciler, Report},
+    controllers::{Cleanup, Context, Error, Reconciler, Report},
     domain::conditions::Verdict,
     resolving::Unresolved,
 };
@@ -48,6 +49,7 @@ enum Does {
     Fail,
     Hang,
     Panic,
+    Wait,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -109,6 +111,7 @@ struct Seen {
     passes: HashMap<String, u32>,
     first_finalizers: HashMap<String, Vec<String>>,
     cleaned: Vec<String>,
+    waited: Vec<String>,
 }
 
 impl Gadgets {
@@ -138,7 +141,7 @@ impl Reconciler for Gadgets {
             seen.first_finalizers.entry(name).or_insert_with(|| gadget.finalizers().to_vec());
         }
         match gadget.spec.does {
-            Does::Work => {}
+            Does::Work | Does::Wait => {}
             Does::Hang => std::future::pending().await,
             Does::Panic => panic!("the gadget was asked to panic"),
             Does::Fail => return Err(failure()),
@@ -152,12 +155,19 @@ impl Reconciler for Gadgets {
         Ok(Report { verdicts, ..Report::default() })
     }
 
-    async fn cleanup(&self, gadget: &Gadget, _: &Context) -> Result<(), Error> {
-        if gadget.spec.cleanup == Does::Fail {
-            return Err(failure());
+    async fn cleanup(&self, gadget: &Gadget, _: &Context) -> Result<Cleanup, Error> {
+        let name = gadget.name_any();
+        match gadget.spec.cleanup {
+            Does::Fail => return Err(failure()),
+            // Once, and by then the deadline for cleaning up has passed.
+            Does::Wait if !self.seen().waited.contains(&name) => {
+                self.seen().waited.push(name);
+                return Ok(Cleanup::Again(Duration::from_secs(2)));
+            }
+            _ => {}
         }
-        self.seen().cleaned.push(gadget.name_any());
-        Ok(())
+        self.seen().cleaned.push(name);
+        Ok(Cleanup::Done)
     }
 }
 

@@ -1,0 +1,84 @@
+//! Services, from what is to be registered.
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+use serde_json::{Value, json};
+
+use super::discovery::{Leads, Registration};
+use crate::{api::FIELD_MANAGER, domain::discovery::Port};
+
+/// The host name that the servers' certificates are for: what a client should verify, whatever name it connected to.
+const SERVER_NAME: &str = "authlink.dev/server-name";
+
+/// So many owners of a Service are written down: more would only make it larger, since whoever registers many objects as
+/// one Service sees to their going.
+const OWNERS: usize = 16;
+
+/// The Service as the API server gets it.
+pub(super) fn write(wanted: &Registration) -> Service {
+    let spec = match &wanted.leads {
+        Leads::Name(name) => ServiceSpec {
+            type_: Some("ExternalName".to_owned()),
+            external_name: Some(name.clone()),
+            ..ServiceSpec::default()
+        },
+        Leads::Endpoints { ports, .. } => ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
+            ports: Some(ports.iter().map(port).collect()),
+            ..ServiceSpec::default()
+        },
+    };
+    let server_name = wanted.server_name.clone().map(|name| (SERVER_NAME.to_owned(), name));
+    Service {
+        metadata: ObjectMeta {
+            name: Some(wanted.service.clone()),
+            labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
+            annotations: Some(server_name.into_iter().collect()),
+            owner_references: Some(wanted.owners.iter().take(OWNERS).cloned().collect()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        ..Service::default()
+    }
+}
+
+/// As a merge patch (RFC 7396) that also removes what the other form of a Service has.
+pub(super) fn replacing(desired: &Service) -> Value {
+    let mut patch = json!(desired);
+    for (part, field) in [("spec", "externalName"), ("spec", "ports"), ("annotations", SERVER_NAME)] {
+        let part = if part == "spec" { &mut patch[part] } else { &mut patch["metadata"][part] };
+        if part.get(field).is_none() {
+            part[field] = Value::Null;
+        }
+    }
+    patch
+}
+
+fn port(port: &Port) -> ServicePort {
+    ServicePort {
+        name: Some(port.name.clone()),
+        port: port.port.into(),
+        target_port: Some(IntOrString::Int(port.port.into())),
+        protocol: Some("TCP".to_owned()),
+        app_protocol: port.app_protocol.clone(),
+        ..ServicePort::default()
+    }
+}
+
+/// Whether one of the objects that it stands for owns it, or one that they follow.
+pub(super) fn is_ours(meta: &ObjectMeta, wanted: &Registration) -> bool {
+    let ours = |uid: &String| {
+        wanted.owners.iter().any(|owner| owner.uid == *uid) || wanted.predecessors.contains(uid)
+    };
+    meta.owner_references.iter().flatten().any(|owner| ours(&owner.uid))
+}
+
+/// Who owns it, as users read it.
+pub(super) fn owner_of(meta: &ObjectMeta) -> String {
+    match meta.owner_references.iter().flatten().next() {
+        Some(owner) => format!("the {} {}", owner.kind, owner.name),
+        None => "somebody else".to_owned(),
+    }
+}

@@ -1,0 +1,130 @@
+//! What is to be registered, and what its names lead to.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::{
+    api::{ConditionType, Reason},
+    backends::Fault,
+    cluster::discovery::Settled,
+    controllers::Context,
+    domain::{
+        conditions::{Verdict, advise},
+        discovery::{Endpoint, Port, Wanted},
+    },
+};
+
+/// Where a conflict, a refusal or a silent DNS server is looked at again: nothing tells when it ends.
+pub(in crate::controllers) const RETRY: Duration = Duration::from_secs(10);
+
+/// One target as it is to be registered.
+pub(in crate::controllers) struct Site {
+    /// Host name or address.
+    pub host: String,
+    /// On which it serves.
+    pub port: Port,
+    /// The verdict of its probes.
+    pub healthy: bool,
+    /// The failure domain that it is in.
+    pub zone: Option<String>,
+}
+
+/// What the names of the sites lead to.
+#[derive(Default)]
+pub(in crate::controllers) struct Found {
+    /// For each site the addresses that may be registered; none where nobody answers what its name is, and nothing was
+    /// known of it.
+    pub addresses: Vec<Option<Vec<IpAddr>>>,
+    /// Addresses that must not be registered, and why.
+    refused: Vec<String>,
+    /// Names without an address, and why.
+    nameless: Vec<String>,
+    /// Why nobody answers.
+    pub unanswered: Option<Fault>,
+    /// How long the answers hold.
+    pub valid: Option<Duration>,
+}
+
+/// Finds the addresses of the hosts, and refuses those that no client of the cluster may be led to.
+pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, cx: &Context) -> Found {
+    let answers = hosts.map(async |host| (host, cx.resolver.resolve(host).await));
+    let mut found = Found::default();
+    for (host, answer) in futures::future::join_all(answers).await {
+        let addresses = match answer {
+            Ok(addresses) => addresses,
+            Err(fault) if fault.reason == Reason::DnsFailed => {
+                found.nameless.push(fault.detail);
+                found.addresses.push(Some(Vec::new()));
+                continue;
+            }
+            Err(fault) => {
+                found.unanswered = Some(fault);
+                found.addresses.push(None);
+                continue;
+            }
+        };
+        if let Some(valid) = addresses.valid {
+            found.valid = Some(found.valid.map_or(valid, |known| known.min(valid)));
+        }
+        let mut allowed = Vec::new();
+        for address in addresses.list {
+            match cx.egress.endpoint(address) {
+                // The API server knows no IPv4-mapped addresses.
+                Ok(()) => allowed.push(address.to_canonical()),
+                Err(refused) => found.refused.push(format!("{host}: {refused}")),
+            }
+        }
+        found.addresses.push(Some(allowed));
+    }
+    found
+}
+
+impl Found {
+    /// What the sites are as endpoints, in the order in which they were looked up.
+    pub(super) fn wanted(&self, sites: &[Site]) -> Vec<Wanted> {
+        let addresses = sites.iter().zip(&self.addresses);
+        let each =
+            addresses.flat_map(|(site, found)| found.iter().flatten().map(|address| site.at(*address)));
+        each.collect()
+    }
+
+    /// `Registered`, where the Service is as it should be.
+    pub(in crate::controllers) fn verdict(&self, service: &str) -> Verdict {
+        if !self.refused.is_empty() {
+            return no(Reason::AddressNotAllowed, &self.refused.join("; "));
+        }
+        if self.addresses.iter().flatten().all(Vec::is_empty) {
+            return no(Reason::NoAddresses, &self.nameless.join("; "));
+        }
+        let message = format!("the Service {service} leads to the targets");
+        Verdict::yes(ConditionType::Registered, Reason::Registered, message)
+    }
+}
+
+impl Site {
+    fn at(&self, address: IpAddr) -> Wanted {
+        let endpoint = Endpoint { address, healthy: self.healthy, draining: false, zone: self.zone.clone() };
+        Wanted { ports: vec![self.port.clone()], endpoint }
+    }
+}
+
+/// `Registered`, where the Service cannot be as it should be; none where it is.
+pub(in crate::controllers) fn of_service(settled: &Settled, service: &str) -> Option<Verdict> {
+    match settled {
+        Settled::Done { .. } => None,
+        Settled::Conflict(owner) => {
+            Some(no(Reason::ServiceConflict, &format!("the Service {service} belongs to {owner}")))
+        }
+        Settled::Refused(why) => {
+            Some(no(Reason::ServiceRefused, &format!("the API server refuses the Service {service} ({why})")))
+        }
+    }
+}
+
+fn no(reason: Reason, detail: &str) -> Verdict {
+    Verdict::no(ConditionType::Registered, reason, advise(reason, detail))
+}
+
+/// Whether a host is an address, and not a name.
+pub(in crate::controllers) fn is_address(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
+}

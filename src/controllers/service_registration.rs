@@ -1,0 +1,200 @@
+//! `ServiceRegistration`: resolve -> connect -> observe -> decide -> act -> report. All registrations of one service
+//! share one Service: whichever pass comes sees to all of it.
+
+mod known;
+mod report;
+mod service;
+mod target;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{
+    Cleanup, Context, Error, Peers, Reconciler, Report,
+    discovery::sites::{RETRY, look_up, of_service},
+    held::{Holdings, Member, Wake},
+    rounds::Rounds,
+};
+use crate::{
+    api::{
+        ConditionType,
+        status::ServiceStatus,
+        v1alpha1::{
+            ServiceRegistration, external_api::CheckType, service_registration::ServiceRegistrationStatus,
+        },
+    },
+    backends::http::Egress,
+    cluster::discovery::Settled,
+    domain::{conditions::Verdict, instances::Stage},
+    resolving,
+    telemetry::metrics::Metrics,
+};
+use known::{Known, Name, Site};
+
+pub use target::{Place, Reached};
+
+/// The controller of `ServiceRegistration`.
+pub struct ServiceRegistrations {
+    held: Holdings<Reached>,
+    egress: Egress,
+    peers: Mutex<Vec<Arc<Peers<ServiceRegistration>>>>,
+    known: Known,
+    /// By namespace and service.
+    rounds: Rounds<(String, String), Settled>,
+}
+
+/// What one look at an instance gave.
+pub struct Look {
+    /// What users read of it.
+    pub report: Report<ServiceRegistrationStatus>,
+    /// For each address what watches it; nothing, where nothing is probed.
+    members: Vec<Option<Member<Reached>>>,
+}
+
+impl ServiceRegistrations {
+    /// No objects yet. Probes go to where `egress` lets them.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, egress: Egress) -> Self {
+        Self {
+            held: Holdings::new(Self::NAME, metrics),
+            egress,
+            peers: Mutex::default(),
+            known: Known::default(),
+            rounds: Rounds::default(),
+        }
+    }
+
+    /// Connects and observes: everything but writing. `authlink check` does just this.
+    ///
+    /// # Errors
+    /// An address that is none, and settings that cannot be used.
+    pub async fn look(&self, registration: &ServiceRegistration, wake: Wake) -> Result<Look, Error> {
+        if registration.spec.health_check.check_type == CheckType::None {
+            self.held.forget(&registration.uid().unwrap_or_default());
+            let members = registration.spec.addresses.iter().map(|_| None).collect();
+            return Ok(Look { report: report::unprobed(registration), members });
+        }
+        let wanted = resolving::service_registration::resolve(registration).map_err(Error::from);
+        let reached = |settings| {
+            let (load, egress) = (registration.spec.load.clone(), self.egress.clone());
+            Reached { settings, load, egress }
+        };
+        let look = self.held.look(registration, wanted.map(|wanted| wanted.map(reached)), wake).await?;
+        let report = report::probed(&look, registration);
+        Ok(Look { report, members: look.members.into_iter().map(Some).collect() })
+    }
+
+    /// Finds its addresses, and sees to it that the Service leads to them.
+    async fn register(
+        &self,
+        registration: &ServiceRegistration,
+        look: Look,
+        cx: &Context,
+    ) -> Result<Report<ServiceRegistrationStatus>, Error> {
+        let Look { mut report, members } = look;
+        let (hosts, service) = (&registration.spec.addresses, &registration.spec.service_name);
+        let mut found = look_up(hosts.iter().map(String::as_str), cx).await;
+        for (host, addresses) in hosts.iter().zip(&mut found.addresses) {
+            // While nobody answers what is known stays, be it that an earlier process knew it.
+            *addresses = addresses.take().or_else(|| known::resolved(registration, host));
+        }
+        report.status.resolved = report::resolved(hosts, &found.addresses);
+        let addresses = found.addresses.iter().map(|found| found.clone().unwrap_or_default());
+        let sites = addresses.zip(members).map(|(addresses, member)| Site { addresses, member });
+        let uid = registration.uid().unwrap_or_default();
+        self.known.place(&uid, Name::of(registration), sites.collect());
+
+        let settled = self.settle(registration, cx).await?;
+        if let Settled::Done { next } = &settled {
+            report.status.common.service_ref = Some(ServiceStatus { name: service.clone() });
+            if let Some(next) = next {
+                report.look_again_within(*next);
+            }
+        }
+        if let Some(valid) = found.valid {
+            report.look_again_within(valid);
+        }
+        let verdict = match (of_service(&settled, service), &found.unanswered) {
+            (Some(refused), _) => refused,
+            (None, Some(fault)) if found.addresses.contains(&None) => {
+                Verdict::unknown(ConditionType::Registered, fault.reason, fault.message())
+            }
+            (None, _) => found.verdict(service),
+        };
+        if found.unanswered.is_some() || !matches!(settled, Settled::Done { .. }) {
+            report.look_again_within(RETRY);
+        }
+        report.verdicts.push(verdict);
+        Ok(report)
+    }
+
+    /// It is not registered, or not any more: sees to its going from the Service, and tells why.
+    async fn refuse(
+        &self,
+        registration: &ServiceRegistration,
+        error: Error,
+        cx: &Context,
+    ) -> Result<Report<ServiceRegistrationStatus>, Error> {
+        let uid = registration.uid().unwrap_or_default();
+        self.held.forget(&uid);
+        self.known.place(&uid, Name::of(registration), Vec::new());
+        self.settle(registration, cx).await?;
+        Err(error)
+    }
+}
+
+impl Reconciler for ServiceRegistrations {
+    type Object = ServiceRegistration;
+
+    const NAME: &'static str = "ServiceRegistration";
+
+    const SHARES_SERVICES: bool = true;
+
+    fn watch(&self, peers: Peers<ServiceRegistration>) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(peers));
+    }
+
+    async fn apply(
+        &self,
+        registration: &ServiceRegistration,
+        cx: &Context,
+    ) -> Result<Report<ServiceRegistrationStatus>, Error> {
+        if let Some(duplicate) = self.duplicate(registration) {
+            return self.refuse(registration, duplicate, cx).await;
+        }
+        if !self.known.has(&registration.uid().unwrap_or_default()) {
+            // One that is younger may have been here first.
+            self.wake_others_called(registration);
+        }
+        match self.look(registration, Arc::clone(&cx.wake)).await {
+            Err(error) if error.condition().is_some() => self.refuse(registration, error, cx).await,
+            Err(error) => Err(error),
+            Ok(look) => self.register(registration, look, cx).await,
+        }
+    }
+
+    /// The endpoints are drained, then go, and then the object does. The instance may be registered anew at once.
+    async fn cleanup(&self, registration: &ServiceRegistration, cx: &Context) -> Result<Cleanup, Error> {
+        self.wake_others_called(registration);
+        let stage = self.instance(registration, Timestamp::now()).stage;
+        match (self.settle(registration, cx).await?, stage) {
+            (Settled::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => Ok(Cleanup::Again(left)),
+            _ => Ok(Cleanup::Done),
+        }
+    }
+
+    fn forget(&self, uid: &str) {
+        self.held.forget(uid);
+        if let Some(name) = self.known.forget(uid) {
+            self.wake_heirs(&name, uid);
+        }
+    }
+
+    fn stand_by(&self) {
+        self.held.clear();
+        self.known.clear();
+        self.rounds.clear();
+    }
+}

@@ -1,0 +1,74 @@
+//! What users read of an instance.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::Reached;
+use crate::{
+    api::{
+        ConditionType, Reason,
+        status::EndpointStatus,
+        v1alpha1::{
+            ServiceRegistration,
+            service_registration::{ResolvedHost, ServiceRegistrationStatus},
+        },
+    },
+    controllers::{Report, discovery::sites::is_address, error::accepted, held::Look},
+    domain::conditions::Verdict,
+};
+
+/// Of one that is probed.
+pub(super) fn probed(
+    look: &Look<Reached>,
+    registration: &ServiceRegistration,
+) -> Report<ServiceRegistrationStatus> {
+    let mut report = look.report(registration);
+    let loads = look.members.iter().filter_map(|member| member.target().load());
+    report.status.load = loads.max_by(f64::total_cmp).map(in_hundredths);
+    report.status.draining_since = draining_since(registration);
+    report
+}
+
+/// Of one that is not.
+pub(super) fn unprobed(registration: &ServiceRegistration) -> Report<ServiceRegistrationStatus> {
+    let taken = |kind| {
+        let message = "healthCheck.type is None: nothing is probed, and it is taken to be well";
+        Verdict::yes(kind, Reason::NotProbed, message)
+    };
+    let verdicts = vec![accepted(), taken(ConditionType::Connected), taken(ConditionType::Healthy)];
+    let mut report = Report { verdicts, ..Report::<ServiceRegistrationStatus>::default() };
+    let port = registration.probed_port().map_or(0, |port| port.port);
+    let endpoint = |address: &String| EndpointStatus {
+        address: address.clone(),
+        port,
+        ready: true,
+        reason: Reason::NotProbed.to_string(),
+        role: None,
+    };
+    report.status.common.endpoints = registration.spec.addresses.iter().map(endpoint).collect();
+    report.status.draining_since = draining_since(registration);
+    report
+}
+
+/// What the host names lead to.
+pub(super) fn resolved(hosts: &[String], found: &[Option<Vec<IpAddr>>]) -> Vec<ResolvedHost> {
+    let named = hosts.iter().zip(found).filter(|(host, _)| !is_address(host));
+    named
+        .filter_map(|(host, addresses)| {
+            let addresses = addresses.as_ref()?.iter().map(IpAddr::to_string).collect();
+            Some(ResolvedHost { host: host.clone(), addresses })
+        })
+        .collect()
+}
+
+fn draining_since(registration: &ServiceRegistration) -> Option<Time> {
+    let before = registration.status.as_ref().and_then(|status| status.draining_since.clone());
+    registration.spec.drain.then(|| before.unwrap_or_else(|| Time(Timestamp::now())))
+}
+
+fn in_hundredths(load: f64) -> String {
+    // Adding 0 makes of a negative zero one that is printed as such.
+    ((load * 100.0).round() / 100.0 + 0.0).to_string()
+}
