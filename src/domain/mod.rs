@@ -5,3 +5,4 @@ pub mod conditions;
 pub mod endpoints;
 pub mod health;
 pub mod latency;
+pub mod parameters;

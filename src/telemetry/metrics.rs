@@ -1,5 +1,7 @@
 //! Metrics in the OpenMetrics text format. Names start with `authlink_`, times are seconds.
 
+mod queries;
+
 use std::time::Duration;
 
 use prometheus_client::{
@@ -10,12 +12,16 @@ use prometheus_client::{
 
 use crate::api::Reason;
 
+pub use queries::{Observed, QueryLabels, QueryMetrics};
+
 /// Every metric of the process.
 pub struct Metrics {
     /// Of the engine.
     pub engine: EngineMetrics,
     /// Of the probes.
     pub probes: ProbeMetrics,
+    /// Of the declared queries.
+    pub queries: QueryMetrics,
     /// 1 while this process holds the lease.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
@@ -38,6 +44,7 @@ impl Metrics {
         let metrics = Self {
             engine: EngineMetrics::register(&mut registry),
             probes: ProbeMetrics::register(&mut registry),
+            queries: QueryMetrics::register(&mut registry),
             leader,
             rotations,
         };
