@@ -12,6 +12,7 @@ pub mod instances;
 pub mod latency;
 pub mod limiter;
 pub mod load;
+pub mod parameters;
 pub mod path;
 pub mod retry;
 pub mod schedule;

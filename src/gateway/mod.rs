@@ -7,6 +7,7 @@ mod caller;
 mod discovery;
 mod openapi;
 pub mod problem;
+mod queries;
 mod ready;
 mod server;
 
@@ -16,7 +17,7 @@ use axum::{
     Json, Router,
     http::Uri,
     middleware,
-    routing::{any, get},
+    routing::{any, get, post},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use server::{Listen, Server};
 
 use crate::{
-    api::v1alpha1::{ExternalApi, ServiceRegistration},
+    api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
     backends::http::Egress,
     cluster::{catalog::Catalog, references::References, review::Reviewer},
     telemetry::metrics::Metrics,
@@ -45,6 +46,8 @@ pub struct Parts {
     /// The objects.
     pub external_apis: Catalog<ExternalApi>,
     /// The objects.
+    pub databases: Catalog<Database>,
+    /// The objects.
     pub registrations: Catalog<ServiceRegistration>,
     /// Cancelled when the process is to end.
     pub stopping: CancellationToken,
@@ -55,6 +58,7 @@ struct Gateway {
     reviewer: Reviewer,
     metrics: Arc<Metrics>,
     apis: Ready<apis::Prepared>,
+    databases: Ready<queries::Servers>,
     registrations: Catalog<ServiceRegistration>,
     stopping: CancellationToken,
 }
@@ -67,6 +71,7 @@ pub fn router(parts: Parts) -> Router {
     let world = Arc::new(world);
     let gateway = Arc::new(Gateway {
         apis: Ready::new(parts.external_apis, Arc::clone(&world)),
+        databases: Ready::new(parts.databases, world),
         registrations: parts.registrations,
         stopping: parts.stopping,
         reviewer: parts.reviewer,
@@ -76,6 +81,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/apis/{namespace}/{name}", any(apis::call))
         .route("/v1/apis/{namespace}/{name}/", any(apis::call))
         .route("/v1/apis/{namespace}/{name}/{*path}", any(apis::call))
+        .route("/v1/databases/{namespace}/{name}/queries/{query}", post(queries::run))
         .route("/v1/discovery/{namespace}/{service}", get(discovery::find))
         .route("/v1/discovery/{namespace}/{service}/watch", get(discovery::watch))
         .route("/openapi.json", get(|| async { Json(openapi::document()) }))

@@ -94,6 +94,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             egress: Egress::guarded(settings.egress.clone(), Arc::clone(&plane.resolver)),
             metrics: Arc::clone(&metrics),
             external_apis: operator.external_apis.clone(),
+            databases: operator.databases.clone(),
             registrations: operator.registrations.clone(),
             stopping: stopping.clone(),
         });

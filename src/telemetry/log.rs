@@ -1,6 +1,7 @@
 //! Logs on standard error.
 
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -17,7 +18,7 @@ pub enum Format {
 /// A filter that cannot be read.
 pub fn init(level: &str, format: Format) -> Result<(), String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level {level:?}: {error}"))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_statement));
     match format {
         Format::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
         Format::Json => registry
@@ -27,4 +28,9 @@ pub fn init(level: &str, format: Format) -> Result<(), String> {
             .try_init(),
     }
     .map_err(|error| error.to_string())
+}
+
+/// A driver that would write statements and values of queries, which may be anything, is never asked for more than warnings.
+fn tells_no_statement(of: &Metadata<'_>) -> bool {
+    *of.level() <= Level::WARN || !of.target().starts_with("tokio_postgres")
 }

@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics text format. Names start with `authlink_`, times are seconds.
 
 mod gateway;
+mod queries;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use prometheus_client::{
 use crate::api::Reason;
 
 pub use gateway::{GatewayCall, GatewayMetrics};
+pub use queries::{Observed, QueryLabels, QueryMetrics};
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -22,6 +24,8 @@ pub struct Metrics {
     pub probes: ProbeMetrics,
     /// Of the gateway.
     pub gateway: GatewayMetrics,
+    /// Of the declared queries.
+    pub queries: QueryMetrics,
     /// 1 while this process holds the lease.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
@@ -45,6 +49,7 @@ impl Metrics {
             engine: EngineMetrics::register(&mut registry),
             probes: ProbeMetrics::register(&mut registry),
             gateway: GatewayMetrics::register(&mut registry),
+            queries: QueryMetrics::register(&mut registry),
             leader,
             rotations,
         };

@@ -11,5 +11,6 @@ mod protocols;
 mod queries;
 mod references;
 mod rotation;
+mod run;
 mod secrecy;
 mod tls;

@@ -4,3 +4,4 @@ mod apis;
 mod callers;
 mod discovery;
 mod hostile;
+mod queries;

@@ -237,10 +237,10 @@ pub enum TlsMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueryLimits {
-    /// How long a query may run.
+    /// How long a query may run, its answer included. Then it is ended, on the server as well.
     #[serde(default = "query_timeout")]
     pub timeout: Duration,
-    /// Rows that a query may return.
+    /// Rows that a query may return; the answer says so when there were more. What a statement changes is not bounded by it.
     #[serde(default = "query_max_rows")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: u32,
@@ -266,14 +266,21 @@ pub struct Query {
     /// Its name.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z][a-zA-Z0-9_-]*$"))]
     pub name: String,
-    /// SQL with the engine's placeholders ($1 or ?); for redis a command, for mongodb a command document as JSON.
+    /// One statement, which on postgresql and mysql runs in a transaction of its own. Placeholders are $1 for postgresql and ?
+    /// for mysql. For redis it is a command: arguments stand apart by blanks, quotes are those of redis-cli, and $1 is a
+    /// placeholder where it is a whole argument without quotes. For mongodb it is a command document as JSON, and the string
+    /// "$1" is a placeholder where it is a whole value.
     #[schemars(length(min = 1, max = 8192))]
     pub statement: String,
-    /// The types of the parameters, in order.
+    /// The types of the parameters, in order. A caller's value that does not fit is refused. An integer has 64 bits and a
+    /// number up to 1000 digits, and both may be given as strings; a timestamp is a string by RFC 3339, to the microsecond
+    /// (mongodb: millisecond); bytes are a string in base64. Null fits all types, except that redis has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub params: Vec<ParamType>,
-    /// Whether it only reads.
+    /// Whether it only reads. On postgresql and mysql it then runs in a read-only transaction, and must give rows; on redis
+    /// the server must call the command readonly; on mongodb it must be a command that is known to read, such as find, or
+    /// aggregate without $out and $merge.
     #[serde(default)]
     pub read_only: bool,
     /// How long it may run, instead of `spec.query.timeout`.
@@ -286,7 +293,7 @@ pub struct Query {
 }
 
 /// The type of a query's parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are the documentation")]
 pub enum ParamType {
@@ -298,6 +305,23 @@ pub enum ParamType {
     Uuid,
     Json,
     Bytes,
+}
+
+impl ParamType {
+    /// As users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Timestamp => "timestamp",
+            Self::Uuid => "uuid",
+            Self::Json => "json",
+            Self::Bytes => "bytes",
+        }
+    }
 }
 
 /// A Secret that applications mount.

@@ -4,19 +4,24 @@ mod mongodb;
 mod mysql;
 mod pool;
 mod postgresql;
+mod query;
 mod redis;
 pub mod settings;
 mod sql;
 pub mod uri;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 
 use super::Fault;
-use crate::api::v1alpha1::database::{Engine, Query};
+use crate::{
+    api::v1alpha1::database::{Engine, Query},
+    telemetry::metrics::Observed,
+};
 
 pub use pool::PoolView;
+pub use query::{Answer, Item, QueryFault, Run};
 pub use settings::{Credential, PoolSettings, Settings};
 
 /// What a server says of itself.
@@ -57,8 +62,11 @@ pub trait Database: Send + Sync + 'static {
     /// a new one is tried. At least every five minutes the probe logs in anew, so that a revoked credential shows.
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>>;
 
-    /// Checks a declared query without running it, as far as the engine can.
+    /// Checks a declared query without running it, as far as the engine can: what passes can be run.
     fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>>;
+
+    /// Runs a declared query on a pooled connection, in a task of its own. `observed` counts how it ends.
+    fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer;
 
     /// Closes connections that are idle for too long or too old, and opens up to `pool.min`.
     fn tend(&self) -> BoxFuture<'_, ()>;
@@ -77,11 +85,11 @@ pub const LOGIN_PROOF: Duration = Duration::from_mins(5);
 ///
 /// # Errors
 /// A setting that the driver cannot use.
-pub fn connect(settings: Settings) -> Result<Box<dyn Database>, Fault> {
+pub fn connect(settings: Settings) -> Result<Arc<dyn Database>, Fault> {
     Ok(match settings.engine {
-        Engine::Postgresql => Box::new(pool::Pooled::new(postgresql::Postgresql::new(&settings), settings)?),
-        Engine::Mysql => Box::new(pool::Pooled::new(mysql::Mysql::new(&settings), settings)?),
-        Engine::Redis => Box::new(pool::Pooled::new(redis::Redis::new(&settings), settings)?),
-        Engine::Mongodb => Box::new(mongodb::Mongodb::new(settings)?),
+        Engine::Postgresql => Arc::new(pool::Pooled::new(postgresql::Postgresql::new(&settings), settings)?),
+        Engine::Mysql => Arc::new(pool::Pooled::new(mysql::Mysql::new(&settings), settings)?),
+        Engine::Redis => Arc::new(pool::Pooled::new(redis::Redis::new(&settings), settings)?),
+        Engine::Mongodb => Arc::new(mongodb::Mongodb::new(settings)?),
     })
 }

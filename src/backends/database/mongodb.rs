@@ -1,11 +1,12 @@
 //! MongoDB, by the driver's own pool: each server of a replica set is reached directly, so that each has its own health.
 
+mod counts;
+mod run;
+mod template;
+
 use std::{
     io::Write,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use bson::{Document, doc};
@@ -13,13 +14,17 @@ use futures::{FutureExt, future::BoxFuture};
 use mongodb::{
     Client,
     error::{Error, ErrorKind},
-    event::{EventHandler, cmap::CmapEvent},
+    event::EventHandler,
     options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions},
 };
 use secrecy::ExposeSecret;
 use tempfile::NamedTempFile;
 
-use super::{Database, PoolView, Role, Server, Settings};
+use self::counts::Counts;
+use super::{
+    Database, PoolView, Role, Server, Settings,
+    query::{Answer, QueryFault, Run},
+};
 use crate::{
     api::{
         Reason,
@@ -29,7 +34,7 @@ use crate::{
         Fault, find_cause,
         transport::{self, TlsSettings},
     },
-    domain::latency::Latencies,
+    telemetry::metrics::Observed,
 };
 
 pub(super) struct Mongodb {
@@ -74,9 +79,12 @@ impl Mongodb {
         Ok(Self { client, settings, counts, _files: files })
     }
 
-    async fn run(&self, command: Document) -> Result<Document, Error> {
-        let name = self.settings.database.as_deref().unwrap_or("admin");
-        self.client.database(name).run_command(command).await
+    fn database(&self) -> mongodb::Database {
+        self.client.database(self.settings.database.as_deref().unwrap_or("admin"))
+    }
+
+    async fn command(&self, command: Document) -> Result<Document, Error> {
+        self.database().run_command(command).await
     }
 
     /// The driver reports a server that it cannot reach as text only: look again by ourselves to tell why.
@@ -136,8 +144,8 @@ impl Database for Mongodb {
                 self.reach().await?;
             }
             let answers = async {
-                let hello = self.run(doc! { "hello": 1 }).await?;
-                Ok::<_, Error>((hello, self.run(doc! { "buildInfo": 1 }).await?))
+                let hello = self.command(doc! { "hello": 1 }).await?;
+                Ok::<_, Error>((hello, self.command(doc! { "buildInfo": 1 }).await?))
             };
             match answers.await {
                 Ok((hello, build)) => Ok(Server {
@@ -156,15 +164,14 @@ impl Database for Mongodb {
     }
 
     fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>> {
-        // A command cannot be prepared: what can be told is whether it is a command at all.
-        let checked = match serde_json::from_str::<serde_json::Map<_, _>>(&query.statement) {
-            Ok(command) if !command.is_empty() => Ok(()),
-            Ok(_) => Err(Fault::new(Reason::QueryInvalid, "the command document is empty")),
-            Err(error) => {
-                Err(Fault::new(Reason::QueryInvalid, format!("the command is not a JSON object ({error})")))
-            }
-        };
-        std::future::ready(checked).boxed()
+        // A command cannot be prepared: what can be told is whether it is one.
+        std::future::ready(run::prepare(query).map(drop).map_err(QueryFault::of_check)).boxed()
+    }
+
+    fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer {
+        let (asked, answer) = Answer::to(&run, observed);
+        tokio::spawn(self.serve(run, asked));
+        answer
     }
 
     fn tend(&self) -> BoxFuture<'_, ()> {
@@ -205,51 +212,5 @@ fn fault(error: &Error) -> Fault {
         ErrorKind::InvalidTlsConfig { message, .. } => Fault::new(Reason::TlsFailed, message),
         ErrorKind::InvalidArgument { message, .. } => Fault::new(Reason::InvalidSpec, message),
         _ => find_cause(error).unwrap_or_else(|| Fault::new(Reason::Unavailable, error.kind.to_string())),
-    }
-}
-
-/// The driver's pool, counted from its own events.
-#[derive(Default)]
-struct Counts {
-    size: AtomicU32,
-    lent: AtomicU32,
-    waiting: AtomicU32,
-    acquired: Mutex<Latencies>,
-}
-
-impl Counts {
-    fn count(&self, event: &CmapEvent) {
-        let less = |count: &AtomicU32| {
-            let _ = count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
-        };
-        match event {
-            CmapEvent::ConnectionReady(_) => drop(self.size.fetch_add(1, Relaxed)),
-            CmapEvent::ConnectionClosed(_) => less(&self.size),
-            CmapEvent::ConnectionCheckoutStarted(_) => drop(self.waiting.fetch_add(1, Relaxed)),
-            CmapEvent::ConnectionCheckoutFailed(_) => less(&self.waiting),
-            CmapEvent::ConnectionCheckedOut(event) => {
-                less(&self.waiting);
-                self.lent.fetch_add(1, Relaxed);
-                self.acquired.lock().unwrap_or_else(PoisonError::into_inner).add(event.duration);
-            }
-            CmapEvent::ConnectionCheckedIn(_) => less(&self.lent),
-            _ => {}
-        }
-    }
-
-    fn view(&self, max: u32) -> PoolView {
-        let size = self.size.load(Relaxed);
-        PoolView {
-            max,
-            size,
-            idle: size.saturating_sub(self.lent.load(Relaxed)),
-            waiting: self.waiting.load(Relaxed),
-            acquire_p95: self
-                .acquired
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .p95()
-                .unwrap_or_default(),
-        }
     }
 }

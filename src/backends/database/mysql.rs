@@ -1,22 +1,32 @@
 //! MySQL and MariaDB, by the client/server protocol.
 
+mod error;
+mod row;
+mod run;
+
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, Row, SqlSafeStr,
-    mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlSslMode},
+    AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSafeStr,
+    mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode},
 };
 
-use super::{Role, Server, Settings, pool::Wire, sql};
+use self::error::fault;
+use super::{
+    Role, Server, Settings,
+    pool::Wire,
+    query::{Done, QueryFault, Rows, Run, Stop},
+    sql,
+};
 use crate::{
-    api::{
-        Reason,
-        v1alpha1::database::{Query, TlsMode},
-    },
+    api::v1alpha1::database::{Query, TlsMode},
     backends::{Fault, transport},
 };
 
 /// MariaDB has `server_uid` for `server_uuid`; asking by `show`, what a server does not have is no error.
 const IDENTIFY: &str = "select version(), cast(@@global.read_only as char)";
 const IDENTITY: &str = "show global variables where variable_name in ('server_uuid', 'server_uid')";
+
+/// Cast, since the product that it is tells the width of it.
+const CONNECTION: &str = "select cast(connection_id() as char)";
 
 pub(super) struct Mysql {
     host: String,
@@ -37,6 +47,9 @@ impl Mysql {
             .host(&settings.host)
             .port(settings.port)
             .username(username.unwrap_or("root"))
+            // A statement means here what it means to the server's other clients.
+            .pipes_as_concat(false)
+            .no_engine_substitution(false)
             .ssl_mode(mode);
         if let Some(password) = password {
             options = options.password(password);
@@ -58,21 +71,48 @@ impl Mysql {
     }
 }
 
-impl Wire for Mysql {
-    type Connection = MySqlConnection;
+/// A connection, and what the server calls it.
+pub(super) struct Connection {
+    link: MySqlConnection,
+    id: String,
+    session: Session,
+}
 
-    async fn open(&self) -> Result<MySqlConnection, Fault> {
+/// What the last query has made of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    Unknown,
+    /// It only reads, and a select without a limit has this one.
+    Reads {
+        limit: u64,
+    },
+    Writes,
+}
+
+impl Mysql {
+    async fn connect(&self) -> Result<MySqlConnection, Fault> {
         // The driver resolves the name again; only here a failure is told apart from other IO errors.
         transport::resolve(&self.host, self.port).await?;
         self.options.connect().await.map_err(|error| fault(&error))
     }
+}
 
-    async fn identify(&self, connection: &mut MySqlConnection) -> Result<Server, Fault> {
-        let row = connection.fetch_one(sqlx::raw_sql(IDENTIFY)).await.map_err(|error| fault(&error))?;
+impl Wire for Mysql {
+    type Connection = Connection;
+
+    async fn open(&self) -> Result<Connection, Fault> {
+        let mut link = self.connect().await?;
+        let row = link.fetch_one(sqlx::raw_sql(CONNECTION)).await.map_err(|error| fault(&error))?;
+        let id = row.try_get(0).map_err(|error| fault(&error))?;
+        Ok(Connection { link, id, session: Session::Unknown })
+    }
+
+    async fn identify(&self, connection: &mut Connection) -> Result<Server, Fault> {
+        let link = &mut connection.link;
+        let row = link.fetch_one(sqlx::raw_sql(IDENTIFY)).await.map_err(|error| fault(&error))?;
         let text = |column| row.try_get::<String, _>(column).map_err(|error| fault(&error));
         let (version, read_only) = (text(0)?, text(1)?);
-        let identity =
-            connection.fetch_optional(sqlx::raw_sql(IDENTITY)).await.map_err(|error| fault(&error))?;
+        let identity = link.fetch_optional(sqlx::raw_sql(IDENTITY)).await.map_err(|error| fault(&error))?;
         Ok(Server {
             // "10.11.14-MariaDB-0+deb12u2" and "8.4.0": the number, and who made it where that differs.
             version: version.split("-0").next().unwrap_or_default().to_owned(),
@@ -82,28 +122,24 @@ impl Wire for Mysql {
         })
     }
 
-    async fn check(&self, connection: &mut MySqlConnection, query: &Query) -> Result<(), Fault> {
-        let statement = AssertSqlSafe(query.statement.clone()).into_sql_str();
-        connection.prepare(statement).await.map(drop).map_err(|error| fault(&error))
+    async fn check(&self, connection: &mut Connection, query: &Query) -> Result<(), Fault> {
+        run::check(&mut connection.link, query).await.map_err(QueryFault::of_check)
     }
 
-    async fn shut(connection: MySqlConnection) {
-        let _ = connection.close().await;
+    async fn run(&self, connection: &mut Connection, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
+        run::run(connection, run, rows).await
     }
-}
 
-/// By error number (MySQL server error message reference).
-fn fault(error: &sqlx::Error) -> Fault {
-    sql::fault(error, |error| {
-        let error = error.try_downcast_ref::<MySqlDatabaseError>()?;
-        let reason = match error.number() {
-            1045 | 1698 | 1862 => Reason::AuthenticationFailed,
-            1044 | 1142 | 1143 | 1227 => Reason::PermissionDenied,
-            1049 => Reason::DatabaseMissing,
-            1040 | 1203 | 1226 => Reason::TooManyConnections,
-            1064 | 1054 | 1146 => Reason::QueryInvalid,
-            _ => Reason::Unavailable,
-        };
-        Some(Fault::new(reason, error.message()))
-    })
+    async fn abort(&self, connection: &mut Connection) {
+        // The server does not look after who waits for an answer, and its own time-outs are for some statements only. An
+        // account may always end its own connections.
+        let Ok(mut other) = self.connect().await else { return };
+        let kill = AssertSqlSafe(format!("kill {}", connection.id)).into_sql_str();
+        let _ = other.execute(sqlx::raw_sql(kill)).await;
+        let _ = other.close().await;
+    }
+
+    async fn shut(connection: Connection) {
+        let _ = connection.link.close().await;
+    }
 }

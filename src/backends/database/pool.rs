@@ -1,8 +1,10 @@
 //! One connection pool for the engines whose drivers leave faults to be seen: `deadpool` lends, we say what a
 //! connection is, how old it may grow and how a probe uses it.
 
+mod run;
+
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -11,17 +13,24 @@ use deadpool::managed::{
 };
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{Database, LOGIN_PROOF, Server, Settings};
+use super::{
+    Database, LOGIN_PROOF, Server, Settings,
+    query::{Answer, Done, Rows, Run, Stop},
+};
 use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::Fault,
     domain::latency::Latencies,
+    telemetry::metrics::Observed,
 };
 
 /// How one engine's connections are made and used.
 pub(super) trait Wire: Send + Sync + 'static {
     /// A connection that is logged in.
     type Connection: Send + 'static;
+
+    /// How much longer than a query may take a server is waited for that ends it by itself.
+    const PATIENCE: Duration = Duration::ZERO;
 
     /// Connects and logs in.
     fn open(&self) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
@@ -38,6 +47,18 @@ pub(super) trait Wire: Send + Sync + 'static {
         connection: &mut Self::Connection,
         query: &Query,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Runs a query. A connection on which it ended, well or by a refusal, is as it was before. The future may be
+    /// dropped at any point.
+    fn run(
+        &self,
+        connection: &mut Self::Connection,
+        run: &Run,
+        rows: &mut Rows,
+    ) -> impl Future<Output = Result<Done, Stop>> + Send;
+
+    /// Ends on the server what the connection still runs; nobody uses it after that.
+    fn abort(&self, connection: &mut Self::Connection) -> impl Future<Output = ()> + Send;
 
     /// Says goodbye.
     fn shut(connection: Self::Connection) -> impl Future<Output = ()> + Send;
@@ -169,6 +190,12 @@ impl<W: Wire> Database for Pooled<W> {
             answer.map_err(|fault| self.settings.redact(fault))
         }
         .boxed()
+    }
+
+    fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer {
+        let (asked, answer) = Answer::to(&run, observed);
+        tokio::spawn(async move { self.serve(&run, asked).await });
+        answer
     }
 
     fn tend(&self) -> BoxFuture<'_, ()> {

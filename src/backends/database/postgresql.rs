@@ -1,120 +1,204 @@
 //! PostgreSQL, by its frontend/backend protocol 3.0.
+//!
+//! By `tokio-postgres`, since it sends requests without waiting for the answers of those before: a query in a transaction of
+//! its own takes one round trip.
 
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, Row, SqlSafeStr,
-    postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSslMode, PgTypeInfo},
+mod error;
+mod plan;
+mod row;
+mod run;
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
 };
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow, Statement, config::SslMode};
+use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{Role, Server, Settings, pool::Wire, sql};
+use self::{
+    error::{fault, not_postgresql},
+    plan::{Plan, Plans},
+};
+use super::{
+    Role, Server, Settings,
+    pool::Wire,
+    query::{Done, GRACE, QueryFault, Rows, Run, Stop},
+};
 use crate::{
-    api::{
-        Reason,
-        v1alpha1::database::{ParamType, Query, TlsMode},
+    api::{Reason, v1alpha1::database::Query},
+    backends::{
+        Fault,
+        transport::{self, TlsSettings},
     },
-    backends::{Fault, transport},
 };
 
 /// One round trip. The simple protocol is used for it, so that it passes through poolers that lend by transaction.
 const IDENTIFY: &str = "select current_setting('server_version'), pg_is_in_recovery()::text, \
     (select system_identifier::text from pg_control_system())";
 
+/// Asks for TLS before anything else (protocol documentation, section "SSL Session Encryption").
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
 pub(super) struct Postgresql {
     host: String,
     port: u16,
-    options: PgConnectOptions,
+    tls: TlsSettings,
+    config: Config,
+    plans: Plans,
+}
+
+/// A connection, and the task that carries its bytes.
+pub(super) struct Connection {
+    client: Client,
+    carrier: AbortOnDropHandle<()>,
+    /// No pooler lends the server's session to somebody else between two transactions.
+    direct: bool,
+    /// The time-out that the session has, in milliseconds, if a query has set one.
+    timeout: Option<i32>,
+    /// What the session has prepared, if it is its own.
+    statements: Vec<(Arc<Plan>, Statement)>,
 }
 
 impl Postgresql {
     pub(super) fn new(settings: &Settings) -> Self {
-        let mode = match settings.tls.mode {
-            TlsMode::None => PgSslMode::Disable,
-            TlsMode::Require => PgSslMode::Require,
-            TlsMode::VerifyCa => PgSslMode::VerifyCa,
-            TlsMode::VerifyFull => PgSslMode::VerifyFull,
-        };
-        let mut options = PgConnectOptions::new_without_pgpass()
-            .host(&settings.host)
-            .port(settings.port)
-            .database(settings.database.as_deref().unwrap_or("postgres"))
+        let credential = &settings.credential;
+        let mut config = Config::new();
+        config
+            .user(credential.username.as_deref().unwrap_or("postgres"))
+            // An empty one where there is none: then it is the server that refuses, in words that are known.
+            .password(credential.password.as_ref().map_or("", ExposeSecret::expose_secret))
+            .dbname(settings.database.as_deref().unwrap_or("postgres"))
             .application_name("authlink")
-            .statement_cache_capacity(64)
-            .ssl_mode(mode);
-        let (username, password) = sql::login(&settings.credential);
-        options = options.username(username.unwrap_or("postgres"));
-        if let Some(password) = password {
-            options = options.password(password);
-        }
-        if let Some(ca) = &settings.tls.ca {
-            options = options.ssl_root_cert_from_pem(ca.clone().into_bytes());
-        }
-        if let Some((certificate, key)) = sql::client_certificate(&settings.tls) {
-            options = options.ssl_client_cert_from_pem(certificate).ssl_client_key_from_pem(key);
-        }
+            // It gets a stream that is encrypted already.
+            .ssl_mode(SslMode::Disable);
         Self {
             host: settings.host.clone(),
             port: settings.port,
-            options: options.disable_statement_logging(),
+            tls: settings.tls.clone(),
+            config,
+            plans: Plans::default(),
+        }
+    }
+
+    async fn login<S>(&self, stream: S) -> Result<Connection, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connected = self.config.connect_raw(stream, NoTls).await;
+        let (client, mut connection) = connected.map_err(|error| fault(&error))?;
+        // Notices are left unread: they may repeat values.
+        let carrier =
+            async move { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} };
+        let carrier = AbortOnDropHandle::new(tokio::spawn(carrier));
+        let mut connection =
+            Connection { client, carrier, direct: false, timeout: None, statements: Vec::new() };
+        connection.settle().await?;
+        Ok(connection)
+    }
+
+    /// Asks for TLS as the protocol wants it, and completes the handshake.
+    async fn encrypt(&self, mut stream: TcpStream) -> Result<TlsStream<TcpStream>, Fault> {
+        let asked = async {
+            stream.write_all(&SSL_REQUEST).await?;
+            stream.read_u8().await
+        };
+        match asked.await.map_err(|error| Fault::from_io(&error))? {
+            b'S' => transport::handshake(stream, &self.host, &self.tls).await,
+            b'N' => Err(Fault::new(Reason::TlsFailed, "the server does not offer TLS")),
+            b'E' => Err(Fault::new(Reason::Unavailable, "the server has no process left for a connection")),
+            _ => Err(not_postgresql()),
         }
     }
 }
 
-impl Wire for Postgresql {
-    type Connection = PgConnection;
-
-    async fn open(&self) -> Result<PgConnection, Fault> {
-        // The driver resolves the name again; only here a failure is told apart from other IO errors.
-        transport::resolve(&self.host, self.port).await?;
-        self.options.connect().await.map_err(|error| fault(&error))
+impl Connection {
+    /// Finds out whether the session is the server's own. If so, it speaks of times in UTC, and only reads unless it is told
+    /// otherwise.
+    async fn settle(&mut self) -> Result<(), Fault> {
+        let Some(process) = self.process().await else { return Ok(()) };
+        let settle = format!(
+            "select case when pg_backend_pid() = {process} then set_config('TimeZone', 'UTC', false) \
+             || set_config('default_transaction_read_only', 'on', false) end"
+        );
+        let row = row(&self.client, &settle).await?;
+        self.direct = row.get(0).is_some();
+        Ok(())
     }
 
-    async fn identify(&self, connection: &mut PgConnection) -> Result<Server, Fault> {
-        let row = connection.fetch_one(sqlx::raw_sql(IDENTIFY)).await.map_err(|error| fault(&error))?;
-        let text = |column| row.try_get::<Option<String>, _>(column).map_err(|error| fault(&error));
-        let version = text(0)?.unwrap_or_default();
+    /// The process that the login was told of. A pooler tells a number of its own. The driver keeps it for requests to
+    /// cancel alone (protocol documentation, message "CancelRequest").
+    async fn process(&self) -> Option<i32> {
+        let (near, mut far) = tokio::io::duplex(64);
+        self.client.cancel_token().cancel_query_raw(near, NoTls).await.ok()?;
+        let mut request = [0; 16];
+        far.read_exact(&mut request).await.ok()?;
+        request[8..12].try_into().ok().map(i32::from_be_bytes)
+    }
+}
+
+/// The only row of a statement that has one.
+async fn row(client: &Client, statement: &str) -> Result<SimpleQueryRow, Fault> {
+    let answer = client.simple_query(statement).await.map_err(|error| fault(&error))?;
+    let mut rows = answer.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.next().ok_or_else(not_postgresql)
+}
+
+impl Wire for Postgresql {
+    type Connection = Connection;
+
+    const PATIENCE: Duration = GRACE;
+
+    async fn open(&self) -> Result<Connection, Fault> {
+        // Our own stream, since only so each fault keeps its type.
+        let stream = transport::connect(&self.host, self.port).await?;
+        if self.tls.enabled() {
+            self.login(self.encrypt(stream).await?).await
+        } else {
+            self.login(stream).await
+        }
+    }
+
+    async fn identify(&self, connection: &mut Connection) -> Result<Server, Fault> {
+        connection.unlimited().await?;
+        let row = row(&connection.client, IDENTIFY).await?;
+        let text = |column| row.get(column).unwrap_or_default();
         Ok(Server {
-            version: version.split_whitespace().next().unwrap_or_default().to_owned(),
-            role: if text(1)?.as_deref() == Some("true") { Role::Replica } else { Role::Primary },
-            identity: text(2)?,
+            version: text(0).split_whitespace().next().unwrap_or_default().to_owned(),
+            role: if text(1) == "true" { Role::Replica } else { Role::Primary },
+            identity: row.get(2).map(str::to_owned),
         })
     }
 
-    async fn check(&self, connection: &mut PgConnection, query: &Query) -> Result<(), Fault> {
-        let types: Vec<_> = query.params.iter().copied().map(type_of).collect();
-        let statement = AssertSqlSafe(query.statement.clone()).into_sql_str();
-        connection.prepare_with(statement, &types).await.map(drop).map_err(|error| fault(&error))
+    async fn check(&self, connection: &mut Connection, query: &Query) -> Result<(), Fault> {
+        connection.unlimited().await?;
+        plan::check(&connection.client, connection.direct, query).await.map_err(QueryFault::of_check)
     }
 
-    async fn shut(connection: PgConnection) {
-        let _ = connection.close().await;
+    async fn run(&self, connection: &mut Connection, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
+        connection.run(&self.plans, run, rows).await
     }
-}
 
-fn type_of(parameter: ParamType) -> PgTypeInfo {
-    PgTypeInfo::with_name(match parameter {
-        ParamType::Text => "text",
-        ParamType::Integer => "int8",
-        ParamType::Number => "numeric",
-        ParamType::Boolean => "bool",
-        ParamType::Timestamp => "timestamptz",
-        ParamType::Uuid => "uuid",
-        ParamType::Json => "jsonb",
-        ParamType::Bytes => "bytea",
-    })
-}
-
-/// By SQLSTATE (PostgreSQL documentation, appendix A).
-fn fault(error: &sqlx::Error) -> Fault {
-    sql::fault(error, |error| {
-        let error = error.try_downcast_ref::<PgDatabaseError>()?;
-        let reason = match error.code() {
-            "28000" | "28P01" => Reason::AuthenticationFailed,
-            "3D000" => Reason::DatabaseMissing,
-            "42501" => Reason::PermissionDenied,
-            "53300" => Reason::TooManyConnections,
-            // Statements are only ever prepared for a check: syntax and what it names.
-            code if code.starts_with("42") => Reason::QueryInvalid,
-            _ => Reason::Unavailable,
+    async fn abort(&self, connection: &mut Connection) {
+        let token = connection.client.cancel_token();
+        let Ok(stream) = transport::connect(&self.host, self.port).await else { return };
+        let _ = if self.tls.enabled() {
+            let Ok(stream) = self.encrypt(stream).await else { return };
+            token.cancel_query_raw(stream, NoTls).await
+        } else {
+            token.cancel_query_raw(stream, NoTls).await
         };
-        Some(Fault::new(reason, error.message()))
-    })
+    }
+
+    async fn shut(connection: Connection) {
+        // Without a client the carrier says goodbye.
+        drop((connection.statements, connection.client));
+        let _ = connection.carrier.await;
+    }
 }

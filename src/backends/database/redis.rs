@@ -1,20 +1,32 @@
 //! Redis and Valkey, by RESP2.
 
-use redis::{
-    AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind,
-    aio::MultiplexedConnection,
+mod answer;
+mod error;
+mod run;
+mod template;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
 };
+
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, aio::MultiplexedConnection};
 use secrecy::ExposeSecret;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
 };
 
-use super::{Credential, Role, Server, Settings, pool::Wire};
+use self::{error::fault, run::Prepared};
+use super::{
+    Credential, Role, Server, Settings,
+    pool::Wire,
+    query::{Done, QueryFault, Rows, Run, Stop},
+};
 use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{
-        Fault, find_cause,
+        Fault,
         transport::{self, TlsSettings},
     },
 };
@@ -25,6 +37,8 @@ pub(super) struct Redis {
     tls: TlsSettings,
     number: u32,
     credential: Credential,
+    /// The declared commands that were looked at, by their text.
+    prepared: Mutex<HashMap<String, Arc<Prepared>>>,
 }
 
 impl Redis {
@@ -36,6 +50,7 @@ impl Redis {
             tls: settings.tls.clone(),
             number,
             credential: settings.credential.clone(),
+            prepared: Mutex::default(),
         }
     }
 
@@ -43,8 +58,9 @@ impl Redis {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (info, config) =
-            (RedisConnectionInfo::default().set_skip_set_lib_name(), AsyncConnectionConfig::default());
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        // Whoever asks has a time-out of his own; the driver's would be half a second.
+        let config = AsyncConnectionConfig::default().set_response_timeout(None);
         let connected = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (commands, carrier) = connected.map_err(|error| fault(&error))?;
         let mut connection = Connection { commands, carrier: tokio::spawn(carrier) };
@@ -106,17 +122,15 @@ impl Wire for Redis {
     }
 
     async fn check(&self, connection: &mut Connection, query: &Query) -> Result<(), Fault> {
-        let name = query.statement.split_whitespace().next().unwrap_or_default().to_owned();
-        let known: Vec<redis::Value> = redis::cmd("COMMAND")
-            .arg("INFO")
-            .arg(&name)
-            .query_async(&mut connection.commands)
-            .await
-            .map_err(|error| fault(&error))?;
-        if known.iter().any(|entry| matches!(entry, redis::Value::Nil)) {
-            return Err(Fault::new(Reason::QueryInvalid, format!("the server has no command {name}")));
-        }
-        Ok(())
+        self.prepare(connection, query).await.map(drop).map_err(QueryFault::of_check)
+    }
+
+    async fn run(&self, connection: &mut Connection, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
+        self.execute(connection, run, rows).await
+    }
+
+    async fn abort(&self, _: &mut Connection) {
+        // Closing the connection is all there is: a client that waits for a key is forgotten, a script runs on.
     }
 
     async fn shut(connection: Connection) {
@@ -135,34 +149,4 @@ fn read_info(info: &str) -> Server {
         role: if field("role").as_deref() == Some("slave") { Role::Replica } else { Role::Primary },
         identity: field("run_id"),
     }
-}
-
-fn fault(error: &RedisError) -> Fault {
-    // Redis has no codes: the first word of an error is its code, and the driver keeps the ones it knows as types.
-    let detail = error.detail().unwrap_or_default();
-    let reason = match error.kind() {
-        ErrorKind::AuthenticationFailed => Reason::AuthenticationFailed,
-        ErrorKind::Server(ServerErrorKind::NoPerm) => Reason::PermissionDenied,
-        ErrorKind::Io => {
-            return find_cause(error)
-                .unwrap_or_else(|| Fault::new(Reason::Unavailable, "the server closed the connection"));
-        }
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-            return Fault::new(Reason::ProtocolError, "the server does not answer as this engine does");
-        }
-        ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
-            Some("WRONGPASS" | "NOAUTH") => Reason::AuthenticationFailed,
-            // A server without any password refuses each.
-            _ if detail.starts_with("AUTH ") => Reason::AuthenticationFailed,
-            _ if detail.contains("max number of clients") => Reason::TooManyConnections,
-            _ if detail.contains("DB index") => Reason::DatabaseMissing,
-            _ => Reason::Unavailable,
-        },
-        _ => Reason::Unavailable,
-    };
-    let text = match error.code() {
-        Some(code) => format!("{code} {detail}"),
-        None => error.to_string(),
-    };
-    Fault::new(reason, text.trim())
 }

@@ -4,7 +4,7 @@ use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -22,7 +22,7 @@ use crate::{
 
 /// A server, with its pool.
 pub struct Server {
-    backend: Box<dyn Database>,
+    backend: Arc<dyn Database>,
     engine: &'static str,
     endpoint: String,
     monitor_interval: Duration,
@@ -83,8 +83,8 @@ impl Server {
     pub async fn check(&self, queries: &[Query]) -> Invalid {
         let mut digest = DefaultHasher::new();
         for query in queries {
-            (&query.name, &query.statement).hash(&mut digest);
-            query.params.iter().for_each(|param| (*param as u8).hash(&mut digest));
+            (&query.name, &query.statement, query.read_only).hash(&mut digest);
+            query.params.hash(&mut digest);
         }
         let digest = digest.finish();
         let kept = self.checked.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -24,6 +24,8 @@ pub(crate) async fn login(port: u16, username: &str, password: &str) -> sqlx::Re
         .username(username)
         .password(password)
         .database("app")
+        // Which a pooler does not know.
+        .extra_float_digits(None)
         .disable_statement_logging()
         .connect()
         .await
@@ -45,6 +47,12 @@ pub(crate) async fn new_role(admin: &mut PgConnection, password: &str) -> String
 pub(crate) async fn run(admin: &mut PgConnection, statements: &str) {
     let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()).into_sql_str());
     statements.execute(admin).await.expect("the statements are accepted");
+}
+
+/// A setting, asked for by the simple protocol.
+pub(crate) async fn show(connection: &mut PgConnection, setting: &str) -> String {
+    let statement = sqlx::raw_sql(AssertSqlSafe(format!("show {setting}")).into_sql_str());
+    statement.fetch_one(connection).await.expect("a setting").get(0)
 }
 
 /// How many connections the operator has as this user.

@@ -17,6 +17,8 @@ pub(crate) enum System {
     Mariadb,
     Redis,
     Ferretdb,
+    /// In front of a PostgreSQL; only as a server of one's own.
+    Pgbouncer,
 }
 
 impl System {
@@ -29,13 +31,14 @@ impl System {
             Self::Mariadb => "mariadb",
             Self::Redis => "redis",
             Self::Ferretdb => "ferretdb",
+            Self::Pgbouncer => "pgbouncer",
         }
     }
 
     /// `spec.type`.
     pub(crate) fn engine(self) -> &'static str {
         match self {
-            Self::Postgresql => "postgresql",
+            Self::Postgresql | Self::Pgbouncer => "postgresql",
             Self::Mariadb => "mysql",
             Self::Redis => "redis",
             Self::Ferretdb => "mongodb",
@@ -51,7 +54,7 @@ impl System {
     /// The port that takes TLS, given the plain one.
     pub(crate) fn tls_port(self, port: u16) -> u16 {
         match self {
-            Self::Postgresql | Self::Mariadb => port,
+            Self::Postgresql | Self::Mariadb | Self::Pgbouncer => port,
             Self::Redis | Self::Ferretdb => port + 1,
         }
     }
@@ -106,6 +109,23 @@ impl Server {
     /// Crashes it.
     pub(crate) fn kill(&self) {
         self.run("kill");
+    }
+
+    /// Lets it answer nothing, without closing anything.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).expect("the id of the server's process");
+        let pid = pid.split_whitespace().next().expect("an id");
+        let status = Command::new("kill").args([&format!("-{signal}"), pid]).status().expect("kill");
+        assert!(status.success(), "{signal} to {:?} failed", self.system);
     }
 
     /// Crashes it, and puts a new server without history into its place.

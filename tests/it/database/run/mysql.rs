@@ -1,0 +1,5 @@
+//! MariaDB. MySQL differs in what is said at the tests.
+
+mod faults;
+mod limits;
+mod values;

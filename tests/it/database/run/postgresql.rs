@@ -1,0 +1,6 @@
+//! PostgreSQL.
+
+mod faults;
+mod limits;
+mod pooler;
+mod values;

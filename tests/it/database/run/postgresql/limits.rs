@@ -1,0 +1,152 @@
+//! How much, how long, and what is left behind.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use serde_json::json;
+use sqlx::{PgConnection, Row};
+
+use crate::{
+    database::run::{Backend, End, Item, QueryFault, read, unique, write},
+    support::{SOON, System, eventually, postgresql},
+};
+
+/// Waits until so many sessions are busy with a statement that has these words in it, or hold a transaction after it.
+async fn busy(admin: &mut PgConnection, words: &str, wanted: i64) {
+    let count = "select count(*) from pg_stat_activity where state <> 'idle' and query like '%' || $1 || '%' \
+                 and pid <> pg_backend_pid()";
+    eventually(SOON, words, async || {
+        let found: i64 = sqlx::query(count).bind(words).fetch_one(&mut *admin).await.expect("a count").get(0);
+        if found == wanted { Ok(()) } else { Err(format!("{found} sessions")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_more_rows_come_than_a_query_may_return() {
+    let backend = Backend::of(System::Postgresql);
+    let rows = |max: u32| json!({ "statement": "select generate_series(1, 5) as n", "maxRows": max });
+    for (max, sent, truncated) in [(3, 3, true), (4, 4, true), (5, 5, false), (6, 5, false)] {
+        let ran = backend.run(&rows(max), "[]").await;
+        assert_eq!(ran.rows.len(), sent);
+        assert_eq!(ran.end, Ok(End { truncated, affected: None }));
+    }
+}
+
+#[tokio::test]
+async fn what_writes_is_done_wholly_though_its_rows_are_cut() {
+    let backend = Backend::of(System::Postgresql);
+    let table = unique("cut");
+    backend.rows(&write(&format!("create table {table} (n int)"), &json!([])), "[]").await;
+    let statement = format!("insert into {table} select generate_series(1, 100) returning n");
+    let ran = backend.run(&json!({ "statement": statement, "maxRows": 2 }), "[]").await;
+    assert_eq!(ran.rows, [r#"{"n":1}"#, r#"{"n":2}"#]);
+    assert_eq!(ran.end, Ok(End { truncated: true, affected: None }));
+    let counted = backend.rows(&read(&format!("select count(*) from {table}")), "[]").await;
+    assert_eq!(counted, [r#"{"count":100}"#]);
+    backend.rows(&write(&format!("drop table {table}"), &json!([])), "[]").await;
+}
+
+#[tokio::test]
+async fn a_query_that_runs_for_ever_ends_in_time_here_and_there() {
+    let mut admin = postgresql::admin().await;
+    let backend = Backend::of(System::Postgresql);
+    for (read_only, statement) in [
+        (true, "select count(*) from generate_series(1, 1000000000000)"),
+        (true, "select pg_sleep(600)"),
+        (false, "do $$ begin perform pg_sleep(600); end $$"),
+    ] {
+        let words = unique("forever");
+        let statement = format!("{statement} -- {words}");
+        let query = json!({ "statement": statement, "readOnly": read_only, "timeout": "500ms" });
+        let started = Instant::now();
+        assert_eq!(backend.fault(&query, "[]").await, QueryFault::TimedOut);
+        assert!(started.elapsed() >= Duration::from_millis(500));
+        busy(&mut admin, &words, 0).await;
+        assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+    }
+    // The server ended them by itself: the connection is the first one still.
+    assert_eq!(backend.database.pool().size, 1);
+    postgresql::close(admin).await;
+}
+
+#[tokio::test]
+async fn a_query_that_nobody_waits_for_ends_on_the_server() {
+    let mut admin = postgresql::admin().await;
+    let backend = Backend::of(System::Postgresql);
+    let words = unique("abandoned");
+    let query = json!({ "statement": format!("select pg_sleep(600) -- {words}"), "timeout": "10m", "readOnly": true });
+    let answer = backend.start(&query, "[]");
+    busy(&mut admin, &words, 1).await;
+    drop(answer);
+    busy(&mut admin, &words, 0).await;
+    backend.is_at_rest().await;
+    assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+    postgresql::close(admin).await;
+}
+
+#[tokio::test]
+async fn a_million_rows_stream_to_a_slow_reader_and_stop_when_it_goes() {
+    let mut admin = postgresql::admin().await;
+    let backend = Backend::of(System::Postgresql);
+    let words = unique("stream");
+    let statement = format!("select n, repeat('x', 1000) as x from generate_series(1, 1000000) n -- {words}");
+    let query = json!({ "statement": statement, "maxRows": 1_000_000, "timeout": "10m", "readOnly": true });
+    let mut answer = backend.start(&query, "[]");
+    for number in 1..=100 {
+        let item = answer.next().await.expect("a row").expect("no fault");
+        let Item::Row(row) = item else { panic!("{item:?}") };
+        assert!(row.starts_with(&format!("{{\"n\":{number},")), "{row}");
+    }
+    // A gigabyte is on its way, and the server waits with most of it.
+    let waits = "select count(*) from pg_stat_activity where wait_event = 'ClientWrite' and query like '%' || $1 || '%'";
+    eventually(SOON, "the server waits", async || {
+        let waiting: i64 =
+            sqlx::query(waits).bind(&words).fetch_one(&mut admin).await.expect("a count").get(0);
+        if waiting == 1 { Ok(()) } else { Err(format!("{waiting} wait")) }
+    })
+    .await;
+    drop(answer);
+    busy(&mut admin, &words, 0).await;
+    backend.is_at_rest().await;
+    assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+    postgresql::close(admin).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_holds_no_connection_beyond_the_time_out() {
+    let mut admin = postgresql::admin().await;
+    let backend = Backend::of(System::Postgresql);
+    let words = unique("stalled");
+    let statement = format!("select repeat('x', 1000) as x from generate_series(1, 1000000) -- {words}");
+    let query = json!({ "statement": statement, "maxRows": 1_000_000, "timeout": "1s", "readOnly": true });
+    let mut answer = backend.start(&query, "[]");
+    answer.next().await.expect("a row").expect("no fault");
+    busy(&mut admin, &words, 0).await;
+    // Not one row more was read, and yet somebody else gets the connection.
+    assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+    let last = answer.fold(None, |_, item| std::future::ready(Some(item))).await;
+    assert!(matches!(last, Some(Err(QueryFault::TimedOut))), "{last:?}");
+    postgresql::close(admin).await;
+}
+
+#[tokio::test]
+async fn the_last_connection_is_waited_for_and_not_for_ever() {
+    let backend = Backend::of(System::Postgresql);
+    let sleep = json!({ "statement": "select pg_sleep(600)", "timeout": "10m", "readOnly": true });
+    let answer = backend.start(&sleep, "[]");
+    eventually(SOON, "it is lent", async || {
+        let view = backend.database.pool();
+        if view.size == 1 && view.idle == 0 { Ok(()) } else { Err(format!("{view:?}")) }
+    })
+    .await;
+    let waiting = backend.start(&read("select 1 as one"), "[]");
+    let fault = backend.fault(&read("select 1 as one"), "[]").await;
+    assert!(
+        matches!(&fault, QueryFault::Server(fault) if fault.reason.as_str() == "PoolSaturated"),
+        "{fault}"
+    );
+    drop((answer, waiting));
+    backend.is_at_rest().await;
+    assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+}

@@ -1,0 +1,122 @@
+//! Declared queries, by name, for whoever has the right.
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::apis::ALLOWED;
+use crate::support::{Namespace, System, gateway::Gateway};
+
+struct Scene {
+    namespace: Namespace,
+    gateway: Gateway,
+    token: String,
+}
+
+impl Scene {
+    async fn set(system: System, queries: Value) -> Self {
+        let namespace = Namespace::create().await;
+        let gateway = Gateway::start(&namespace, &ALLOWED).await;
+        let spec = system.spec().with(&json!({ "queries": queries }));
+        namespace.database("db", &spec).await;
+        namespace.ready("db").await;
+        let token = namespace.caller("shop", &[("create", "databases/query", &["db"])]).await;
+        Self { namespace, gateway, token }
+    }
+
+    async fn run(&self, query: &str, body: &Value) -> crate::support::gateway::Answer {
+        let path = format!("/v1/databases/{}/db/queries/{query}", self.namespace.name);
+        self.gateway.call(Method::POST, &path, &self.token, &body.to_string()).await
+    }
+
+    async fn rows(&self, query: &str, params: Value) -> Value {
+        let answer = self.run(query, &json!({ "params": params })).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        serde_json::from_slice(&answer.body).expect("JSON")
+    }
+}
+
+#[tokio::test]
+async fn a_declared_query_takes_typed_parameters_and_answers_without_loss() {
+    let queries = json!([
+        { "name": "echo", "params": ["text", "integer", "number", "boolean", "timestamp"], "readOnly": true,
+          "statement": "select $1 as text, $2 as whole, $3 as decimal, $4 as yes, $5 as at" },
+        { "name": "many", "statement": "select generate_series(1, 100) as n", "readOnly": true, "maxRows": 3 },
+        { "name": "none", "statement": "select 1 as n where false", "readOnly": true },
+        { "name": "write", "statement": "create table gateway_must_not (n int)", "readOnly": true },
+        { "name": "slow", "statement": "select pg_sleep(60)", "readOnly": true, "timeout": "500ms" },
+    ]);
+    let scene = Scene::set(System::Postgresql, queries).await;
+    let evil = "'; drop table users; --";
+    let given = json!([
+        evil,
+        9_007_199_254_740_993_i64,
+        "1234567890.12345678901234567890",
+        true,
+        "2026-11-23T06:00:00.123456Z"
+    ]);
+    let found = scene.rows("echo", given).await;
+    let row = &found["rows"][0];
+    assert_eq!(
+        (row["text"].as_str(), row["whole"].as_i64(), row["yes"].as_bool()),
+        (Some(evil), Some(9_007_199_254_740_993), Some(true))
+    );
+    let answer =
+        scene.run("echo", &json!({ "params": ["", 1, "1234567890.12345678901234567890", null, null] })).await;
+    assert!(answer.text().contains("1234567890.12345678901234567890"), "{}", answer.text());
+    assert_eq!(
+        scene.rows("many", json!([])).await,
+        json!({ "rows": [{"n": 1}, {"n": 2}, {"n": 3}], "truncated": true, "affected": null })
+    );
+    assert_eq!(scene.rows("none", json!([])).await["rows"], json!([]));
+
+    let refused = |answer: crate::support::gateway::Answer| (answer.problem(), answer.text());
+    let (problem, text) = refused(scene.run("echo", &json!({ "params": ["a", "b", 1, true, null] })).await);
+    assert_eq!(problem, (422, "parameter-invalid".to_owned()));
+    assert!(text.contains("integer") && text.contains('2'), "{text}");
+    let (problem, _) = refused(scene.run("echo", &json!({ "params": [] })).await);
+    assert_eq!(problem, (422, "parameter-invalid".to_owned()));
+    assert_eq!(
+        scene.run("echo", &json!({ "sql": "select 1" })).await.problem(),
+        (400, "bad-request".to_owned())
+    );
+    assert_eq!(scene.run("nothing", &json!({})).await.problem(), (404, "query-not-found".to_owned()));
+    assert_eq!(scene.run("write", &json!({})).await.problem(), (409, "query-refused".to_owned()));
+    assert_eq!(scene.run("slow", &json!({})).await.problem(), (504, "upstream-timeout".to_owned()));
+    let seen =
+        scene.gateway.operator.metric("authlink_db_query_duration_seconds_count", "result=\"timeout\"");
+    assert!((seen - 1.0).abs() < f64::EPSILON, "{seen}");
+}
+
+#[tokio::test]
+async fn rows_come_a_line_each_where_that_is_asked_for() {
+    let queries =
+        json!([{ "name": "many", "statement": "select generate_series(1, 3) as n", "readOnly": true }]);
+    let scene = Scene::set(System::Postgresql, queries).await;
+    let path = format!("/v1/databases/{}/db/queries/many", scene.namespace.name);
+    let bearer = format!("Bearer {}", scene.token);
+    let headers = [("authorization", bearer.as_str()), ("accept", "application/x-ndjson")];
+    let answer = scene.gateway.send(Method::POST, &path, &headers, "").await;
+    let lines: Vec<Value> =
+        answer.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let end = json!({ "$end": { "truncated": false, "affected": null } });
+    assert_eq!(lines, [json!({ "n": 1 }), json!({ "n": 2 }), json!({ "n": 3 }), end]);
+}
+
+#[tokio::test]
+async fn every_engine_answers_and_the_right_is_needed_by_name() {
+    let rows = [
+        (System::Mariadb, "select ? as given", json!(["text"]), json!({ "given": "x" })),
+        (System::Redis, "ECHO $1", json!(["text"]), json!("x")),
+    ];
+    for (system, statement, params, row) in rows {
+        let read_only = system != System::Redis;
+        let queries =
+            json!([{ "name": "echo", "statement": statement, "params": params, "readOnly": read_only }]);
+        let scene = Scene::set(system, queries).await;
+        assert_eq!(scene.rows("echo", json!(["x"])).await["rows"], json!([row]), "{system:?}");
+        let other = scene.namespace.caller("other", &[("create", "databases/query", &["another"])]).await;
+        let path = format!("/v1/databases/{}/db/queries/echo", scene.namespace.name);
+        let refused = scene.gateway.call(Method::POST, &path, &other, "{}").await;
+        assert_eq!(refused.problem(), (403, "forbidden".to_owned()));
+    }
+}
