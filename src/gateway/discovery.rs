@@ -47,7 +47,8 @@ fn yes() -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Instance {
-    instance_id: String,
+    #[serde(rename = "instanceId")]
+    id: String,
     addresses: Vec<String>,
     ports: Vec<Port>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,7 +65,8 @@ struct Instance {
 #[serde(rename_all = "camelCase")]
 struct Port {
     name: String,
-    port: u16,
+    #[serde(rename = "port")]
+    number: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     app_protocol: Option<String>,
 }
@@ -203,7 +205,7 @@ impl Gateway {
             load(one)
                 .total_cmp(&load(other))
                 .then(other.weight.cmp(&one.weight))
-                .then_with(|| one.instance_id.cmp(&other.instance_id))
+                .then_with(|| one.id.cmp(&other.id))
         });
         instances
     }
@@ -225,14 +227,14 @@ impl Instance {
         let ready =
             |address: &&String| !healthy || endpoints.iter().any(|it| it.ready && it.address == **address);
         Self {
-            instance_id: spec.instance_id.clone(),
+            id: spec.instance_id.clone(),
             addresses: spec.addresses.iter().filter(ready).cloned().collect(),
             ports: spec
                 .ports
                 .iter()
                 .map(|port| Port {
                     name: port.name.clone(),
-                    port: port.port,
+                    number: port.port,
                     app_protocol: port.app_protocol.clone(),
                 })
                 .collect(),
@@ -305,7 +307,7 @@ impl Watcher {
 
     fn compare(&mut self) {
         let now = self.state.0.instances(&self.namespace, &self.service, &self.asked, &self.selector);
-        let now: BTreeMap<_, _> = now.into_iter().map(|it| (it.instance_id.clone(), it)).collect();
+        let now: BTreeMap<_, _> = now.into_iter().map(|it| (it.id.clone(), it)).collect();
         for (id, instance) in &now {
             let serves = |it: &Instance| it.healthy && !it.draining;
             match self.known.get(id) {
@@ -320,8 +322,7 @@ impl Watcher {
                 Some(_) => {}
             }
         }
-        let gone: Vec<_> =
-            self.known.values().filter(|it| !now.contains_key(&it.instance_id)).cloned().collect();
+        let gone: Vec<_> = self.known.values().filter(|it| !now.contains_key(&it.id)).cloned().collect();
         for instance in gone {
             self.tell("deregister", &instance);
         }

@@ -22,7 +22,7 @@ pub(super) fn document() -> Value {
             "/v1/databases/{namespace}/{name}/queries/{query}": { "post": queries() },
             "/v1/discovery/{namespace}/{service}": { "get": discovery(
                 "find", "Lists the instances of a service, the least loaded one first",
-                json!({ "application/json": { "schema": {
+                &json!({ "application/json": { "schema": {
                     "type": "object",
                     "properties": {
                         "service": { "type": "string" },
@@ -32,7 +32,7 @@ pub(super) fn document() -> Value {
             ) },
             "/v1/discovery/{namespace}/{service}/watch": { "get": discovery(
                 "watch", "Tells of register, deregister and health_change, beginning with what is there",
-                json!({ "text/event-stream": { "schema": { "$ref": "#/components/schemas/Instance" } } }),
+                &json!({ "text/event-stream": { "schema": { "$ref": "#/components/schemas/Instance" } } }),
             ) },
             "/openapi.json": { "get": {
                 "operationId": "document", "summary": "This document", "security": [],
@@ -128,7 +128,7 @@ fn queries() -> Value {
     })
 }
 
-fn discovery(id: &str, summary: &str, content: Value) -> Value {
+fn discovery(id: &str, summary: &str, content: &Value) -> Value {
     let mut parameters = parameters(&["namespace", "service"]);
     for (name, what) in [
         ("selector", "labels, as kubectl takes them: version=2,!canary"),

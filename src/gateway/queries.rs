@@ -123,7 +123,7 @@ async fn answer(
     let observed = gateway.metrics.queries.start(engine.as_str(), namespace, name, query);
     let mut rows = Arc::clone(server).run(run, observed);
     // The head of the answer waits for what comes first: a query that fails at once fails by its status.
-    let first = rows.next().await.transpose().map_err(problem)?;
+    let first = rows.next().await.transpose().map_err(|fault| problem(&fault))?;
     Ok(respond(first, rows, wants_lines(&head.headers)))
 }
 
@@ -182,13 +182,13 @@ fn as_lines(items: impl Stream<Item = Result<Item, QueryFault>>) -> impl Stream<
             Ok(Item::End { truncated, affected }) => {
                 format!("{}\n", json!({ "$end": { "truncated": truncated, "affected": affected } })).into()
             }
-            Err(fault) => format!("{}\n", json!({ "$problem": problem(fault).document() })).into(),
+            Err(fault) => format!("{}\n", json!({ "$problem": problem(&fault).document() })).into(),
         })
     })
 }
 
-fn problem(fault: QueryFault) -> Problem {
-    let kind = match &fault {
+fn problem(fault: &QueryFault) -> Problem {
+    let kind = match fault {
         QueryFault::Value(_) => Kind::ParameterInvalid,
         QueryFault::Constraint(_) | QueryFault::Conflict(_) | QueryFault::ReadOnly(_) => Kind::QueryRefused,
         QueryFault::TimedOut => Kind::UpstreamTimeout,

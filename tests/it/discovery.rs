@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Namespace, Operator, SOON, Server, Spec, System, condition, dns::Dns, eventually};
 
 /// Where EndpointSlices may lead: `e2e/with` makes it.
-const ADDRESS: &str = "10.99.0.1";
+pub(crate) const ADDRESS: &str = "10.99.0.1";
 
 /// A Redis of one's own that is also there at an address that can be registered.
 fn redis() -> Server {
@@ -24,9 +24,9 @@ fn registered(server: &Server) -> Spec {
 }
 
 /// Each endpoint of the Service: address, port, ready, serving, terminating.
-type Endpoint = (String, i32, bool, bool, bool);
+pub(crate) type Endpoint = (String, i32, bool, bool, bool);
 
-async fn endpoints(namespace: &Namespace, service: &str) -> Vec<Endpoint> {
+pub(crate) async fn endpoints(namespace: &Namespace, service: &str) -> Vec<Endpoint> {
     let ours = "endpointslice.kubernetes.io/managed-by=authlink.dev";
     let of = ListParams::default().labels(&format!("kubernetes.io/service-name={service},{ours}"));
     let slices = namespace.api::<EndpointSlice>().list(&of).await.expect("EndpointSlices").items;
@@ -46,7 +46,7 @@ async fn endpoints(namespace: &Namespace, service: &str) -> Vec<Endpoint> {
     found
 }
 
-async fn until_endpoints(namespace: &Namespace, service: &str, wanted: &[Endpoint]) {
+pub(crate) async fn until_endpoints(namespace: &Namespace, service: &str, wanted: &[Endpoint]) {
     eventually(SOON, &format!("{wanted:?}"), async || match endpoints(namespace, service).await {
         found if found == wanted => Ok(()),
         found => Err(format!("{found:?}")),
@@ -68,7 +68,7 @@ fn at(address: &str, server: &Server, ready: bool) -> Endpoint {
     (address.to_owned(), i32::from(server.port + 1), ready, ready, false)
 }
 
-async fn until_gone(namespace: &Namespace, service: &str) {
+pub(crate) async fn until_gone(namespace: &Namespace, service: &str) {
     eventually(SOON, "no Service and no slices", async || {
         let found = namespace.api::<Service>().get_opt(service).await.expect("an answer");
         let endpoints = endpoints(namespace, service).await;

@@ -19,6 +19,7 @@ mod gateway;
 mod layers;
 mod leader;
 mod outage;
+mod registration;
 mod resolver;
 mod service;
 mod support;

@@ -20,9 +20,6 @@ use crate::{
     },
 };
 
-/// Who deletes in the foreground wants what depends on the object gone first, and the garbage collector sees to that.
-const FOREGROUND: &str = "foregroundDeletion";
-
 /// How an instance is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
@@ -173,11 +170,7 @@ fn drain(registration: &ServiceRegistration) -> Duration {
 
 /// How much of its time to be drained a deleted instance has left; none for one that stays.
 fn left(registration: &ServiceRegistration, now: Timestamp) -> Option<Duration> {
-    let meta = registration.meta();
-    let deleted = meta.deletion_timestamp.as_ref()?.0;
-    if meta.finalizers.iter().flatten().any(|name| name == FOREGROUND) {
-        return Some(Duration::ZERO);
-    }
+    let deleted = registration.meta().deletion_timestamp.as_ref()?.0;
     let drained = registration.status.as_ref().and_then(|status| status.draining_since.as_ref());
     let drained = drained.filter(|_| registration.spec.drain).map_or(deleted, |since| since.0.min(deleted));
     let over = now.duration_since(drained).unsigned_abs();

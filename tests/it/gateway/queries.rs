@@ -80,7 +80,8 @@ async fn a_declared_query_takes_typed_parameters_and_answers_without_loss() {
         (400, "bad-request".to_owned())
     );
     assert_eq!(scene.run("nothing", &json!({})).await.problem(), (404, "query-not-found".to_owned()));
-    assert_eq!(scene.run("write", &json!({})).await.problem(), (409, "query-refused".to_owned()));
+    let (problem, text) = refused(scene.run("write", &json!({})).await);
+    assert_eq!(problem, (409, "query-refused".to_owned()), "{text}");
     assert_eq!(scene.run("slow", &json!({})).await.problem(), (504, "upstream-timeout".to_owned()));
     let seen =
         scene.gateway.operator.metric("authlink_db_query_duration_seconds_count", "result=\"timeout\"");

@@ -222,9 +222,7 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_placeholder_and_is_none_is_refused() {
-        for statement in
-            ["GET key:$1", "GET $1x", "GET $0", "GET $-1", "GET $99999999999999999999", "GET a$1b"]
-        {
+        for statement in ["GET key:$1", "GET $1x", "GET $0", "GET $99999999999999999999", "GET a$1b"] {
             assert!(Template::parse(statement).unwrap_err().contains("quote it"), "{statement}");
         }
     }
