@@ -242,8 +242,63 @@ nothing_refused_again() { nothing_refused "$(<"$work/reinstalled")"; }
 
 nothing_unused() {
   kubectl get clusterrole authlink -o json >"$work/clusterrole.json"
+  kubectl get clusterrole authlink-gateway -o json >"$work/gateway.json"
   operator get role authlink-operator -o json >"$work/role.json"
-  remark "$("$e2e/rights.py" unused "$AUTHLINK_TEST_AUDIT" "$account" "$work/clusterrole.json" "$work/role.json")"
+  remark "$("$e2e/rights.py" unused "$AUTHLINK_TEST_AUDIT" "$account" "$work/clusterrole.json" "$work/gateway.json" "$work/role.json")"
+}
+
+# The gateway by its Service, as an application calls it: with a token and nothing else.
+gateway() {
+  local path=$1
+  shift
+  curl -sS --max-time 10 -H "Authorization: Bearer $token" "$@" "http://$address$path"
+}
+
+gateway_calls() {
+  local token address
+  render welcome.yaml | in_shop apply -f -
+  in_shop wait --for=condition=Ready --timeout=60s externalapis.authlink.dev/welcome
+  token=$(in_shop create token checkout --audience authlink)
+  address=$(operator get service authlink -o jsonpath='{.spec.clusterIP}')
+  [ "$(gateway "/v1/apis/$namespace/welcome/")" = welcome ]
+  gateway "/v1/databases/$namespace/orders/queries/roleNamed" -d '{"params": ["app"]}' | grep -F '"name":"app"'
+  gateway "/v1/databases/$namespace/billing/queries/any" -d '{}' | grep -F urn:authlink:forbidden
+}
+
+slice_port() { [ "$(in_shop get endpointslices -l kubernetes.io/service-name=sessions -o jsonpath='{.items[*].ports[0].port}')" = "$1" ]; }
+
+service_port() { [ "$(in_shop get service sessions -o jsonpath='{.spec.ports[0].port}')" = "$1" ]; }
+
+discovery() {
+  local port
+  port=$(look sessions .spec.port)
+  in_shop create service clusterip sessions --tcp=1:1
+  in_shop patch databases.authlink.dev sessions --type merge -p '{"spec": {"discovery": {"drainSeconds": 0}}}'
+  becomes Registered=False 30 sessions
+  in_shop delete service sessions
+  becomes Registered 30 sessions
+  slice_port "$port"
+  in_shop patch service sessions --type merge -p '{"spec": {"ports": [{"name": "redis", "port": 1}]}}'
+  until_true 20 service_port "$port"
+  in_shop patch databases.authlink.dev sessions --type merge -p '{"spec": {"port": 1}}'
+  until_true 20 slice_port 1
+  in_shop patch databases.authlink.dev sessions --type merge -p "{\"spec\": {\"port\": $port}}"
+  until_true 20 slice_port "$port"
+  in_shop patch databases.authlink.dev sessions --type merge -p '{"spec": {"discovery": null}}'
+  in_shop wait --for=delete --timeout=30s service/sessions
+  becomes Ready 30 sessions
+}
+
+registration() {
+  in_shop apply -f - <<R
+apiVersion: authlink.dev/v1alpha1
+kind: ServiceRegistration
+metadata: {name: legacy-1}
+spec: {serviceName: legacy, instanceId: "1", addresses: [10.99.0.1], ports: [{name: http, port: 80}], drainSeconds: 1, healthCheck: {type: None}}
+R
+  in_shop wait --for=condition=Ready --timeout=30s serviceregistrations.authlink.dev/legacy-1
+  [[ $(endpoints legacy) = *'10.99.0.1 ready=true'* ]]
+  in_shop delete --timeout=30s serviceregistrations.authlink.dev/legacy-1
 }
 
 identity() { in_shop get secret orders-binding -o jsonpath='{.metadata.uid} {.data.password}'; }
