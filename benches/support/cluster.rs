@@ -42,8 +42,8 @@ impl Cluster {
         let folder = run_folder()?.join(format!("bench-{name}"));
         std::fs::create_dir_all(&folder)?;
         let (home, namespace) = (format!("{name}-system"), name.to_owned());
-        let root = env!("CARGO_MANIFEST_DIR");
-        run("kubectl", &["apply", "--server-side", "-f", &format!("{root}/crds")], "").await?;
+        // Cargo starts benches in the folder of the sources.
+        run("kubectl", &["apply", "--server-side", "-f", "crds"], "").await?;
         run("kubectl", &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], "").await?;
 
         let admin = Client::try_default().await?;
@@ -51,10 +51,10 @@ impl Cluster {
             let body = serde_json::from_value(json!({ "metadata": { "name": namespace } }))?;
             Api::<Namespace>::all(admin.clone()).create(&PostParams::default(), &body).await?;
         }
-        let chart = format!("{root}/charts/authlink");
+        let chart = "charts/authlink";
         let parts = ["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"];
         // The Lease is named as the binary names it by default.
-        let rights = [&["template", "authlink", &chart, "-n", &home][..], &parts].concat();
+        let rights = [&["template", "authlink", chart, "-n", &home][..], &parts].concat();
         let rights = run("helm", &rights, "").await?;
         run("kubectl", &["apply", "-n", &home, "-f", "-"], &rights).await?;
 

@@ -27,18 +27,12 @@ pub const FIELD_MANAGER: &str = "authlink";
 pub const ANNOTATION_PREFIX: &str = "authlink.dev/";
 
 /// What the engine and the CRDs need to know of a kind.
-pub trait Managed: kube::Resource<DynamicType = ()> {
-    /// The `status` of the kind.
-    type Status: status::Status;
-
+pub trait Managed: kube::Resource<DynamicType = ()> + kube::core::object::HasStatus<Status: status::Status> {
     /// Conditions that are always present, in the order in which they depend on each other; `Ready` sums them up.
     const CONDITIONS: &'static [ConditionType];
 
     /// `spec.suspend`: leave the object alone.
     fn suspended(&self) -> bool;
-
-    /// The status as last read from the API server.
-    fn status(&self) -> Option<&Self::Status>;
 
     /// Everything in the same namespace that the spec names: a change of one of these starts a pass.
     fn references(&self) -> Vec<shared::Reference>;

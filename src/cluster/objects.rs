@@ -1,5 +1,6 @@
 //! Writes to our own objects: status and finalizers.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Client, Resource, ResourceExt,
     api::{Patch, PatchParams, Request},
@@ -12,13 +13,15 @@ use crate::api::FIELD_MANAGER;
 
 /// What is read of the API server's answer to a write: not the whole object, which the watch brings anyway.
 #[derive(Deserialize)]
-struct Written {}
+struct Written {
+    metadata: ObjectMeta,
+}
 
-/// Applies the status (server-side apply, one field manager).
+/// Applies the status (server-side apply, one field manager), and tells the resource version that this made.
 ///
 /// # Errors
 /// What the API server says; a conflict when the object of this name is another one by now.
-pub async fn apply_status<K>(client: &Client, object: &K, status: &impl Serialize) -> kube::Result<()>
+pub async fn apply_status<K>(client: &Client, object: &K, status: &impl Serialize) -> kube::Result<String>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
@@ -33,7 +36,8 @@ where
     let request = request
         .patch_subresource("status", &object.name_any(), &params, &Patch::Apply(&body))
         .map_err(kube::Error::BuildRequest)?;
-    client.request::<Written>(request).await.map(drop)
+    let written = client.request::<Written>(request).await?;
+    Ok(written.metadata.resource_version.unwrap_or_default())
 }
 
 /// Replaces the finalizers of exactly this version of the object.

@@ -247,7 +247,6 @@ impl<R: Reconciler> Changes<R> {
     fn applied(&self, object: &DeserializeGuard<R::Object>) -> Seen {
         let key = ObjectRef::from_obj(object);
         let seen = Seen { uid: object.uid().unwrap_or_default(), meaning: meaning(object) };
-        self.memory.caught_up(&seen.uid, &object.resource_version().unwrap_or_default());
         if self.seen.get(&key).is_none_or(|before| (&before.uid, before.meaning) != (&seen.uid, seen.meaning))
         {
             let references = object.0.as_ref().map(Managed::references).unwrap_or_default();

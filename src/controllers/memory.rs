@@ -16,13 +16,22 @@ struct Entry<S> {
     ahead: Option<Ahead<S>>,
 }
 
-/// The status that was written over the version of the object that the store had then: until the watch brings the next
-/// version, this and not the store is what the API server has.
-#[derive(Clone)]
-pub(super) struct Ahead<S> {
-    /// That version.
-    pub(super) of: String,
-    pub(super) status: S,
+/// A status that was written, and the version of the object that this made: until the watch brings it, this and not the
+/// store is what the API server has. A change of somebody else that came in between may be in the store before it.
+struct Ahead<S> {
+    version: String,
+    status: S,
+}
+
+impl<S> Ahead<S> {
+    /// Whether the object of this version has it. Resource versions are numbers that rise (KEP-5504); where they are not, the
+    /// store is believed.
+    fn is_in(&self, version: &str) -> bool {
+        match (self.version.parse::<u64>(), version.parse::<u64>()) {
+            (Ok(written), Ok(stored)) => stored >= written,
+            _ => true,
+        }
+    }
 }
 
 impl<S: Clone> Memory<S> {
@@ -36,18 +45,12 @@ impl<S: Clone> Memory<S> {
         use_it(entries.entry(uid.to_owned()).or_insert_with(fresh))
     }
 
-    /// The status that was written and may not be in the store yet.
-    pub(super) fn ahead(&self, uid: &str) -> Option<Ahead<S>> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(uid).and_then(|entry| entry.ahead.clone())
-    }
-
-    /// The watch has brought this version.
-    pub(super) fn caught_up(&self, uid: &str, version: &str) {
+    /// The status that was written and is not in this version of the object, which the store has.
+    pub(super) fn ahead(&self, uid: &str, version: &str) -> Option<S> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get_mut(uid) {
-            entry.ahead.take_if(|ahead| ahead.of != version);
-        }
+        let entry = entries.get_mut(uid)?;
+        entry.ahead.take_if(|ahead| ahead.is_in(version));
+        entry.ahead.as_ref().map(|ahead| ahead.status.clone())
     }
 
     /// How long ago the status was written.
@@ -55,10 +58,11 @@ impl<S: Clone> Memory<S> {
         self.with(uid, |entry| entry.written.elapsed())
     }
 
-    pub(super) fn wrote(&self, uid: &str, version: &str, status: S) {
+    /// A status was written, which made this version of the object.
+    pub(super) fn wrote(&self, uid: &str, version: String, status: S) {
         self.with(uid, |entry| {
             entry.written = Instant::now();
-            entry.ahead = Some(Ahead { of: version.to_owned(), status });
+            entry.ahead = Some(Ahead { version, status });
         });
     }
 
@@ -76,5 +80,29 @@ impl<S: Clone> Memory<S> {
 
     pub(super) fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_holds_until_the_store_has_it_whatever_came_in_between() {
+        let memory = Memory::new();
+        assert_eq!(memory.ahead("uid", "98"), None);
+        memory.wrote("uid", "101".to_owned(), "written");
+        // 100 is somebody else's change of the spec, made before ours arrived.
+        assert_eq!(memory.ahead("uid", "99"), Some("written"));
+        assert_eq!(memory.ahead("uid", "100"), Some("written"));
+        assert_eq!(memory.ahead("uid", "102"), None);
+        assert_eq!(memory.ahead("uid", "100"), None, "the store never goes back");
+    }
+
+    #[test]
+    fn versions_that_are_no_numbers_are_not_compared() {
+        let memory = Memory::new();
+        memory.wrote("uid", "b".to_owned(), "written");
+        assert_eq!(memory.ahead("uid", "a"), None);
     }
 }

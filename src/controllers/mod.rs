@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The status of a reconciler's kind.
-pub type StatusOf<R> = <<R as Reconciler>::Object as Managed>::Status;
+pub type StatusOf<R> = <<R as Reconciler>::Object as kube::core::object::HasStatus>::Status;
 
 /// What it takes to be a kind. The engine does everything that is the same for all: watches, references, finalizer,
 /// suspension, deadline, backoff, the status write, Events and metrics.

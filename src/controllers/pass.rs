@@ -1,12 +1,12 @@
 //! One pass over one object, from what the store has to what the API server is told.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Resource, ResourceExt,
-    core::DeserializeGuard,
+    core::{DeserializeGuard, object::HasStatus},
     runtime::{
         controller::Action,
         reflector::{ObjectRef, Store},
@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::{
     Cleanup, Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
-    memory::{Ahead, Memory},
+    memory::Memory,
     sources::Sources,
     triggers::{Key, Triggers},
 };
@@ -69,13 +69,7 @@ impl<R: Reconciler> Pass<R> {
 
     pub(super) async fn run(self: Arc<Self>, object: Arc<DeserializeGuard<R::Object>>) -> Action {
         let started = Instant::now();
-        // In this order: the store has what the watch brings before the memory drops what was written. The other way
-        // round a pass could know neither, take the status for empty, and write it once more.
-        let ahead = self.memory.ahead(&object.uid().unwrap_or_default());
         let object = self.newest(object);
-        // The watch may have been faster than the answer to the write.
-        self.memory
-            .caught_up(&object.uid().unwrap_or_default(), &object.resource_version().unwrap_or_default());
         let span = tracing::info_span!(
             "pass",
             kind = R::NAME,
@@ -86,7 +80,8 @@ impl<R: Reconciler> Pass<R> {
             let deadline = self.plane.settings.pass_deadline;
             let ended = match &object.0 {
                 Ok(object) => {
-                    let current = current(object, ahead);
+                    let object = &*self.with_status_as_written(object);
+                    let current = object.status().cloned().unwrap_or_default();
                     let ended = match tokio::time::timeout(deadline, self.over(object, &current)).await {
                         Ok(ended) => ended,
                         Err(_) => Err(Error::DeadlineExceeded(deadline)),
@@ -126,6 +121,19 @@ impl<R: Reconciler> Pass<R> {
     fn newest(&self, object: Arc<DeserializeGuard<R::Object>>) -> Arc<DeserializeGuard<R::Object>> {
         let stored = self.objects.get(&ObjectRef::from_obj(&*object));
         stored.filter(|stored| stored.uid() == object.uid()).unwrap_or(object)
+    }
+
+    /// The object with the status that was written last, which the watch may not have brought yet.
+    fn with_status_as_written<'a>(&self, object: &'a R::Object) -> Cow<'a, R::Object> {
+        let version = object.resource_version().unwrap_or_default();
+        match self.memory.ahead(&object.uid().unwrap_or_default(), &version) {
+            Some(status) => {
+                let mut object = object.clone();
+                *object.status_mut() = Some(status);
+                Cow::Owned(object)
+            }
+            None => Cow::Borrowed(object),
+        }
     }
 
     async fn over(&self, object: &R::Object, current: &StatusOf<R>) -> Result<Outcome, Error> {
@@ -209,15 +217,15 @@ impl<R: Reconciler> Pass<R> {
         let stale = !refresh.is_zero() && self.memory.age(&uid) >= refresh && status != *current;
         if changed || stale {
             self.plane.fence.check()?;
-            match objects::apply_status(&self.plane.client, object, &status).await {
+            let version = match objects::apply_status(&self.plane.client, object, &status).await {
                 // The object went, or is another one: the watch tells.
                 Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {
                     return Ok(false);
                 }
                 answer => answer?,
-            }
+            };
             self.plane.metrics.engine.wrote_status(R::NAME);
-            self.memory.wrote(&uid, &object.resource_version().unwrap_or_default(), status);
+            self.memory.wrote(&uid, version, status);
         }
         let transitions = transitions(&current.common().conditions, &report.verdicts)
             .into_iter()
@@ -308,12 +316,6 @@ fn meaning<S: Status>(status: &S) -> S {
 }
 
 /// The status as it is at the API server, be it that the watch has not brought it yet.
-fn current<K: Object>(object: &K, ahead: Option<Ahead<K::Status>>) -> K::Status {
-    let version = object.resource_version().unwrap_or_default();
-    let ahead = ahead.filter(|ahead| ahead.of == version).map(|ahead| ahead.status);
-    ahead.or_else(|| object.status().cloned()).unwrap_or_default()
-}
-
 /// The status as it is, with one more condition in place of those that are only true while a pass is over the object.
 fn keeping<S: Status>(current: &S, more: Verdict) -> Report<S> {
     let kept = current.common().conditions.iter().filter_map(|condition| {

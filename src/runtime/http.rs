@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use kube::ResourceExt;
+use kube::{ResourceExt, core::object::HasStatus};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 use super::RunError;
 use crate::{
-    api::{Managed, status::Status},
+    api::status::Status,
     cluster::watches::Readiness,
     controllers::{Reconciler, engine::Engine},
 };

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        OnceLock,
+        LazyLock, OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
@@ -27,9 +27,11 @@ impl Said {
     }
 }
 
-/// The folder of the sources.
+/// The folder of the sources, where cargo starts every test. Not the folder that they were compiled in: checkouts share their
+/// compiled code.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| std::env::current_dir().expect("a working directory"));
+    &ROOT
 }
 
 /// A variable that `e2e/with` exports.

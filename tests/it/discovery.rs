@@ -125,6 +125,7 @@ async fn every_engine_can_be_registered_and_what_is_at_rest_is_not_written() {
     let settled = |writes: &std::collections::BTreeMap<String, usize>| {
         ["create services/", "create endpointslices/"].map(|write| writes.get(write).copied())
     };
+    operator.more_probes(4).await; // the Events follow the slices
     let before = namespace.writes();
     assert_eq!(settled(&before), [Some(4), Some(4)]);
     operator.more_probes(8).await; // two rounds: 5 s each, as long as a refresh

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use source::{code_of, roots_of};
 
+use crate::commands::root;
+
 /// The floors from below; those of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["api"],
@@ -24,10 +26,6 @@ const LEAF: &str = "telemetry";
 const CLIENTS: &[&str] = &["cluster", "controllers", "runtime"];
 
 const MAX_LINES: usize = 400;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn files_under(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };

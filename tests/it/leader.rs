@@ -111,6 +111,7 @@ async fn a_leader_that_was_frozen_past_its_lease_writes_nothing_when_it_wakes_up
     namespace
         .until("one", SOON, "the other one took over", |database| status_of(database) == "ConnectionRefused")
         .await;
+    namespace.events_with("one", "ConnectionRefused").await;
     let writes = namespace.status_writes();
     frozen.signal("CONT");
     eventually(SOON, "the frozen one knows", async || match frozen.metric("authlink_leader", "") {

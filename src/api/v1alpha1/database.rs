@@ -338,8 +338,6 @@ pub struct Binding {
 }
 
 impl Managed for Database {
-    type Status = DatabaseStatus;
-
     const CONDITIONS: &'static [ConditionType] = &[
         ConditionType::Accepted,
         ConditionType::ResolvedRefs,
@@ -350,10 +348,6 @@ impl Managed for Database {
 
     fn suspended(&self) -> bool {
         self.spec.suspend
-    }
-
-    fn status(&self) -> Option<&DatabaseStatus> {
-        self.status.as_ref()
     }
 
     fn references(&self) -> Vec<Reference> {

@@ -170,8 +170,6 @@ pub struct Tls {
 }
 
 impl Managed for ExternalApi {
-    type Status = ExternalApiStatus;
-
     const CONDITIONS: &'static [ConditionType] = &[
         ConditionType::Accepted,
         ConditionType::ResolvedRefs,
@@ -181,10 +179,6 @@ impl Managed for ExternalApi {
 
     fn suspended(&self) -> bool {
         self.spec.suspend
-    }
-
-    fn status(&self) -> Option<&ExternalApiStatus> {
-        self.status.as_ref()
     }
 
     fn references(&self) -> Vec<Reference> {

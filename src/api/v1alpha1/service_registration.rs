@@ -172,17 +172,11 @@ pub struct ServicePort {
 }
 
 impl Managed for ServiceRegistration {
-    type Status = ServiceRegistrationStatus;
-
     const CONDITIONS: &'static [ConditionType] =
         &[ConditionType::Accepted, ConditionType::Connected, ConditionType::Healthy];
 
     fn suspended(&self) -> bool {
         self.spec.suspend
-    }
-
-    fn status(&self) -> Option<&ServiceRegistrationStatus> {
-        self.status.as_ref()
     }
 
     /// One that is left alone sees to nothing, and need not hear of it.

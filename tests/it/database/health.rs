@@ -65,7 +65,8 @@ async fn a_server_that_restarts_all_the_time_does_not_flap() {
     let patient = json!({ "healthCheck": { "unhealthyThreshold": 100 } });
     namespace.database("db", &server.spec().probed_often().with(&patient)).await;
     namespace.ready("db").await;
-    let (writes, earlier) = (namespace.status_writes(), namespace.events("db").await);
+    let earlier = namespace.events_with("db", "Available").await;
+    let writes = namespace.status_writes();
     for _ in 0..3 {
         server.kill();
         operator.more_probes(2).await;

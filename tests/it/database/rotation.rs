@@ -24,7 +24,8 @@ async fn a_rotated_password_is_taken_over_without_one_failed_probe() {
     }));
     namespace.database("db", &spec).await;
     let before = fingerprint(&namespace).await;
-    let (earlier, (_, failed)) = (namespace.events("db").await.len(), operator.probes());
+    let earlier = namespace.events_with("db", "Available").await.len();
+    let (_, failed) = operator.probes();
 
     postgresql::run(&mut admin, &format!("alter role {role} password 'second-password'")).await;
     operator.more_probes(1).await;
@@ -62,7 +63,7 @@ async fn a_rotated_password_that_does_not_work_leaves_the_previous_one_in_use() 
     }));
     namespace.database("db", &spec).await;
     let before = fingerprint(&namespace).await;
-    let earlier = namespace.events("db").await.len();
+    let earlier = namespace.events_with("db", "Available").await.len();
 
     namespace.apply::<Secret>(password_secret("rotated", &role, "mistyped-password")).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];

@@ -70,15 +70,11 @@ impl Status for GadgetStatus {
 }
 
 impl Managed for Gadget {
-    type Status = GadgetStatus;
     const CONDITIONS: &'static [ConditionType] =
         &[ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::Connected];
 
     fn suspended(&self) -> bool {
         self.spec.suspend
-    }
-    fn status(&self) -> Option<&GadgetStatus> {
-        self.status.as_ref()
     }
     fn references(&self) -> Vec<Reference> {
         self.spec.secret.clone().map(Reference::Secret).into_iter().collect()

@@ -31,6 +31,7 @@ async fn a_load_is_read_from_a_header_or_from_json_and_is_worth_no_write() {
     until_load(&namespace, "one", Some("0.43")).await;
     until_load(&namespace, "two", Some("17")).await;
 
+    operator.more_probes(2).await; // the Events follow the statuses
     let before = namespace.writes();
     one.says(200, Some("0.9"), "");
     two.says(200, None, "no JSON");

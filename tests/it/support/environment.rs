@@ -10,6 +10,8 @@ use std::{
 use kube::{Client, config::Kubeconfig};
 use serde_json::{Value, json};
 
+use crate::commands::root;
+
 const NAMESPACE: &str = "authlink-test";
 
 /// A variable that `e2e/with` exports.
@@ -43,7 +45,7 @@ pub(crate) fn operator_kubeconfig() -> PathBuf {
 }
 
 fn install() -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     kubectl_apply(&namespace.to_string());
     let crds = fs::read_dir(root.join("crds")).expect("the folder crds");
