@@ -10,7 +10,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use kube::{
-    Resource, ResourceExt,
+    ResourceExt,
     core::DeserializeGuard,
     runtime::{
         controller::{self, Action, ReconcileReason, ReconcileRequest},
@@ -202,9 +202,16 @@ struct Changes<R: Reconciler> {
     events: Arc<crate::cluster::events::Events>,
 }
 
+#[derive(Clone, PartialEq)]
 struct Seen {
     uid: String,
     meaning: u64,
+}
+
+impl Seen {
+    fn of<K: ResourceExt>(object: &K) -> Self {
+        Self { uid: object.uid().unwrap_or_default(), meaning: meaning(object) }
+    }
 }
 
 impl<R: Reconciler> Changes<R> {
@@ -212,12 +219,20 @@ impl<R: Reconciler> Changes<R> {
         match event {
             watcher::Event::Init => self.listed = Some(HashMap::new()),
             watcher::Event::InitApply(object) => {
-                let seen = self.applied(&object);
+                let seen = Seen::of(&object);
                 self.listed.get_or_insert_default().insert(ObjectRef::from_obj(&object), seen);
+                self.remember(&object);
             }
             watcher::Event::InitDone => {
                 let listed = self.listed.take().unwrap_or_default();
-                for (key, before) in std::mem::replace(&mut self.seen, listed) {
+                let before = std::mem::replace(&mut self.seen, listed);
+                // Only now: the store takes a list as a whole, and an earlier pass would find what was there before it.
+                for (key, seen) in &self.seen {
+                    if before.get(key) != Some(seen) {
+                        self.triggers.fire(key.clone());
+                    }
+                }
+                for (key, before) in before {
                     let now = self.seen.get(&key);
                     if now.is_none() {
                         self.triggers.forget(&key);
@@ -228,10 +243,13 @@ impl<R: Reconciler> Changes<R> {
                 }
             }
             watcher::Event::Apply(object) => {
-                let seen = self.applied(&object);
-                let before = self.seen.insert(ObjectRef::from_obj(&object), seen);
-                if let Some(before) = before.filter(|before| Some(&before.uid) != object.meta().uid.as_ref())
-                {
+                let (key, seen) = (ObjectRef::from_obj(&object), Seen::of(&object));
+                let before = self.seen.insert(key.clone(), seen.clone());
+                if before.as_ref() != Some(&seen) {
+                    self.remember(&object);
+                    self.triggers.fire(key);
+                }
+                if let Some(before) = before.filter(|before| before.uid != seen.uid) {
                     self.gone(&before.uid);
                 }
             }
@@ -244,16 +262,9 @@ impl<R: Reconciler> Changes<R> {
         }
     }
 
-    fn applied(&self, object: &DeserializeGuard<R::Object>) -> Seen {
-        let key = ObjectRef::from_obj(object);
-        let seen = Seen { uid: object.uid().unwrap_or_default(), meaning: meaning(object) };
-        if self.seen.get(&key).is_none_or(|before| (&before.uid, before.meaning) != (&seen.uid, seen.meaning))
-        {
-            let references = object.0.as_ref().map(Managed::references).unwrap_or_default();
-            self.triggers.remember(&key, references);
-            self.triggers.fire(key);
-        }
-        seen
+    fn remember(&self, object: &DeserializeGuard<R::Object>) {
+        let references = object.0.as_ref().map(Managed::references).unwrap_or_default();
+        self.triggers.remember(&ObjectRef::from_obj(object), references);
     }
 
     fn gone(&self, uid: &str) {
@@ -273,4 +284,69 @@ fn meaning<K: ResourceExt>(object: &K) -> u64 {
     let annotations = meta.annotations.iter().flatten();
     annotations.filter(|(name, _)| name.starts_with(ANNOTATION_PREFIX)).for_each(|pair| pair.hash(&mut hash));
     hash.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::Client;
+
+    use super::*;
+    use crate::{
+        api::v1alpha1::{ServiceRegistration, service_registration::ServiceRegistrationStatus},
+        cluster::events::Events,
+        controllers::{Context, Error, Report},
+    };
+
+    struct Idle;
+
+    impl Reconciler for Idle {
+        type Object = ServiceRegistration;
+
+        const NAME: &'static str = "ServiceRegistration";
+
+        async fn apply(
+            &self,
+            _: &ServiceRegistration,
+            _: &Context,
+        ) -> Result<Report<ServiceRegistrationStatus>, Error> {
+            Ok(Report::default())
+        }
+    }
+
+    fn registration(generation: i64) -> DeserializeGuard<ServiceRegistration> {
+        let object = serde_json::json!({
+            "metadata": { "name": "one", "namespace": "default", "uid": "1", "generation": generation },
+            "spec": { "serviceName": "billing", "instanceId": "1", "addresses": ["192.0.2.1"],
+                      "ports": [{ "name": "http", "port": 80 }] },
+        });
+        serde_json::from_value(object).expect("a registration")
+    }
+
+    #[tokio::test]
+    async fn what_a_list_brings_asks_for_a_pass_once_the_store_has_it() {
+        use watcher::Event::{Apply, Init, InitApply, InitDone};
+        let triggers = Triggers::default();
+        let mut asked = triggers.connect();
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().expect("an address")));
+        let mut changes = Changes {
+            seen: HashMap::new(),
+            listed: None,
+            triggers,
+            reconciler: Arc::new(Idle),
+            memory: Arc::new(Memory::new()),
+            events: Arc::new(Events::new(client.expect("a client"), "tests", "tests")),
+        };
+        changes.take(Apply(registration(1)));
+        assert!(asked.try_recv().is_ok());
+        for event in [Init, InitApply(registration(2))] {
+            changes.take(event);
+        }
+        assert!(asked.try_recv().is_err(), "the store still has the first one");
+        changes.take(InitDone);
+        assert!(asked.try_recv().is_ok());
+        for event in [Init, InitApply(registration(2)), InitDone] {
+            changes.take(event);
+        }
+        assert!(asked.try_recv().is_err(), "it is the same");
+    }
 }

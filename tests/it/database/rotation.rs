@@ -24,8 +24,8 @@ async fn a_rotated_password_is_taken_over_without_one_failed_probe() {
     }));
     namespace.database("db", &spec).await;
     let before = fingerprint(&namespace).await;
-    let earlier = namespace.events_with("db", "Available").await.len();
-    let (_, failed) = operator.probes();
+    operator.more_probes(1).await; // an Event follows the status that it tells of
+    let (earlier, (_, failed)) = (namespace.events("db").await.len(), operator.probes());
 
     postgresql::run(&mut admin, &format!("alter role {role} password 'second-password'")).await;
     operator.more_probes(1).await;
@@ -54,7 +54,7 @@ async fn a_rotated_password_is_taken_over_without_one_failed_probe() {
 #[tokio::test]
 async fn a_rotated_password_that_does_not_work_leaves_the_previous_one_in_use() {
     let namespace = Namespace::create().await;
-    let _operator = Operator::start(&namespace, &[]).await;
+    let operator = Operator::start(&namespace, &[]).await;
     let mut admin = postgresql::admin().await;
     let role = postgresql::new_role(&mut admin, "good-password").await;
     namespace.apply::<Secret>(password_secret("rotated", &role, "good-password")).await;
@@ -63,7 +63,8 @@ async fn a_rotated_password_that_does_not_work_leaves_the_previous_one_in_use() 
     }));
     namespace.database("db", &spec).await;
     let before = fingerprint(&namespace).await;
-    let earlier = namespace.events_with("db", "Available").await.len();
+    operator.more_probes(1).await;
+    let earlier = namespace.events("db").await.len();
 
     namespace.apply::<Secret>(password_secret("rotated", &role, "mistyped-password")).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
