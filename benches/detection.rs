@@ -1,16 +1,18 @@
-//! How long it takes from a server's death until the object says so, and from its revival likewise.
+//! How long it takes from a server's death until the object says so, or its endpoint is ready no more in the EndpointSlice, and
+//! from its revival likewise.
 //!
 //! AUTHLINK_BENCH_KILLS (50) is the number of deaths.
 
 mod support;
 
 use std::{
-    net::TcpListener,
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use authlink::api::v1alpha1::{Database, ExternalApi};
+use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 
 use support::{
@@ -30,11 +32,16 @@ const HEALTHY: u32 = 2;
 /// What writing the status and seeing it may add.
 const SLACK_MS: u32 = 250;
 
-/// A PostgreSQL of the bench's own, since it dies.
+/// The same, and writing the slice.
+const SLICE_SLACK_MS: u32 = 500;
+
+/// A server of the bench's own, since it dies.
 struct Server {
     script: String,
     folder: PathBuf,
     port: u16,
+    /// Where callers find it.
+    host: IpAddr,
 }
 
 #[tokio::main]
@@ -42,47 +49,51 @@ async fn main() -> Outcome<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kills: usize = setting("AUTHLINK_BENCH_KILLS", 50)?;
     let cluster = Cluster::prepare("detection").await?;
-    let server = Server::start().await?;
-    let mut watch = Watch::start(&cluster.admin, &cluster.namespace, "Healthy").await?;
-    let operator = Operator::start(&cluster)?;
+    let operator = Operator::start(&cluster, &["--egress-allow-cidrs", "10.99.0.0/16"])?;
+    let mut report = Report::new("detection");
+
+    let server = Server::start("postgresql").await?;
+    let mut watch = Watch::start::<Database>(&cluster.admin, &cluster.namespace, "Healthy").await?;
     let spec = json!({
-        "type": "postgresql", "host": "127.0.0.1", "port": server.port, "database": "app",
+        "type": "postgresql", "host": server.host, "port": server.port, "database": "app",
         "credentialsRef": { "name": "login" },
         "tls": { "mode": "None" },
-        "healthCheck": {
-            "interval": format!("{INTERVAL_MS}ms"), "timeout": format!("{TIMEOUT_MS}ms"), "jitterPercent": 10,
-            "unhealthyThreshold": UNHEALTHY, "healthyThreshold": HEALTHY,
-        },
+        "healthCheck": health_check(),
     });
-    cluster.make(&[spec], 1).await?;
-    within(watch.until("True")).await?;
+    cluster.make::<Database>(&[spec], 1).await?;
+    let (deaths, revivals) = server.dies(kills, &mut watch).await?;
+    cluster.clear::<Database>().await?;
+    describe(&mut report, &format!("death to Healthy=False, {kills} kills"), &deaths, UNHEALTHY, SLACK_MS);
+    let name = format!("revival to Healthy=True, {kills} revivals");
+    describe(&mut report, &name, &revivals, HEALTHY, SLACK_MS);
 
-    let (mut deaths, mut revivals) = (Vec::new(), Vec::new());
-    for round in 1..=kills {
-        // At any moment between two probes.
-        tokio::time::sleep(Duration::from_millis(INTERVAL_MS.into()).mul_f64(1.0 + rand::random::<f64>()))
-            .await;
-        let died = server.kill().await?;
-        let seen = within(watch.until("False")).await?;
-        deaths.push(milliseconds(died, seen));
-        tokio::time::sleep(Duration::from_millis(INTERVAL_MS.into()).mul_f64(rand::random())).await;
-        let revived = server.revive().await?;
-        let seen = within(watch.until("True")).await?;
-        revivals.push(milliseconds(revived, seen));
-        let latest = |times: &[f64]| times.last().copied().unwrap_or_default();
-        println!("kill {round}: seen after {:.0} ms, revival {:.0} ms", latest(&deaths), latest(&revivals));
-    }
+    let server = Server::start("nginx").await?;
+    let mut watch = Watch::start_on_slices(&cluster.admin, &cluster.namespace).await?;
+    let spec = json!({
+        "endpoints": [{ "url": format!("http://{}", SocketAddr::from((server.host, server.port))) }],
+        "healthCheck": health_check(),
+        "discovery": {},
+    });
+    cluster.make::<ExternalApi>(&[spec], 1).await?;
+    let (deaths, revivals) = server.dies(kills, &mut watch).await?;
+    cluster.clear::<ExternalApi>().await?;
+    let name = format!("death to not ready in the EndpointSlice, {kills} kills");
+    describe(&mut report, &name, &deaths, UNHEALTHY, SLICE_SLACK_MS);
+    let name = format!("revival to ready in the EndpointSlice, {kills} revivals");
+    describe(&mut report, &name, &revivals, HEALTHY, SLICE_SLACK_MS);
     operator.stop().await?;
-    server.stop().await?;
-
-    let mut report = Report::new("detection");
-    describe(&mut report, &format!("death to Healthy=False, {kills} kills"), &deaths, UNHEALTHY);
-    describe(&mut report, &format!("revival to Healthy=True, {kills} revivals"), &revivals, HEALTHY);
     report.write()
 }
 
-fn describe(report: &mut Report, name: &str, times: &[f64], threshold: u32) {
-    let bound = Some(f64::from(threshold * INTERVAL_MS + TIMEOUT_MS + SLACK_MS));
+fn health_check() -> Value {
+    json!({
+        "interval": format!("{INTERVAL_MS}ms"), "timeout": format!("{TIMEOUT_MS}ms"), "jitterPercent": 10,
+        "unhealthyThreshold": UNHEALTHY, "healthyThreshold": HEALTHY,
+    })
+}
+
+fn describe(report: &mut Report, name: &str, times: &[f64], threshold: u32, slack: u32) {
+    let bound = Some(f64::from(threshold * INTERVAL_MS + TIMEOUT_MS + slack));
     let measure = |part: &str, value| Measure::new(format!("{name}, {part}"), value, "ms", bound);
     report.add(measure("p50", quantile(times, 0.5)));
     report.add(measure("p99", quantile(times, 0.99)).within());
@@ -99,17 +110,46 @@ fn milliseconds(from: Instant, to: Instant) -> f64 {
 }
 
 impl Server {
-    async fn start() -> Outcome<Self> {
-        let script = format!("{}/systems/postgresql", variable("AUTHLINK_E2E")?);
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let server = Self { script, folder: run_folder()?.join("systems/detection"), port };
+    async fn start(system: &str) -> Outcome<Self> {
+        let script = format!("{}/systems/{system}", variable("AUTHLINK_E2E")?);
+        let host = variable("AUTHLINK_TEST_NGINX")?.parse::<SocketAddr>()?.ip();
+        // An nginx has the next port as well.
+        let port = TcpListener::bind((host, 0))?.local_addr()?.port();
+        let folder = run_folder()?.join(format!("systems/detection-{system}"));
+        let server = Self { script, folder, port, host };
         server.does("start").await?;
         Ok(server)
     }
 
+    /// Kills and revives it so often; gives how long it took each time until `watch` told, in milliseconds.
+    async fn dies(self, kills: usize, watch: &mut Watch) -> Outcome<(Vec<f64>, Vec<f64>)> {
+        let (mut deaths, mut revivals) = (Vec::new(), Vec::new());
+        within(watch.until("True")).await?;
+        for round in 1..=kills {
+            // At any moment between two probes.
+            let interval = Duration::from_millis(INTERVAL_MS.into());
+            tokio::time::sleep(interval.mul_f64(1.0 + rand::random::<f64>())).await;
+            let died = self.kill().await?;
+            let seen = within(watch.until("False")).await?;
+            deaths.push(milliseconds(died, seen));
+            tokio::time::sleep(interval.mul_f64(rand::random())).await;
+            let revived = self.revive().await?;
+            let seen = within(watch.until("True")).await?;
+            revivals.push(milliseconds(revived, seen));
+            let latest = |times: &[f64]| times.last().copied().unwrap_or_default();
+            println!(
+                "kill {round}: seen after {:.0} ms, revival {:.0} ms",
+                latest(&deaths),
+                latest(&revivals)
+            );
+        }
+        self.does("stop").await?;
+        Ok((deaths, revivals))
+    }
+
     async fn does(&self, verb: &str) -> Outcome<()> {
         let folder = self.folder.display().to_string();
-        run(&self.script, &[&folder, &self.port.to_string(), verb], "").await.map(drop)
+        run("env", &["BIND=0.0.0.0", &self.script, &folder, &self.port.to_string(), verb], "").await.map(drop)
     }
 
     /// Kills it; gives the moment in which its process was gone.
@@ -127,21 +167,13 @@ impl Server {
         Ok(tokio::try_join!(self.does("kill"), gone)?.1)
     }
 
-    /// Starts it again; gives the moment in which the first login that succeeds began, the earliest that it can have
+    /// Starts it again; gives the moment in which the first try to use it that succeeds began, the earliest that it can have
     /// served.
     async fn revive(&self) -> Outcome<Instant> {
-        let options = PgConnectOptions::new_without_pgpass()
-            .host("127.0.0.1")
-            .port(self.port)
-            .username("app")
-            .password("app-secret")
-            .database("app")
-            .ssl_mode(sqlx::postgres::PgSslMode::Disable);
         let answers = async {
             loop {
                 let began = Instant::now();
-                if let Ok(connection) = options.connect().await {
-                    let _ = connection.close().await;
+                if self.answers().await {
                     return Ok(began);
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -150,8 +182,22 @@ impl Server {
         Ok(tokio::try_join!(self.does("start"), answers)?.1)
     }
 
-    async fn stop(&self) -> Outcome<()> {
-        self.does("stop").await
+    /// Whether a login works, or a connection where there is none.
+    async fn answers(&self) -> bool {
+        if !self.script.ends_with("postgresql") {
+            return tokio::net::TcpStream::connect((self.host, self.port)).await.is_ok();
+        }
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&self.host.to_string())
+            .port(self.port)
+            .username("app")
+            .password("app-secret")
+            .database("app")
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable);
+        match options.connect().await {
+            Ok(connection) => connection.close().await.is_ok(),
+            Err(_) => false,
+        }
     }
 }
 

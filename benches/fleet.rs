@@ -7,10 +7,14 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use authlink::{api::v1alpha1::Database, cluster::objects};
+use authlink::{
+    api::v1alpha1::{Database, ExternalApi},
+    cluster::objects,
+    controllers::Object,
+};
 use futures::{StreamExt, stream};
 use kube::api::ListParams;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use support::{
     Outcome,
@@ -20,11 +24,17 @@ use support::{
     operator::Operator,
     ready::Watch,
     report::{Measure, Report},
-    seconds, setting,
+    seconds, setting, variable,
 };
 
 /// The operator's default.
 const CONCURRENCY: usize = 16;
+
+/// The addresses of the test network are private ones, to which an ExternalApi does not lead by itself.
+const EGRESS: [&str; 2] = ["--egress-allow-cidrs", "10.99.0.0/16"];
+
+/// How many ExternalApis there are at a start.
+const APIS: usize = 1000;
 
 /// Allowed growth of the cost per object, for the noise between two runs.
 const NOISE: f64 = 1.1;
@@ -71,6 +81,7 @@ async fn main() -> Outcome<()> {
         let measure = Measure::new(name, growth, "x", Some(floor_large / floor_small));
         bench.report.add(measure.wanting("at most 1.1 x (10 % for noise)", growth <= NOISE));
     }
+    bench.apis(rounds).await?;
     let most = sizes.iter().copied().max().unwrap_or_default();
     bench.rest(most, seconds("AUTHLINK_BENCH_REST", 300)?).await?;
     bench.report.write()
@@ -79,13 +90,13 @@ async fn main() -> Outcome<()> {
 impl Bench {
     /// One object for each server: learns the statuses for the floor, and warms up whatever gets faster by use.
     async fn warm_up(&mut self) -> Outcome<()> {
-        let start = self.start(&self.specs, self.specs.len()).await?;
-        let mut made = self.cluster.databases().list(&ListParams::default()).await?.items;
+        let start = self.start::<Database>(&self.specs, self.specs.len()).await?;
+        let mut made = self.cluster.api::<Database>().list(&ListParams::default()).await?.items;
         made.sort_by_key(|database| database.metadata.name.clone());
         self.statuses =
             made.iter().map(|database| serde_json::to_value(&database.status)).collect::<Result<_, _>>()?;
         start.operator.stop().await?;
-        self.cluster.clear().await
+        self.cluster.clear::<Database>().await
     }
 
     /// The operator and the floor in turns; gives the seconds per object of both.
@@ -94,14 +105,14 @@ impl Bench {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut bound_writes = Vec::new();
         for round in 1..=rounds {
-            let floor = self.floor(size).await?;
-            self.cluster.clear().await?;
-            let plain = self.start(&self.specs, size).await?;
+            let floor = self.floor::<Database>(&self.specs, &self.statuses, size).await?;
+            self.cluster.clear::<Database>().await?;
+            let plain = self.start::<Database>(&self.specs, size).await?;
             plain.operator.stop().await?;
-            self.cluster.clear().await?;
-            let binding = self.start(&self.with_binding, size).await?;
+            self.cluster.clear::<Database>().await?;
+            let binding = self.start::<Database>(&self.with_binding, size).await?;
             binding.operator.stop().await?;
-            self.cluster.clear().await?;
+            self.cluster.clear::<Database>().await?;
             println!(
                 "{size} objects, round {round}: floor {floor:.2} s; start {:.2} s ({:.2} s of a core); \
                  with binding {:.2} s ({:.2} s of a core)",
@@ -128,17 +139,46 @@ impl Bench {
         Ok((start / count, floor / count))
     }
 
+    /// The same for ExternalApis, each with a URL of its own, so that none shares its probes with another.
+    async fn apis(&mut self, rounds: usize) -> Outcome<()> {
+        let nginx = variable("AUTHLINK_TEST_NGINX")?;
+        let specs: Vec<_> = (0..APIS)
+            .map(|number| json!({ "endpoints": [{ "url": format!("http://{nginx}/{number}") }] }))
+            .collect();
+        let warm = self.start::<ExternalApi>(&specs, 1).await?;
+        let one = self.cluster.api::<ExternalApi>().list(&ListParams::default()).await?.items;
+        let statuses: Vec<_> =
+            one.iter().map(|api| serde_json::to_value(&api.status)).collect::<Result<_, _>>()?;
+        warm.operator.stop().await?;
+        self.cluster.clear::<ExternalApi>().await?;
+        let (mut floors, mut starts) = (Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            let floor = self.floor::<ExternalApi>(&specs, &statuses, APIS).await?;
+            self.cluster.clear::<ExternalApi>().await?;
+            let start = self.start::<ExternalApi>(&specs, APIS).await?;
+            start.operator.stop().await?;
+            self.cluster.clear::<ExternalApi>().await?;
+            println!("{APIS} ExternalApis, round {round}: floor {floor:.2} s; start {:.2} s", start.seconds);
+            floors.push(floor);
+            starts.push(start.seconds);
+        }
+        let (floor, start) = (median(&floors), median(&starts));
+        let measure =
+            Measure::new(format!("start to all Ready, {APIS} ExternalApis"), start, "s", Some(floor));
+        self.report.add(measure.wanting("at most 2 x the floor", start <= 2.0 * floor));
+        Ok(())
+    }
+
     /// The time that as many bare applies take.
-    async fn floor(&self, size: usize) -> Outcome<f64> {
-        let made = self.cluster.make(&self.specs, size).await?;
-        let mut watch = Watch::start(&self.cluster.operator, &self.cluster.namespace, "Ready").await?;
-        let work: Vec<(Database, Value)> =
-            made.into_iter().zip(self.statuses.iter().cloned().cycle()).collect();
+    async fn floor<K: Object>(&self, specs: &[Value], statuses: &[Value], size: usize) -> Outcome<f64> {
+        let made = self.cluster.make::<K>(specs, size).await?;
+        let mut watch = Watch::start::<K>(&self.cluster.operator, &self.cluster.namespace, "Ready").await?;
+        let work: Vec<(K, Value)> = made.into_iter().zip(statuses.iter().cloned().cycle()).collect();
         let began = Instant::now();
         let client = &self.cluster.operator;
-        let applies = stream::iter(work).map(|(database, status)| {
+        let applies = stream::iter(work).map(|(object, status)| {
             let client = client.clone();
-            tokio::spawn(async move { objects::apply_status(&client, &database, &status).await })
+            tokio::spawn(async move { objects::apply_status(&client, &object, &status).await })
         });
         let mut applies = applies.buffer_unordered(CONCURRENCY);
         while let Some(done) = applies.next().await {
@@ -149,12 +189,12 @@ impl Bench {
     }
 
     /// Makes the objects, then starts the operator and waits for it to have all of them Ready.
-    async fn start(&self, specs: &[Value], size: usize) -> Outcome<Start> {
-        self.cluster.make(specs, size).await?;
-        let mut watch = Watch::start(&self.cluster.admin, &self.cluster.namespace, "Ready").await?;
+    async fn start<K: Object>(&self, specs: &[Value], size: usize) -> Outcome<Start> {
+        self.cluster.make::<K>(specs, size).await?;
+        let mut watch = Watch::start::<K>(&self.cluster.admin, &self.cluster.namespace, "Ready").await?;
         let mark = Mark::now()?;
         let began = Instant::now();
-        let operator = Operator::start(&self.cluster)?;
+        let operator = Operator::start(&self.cluster, &EGRESS)?;
         let patience = Duration::from_mins(10);
         let ready = tokio::time::timeout(patience, watch.all_true(size)).await;
         let ready = ready.map_err(|_| format!("not all Ready after {patience:?}: see operator.log"))??;
@@ -166,7 +206,7 @@ impl Bench {
 
     /// Memory, processor and writes while nothing happens; probes go on every 30 seconds.
     async fn rest(&mut self, size: usize, period: Duration) -> Outcome<()> {
-        let Start { operator, .. } = self.start(&self.specs, size).await?;
+        let Start { operator, .. } = self.start::<Database>(&self.specs, size).await?;
         tokio::time::sleep(Duration::from_secs(15)).await;
         let (before, peak) = operator.memory()?;
         let (mark, cpu) = (Mark::now()?, operator.cpu()?);
@@ -189,6 +229,6 @@ impl Bench {
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
         self.report.add(Measure::new(name, writes as f64, "writes", Some(0.0)).within());
         operator.stop().await?;
-        self.cluster.clear().await
+        self.cluster.clear::<Database>().await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use authlink::api::v1alpha1::Database;
+use authlink::controllers::Object;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
@@ -89,16 +89,16 @@ impl Cluster {
     }
 
     /// The objects' API, as the administrator.
-    pub(crate) fn databases(&self) -> Api<Database> {
+    pub(crate) fn api<K: Object>(&self) -> Api<K> {
         Api::namespaced(self.admin.clone(), &self.namespace)
     }
 
     /// Makes `count` objects, spread evenly over `specs`.
-    pub(crate) async fn make(&self, specs: &[Value], count: usize) -> Outcome<Vec<Database>> {
-        let api = self.databases();
+    pub(crate) async fn make<K: Object>(&self, specs: &[Value], count: usize) -> Outcome<Vec<K>> {
+        let api = self.api::<K>();
         let bodies = specs.iter().cycle().take(count).enumerate().map(|(index, spec)| {
             json!({
-                "apiVersion": "authlink.dev/v1alpha1", "kind": "Database",
+                "apiVersion": K::api_version(&()), "kind": K::kind(&()),
                 "metadata": { "name": format!("fleet-{index:05}") },
                 "spec": spec,
             })
@@ -106,7 +106,7 @@ impl Cluster {
         let made = stream::iter(bodies).map(|body| {
             let api = api.clone();
             async move {
-                let body: Database = serde_json::from_value(body)?;
+                let body: K = serde_json::from_value(body)?;
                 Outcome::Ok(api.create(&PostParams::default(), &body).await?)
             }
         });
@@ -114,15 +114,15 @@ impl Cluster {
     }
 
     /// Deletes all objects, and waits until they and what they own are gone.
-    pub(crate) async fn clear(&self) -> Outcome<()> {
-        let api = self.databases();
+    pub(crate) async fn clear<K: Object>(&self) -> Outcome<()> {
+        let api = self.api::<K>();
         // A large collection may take longer than one request: what is left then is deleted by the next.
-        while !is_empty::<Database>(&api, 0).await? {
+        while !is_empty(&api, 0).await? {
             let _ = api.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let secrets = Api::<Secret>::namespaced(self.admin.clone(), &self.namespace);
-        while !is_empty::<Secret>(&secrets, 1).await? {
+        while !is_empty(&secrets, 1).await? {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         Ok(())

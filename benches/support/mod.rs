@@ -3,6 +3,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod cluster;
+pub(crate) mod load;
 pub(crate) mod operator;
 pub(crate) mod ready;
 pub(crate) mod report;

@@ -16,11 +16,23 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Starts it, with the rights that the chart gives and all settings at their defaults.
-    pub(crate) fn start(cluster: &Cluster) -> Outcome<Self> {
+    /// Starts it, with the rights that the chart gives and all other settings at their defaults.
+    pub(crate) fn start(cluster: &Cluster, flags: &[&str]) -> Outcome<Self> {
+        Self::start_by(Command::new(binary()), cluster, flags)
+    }
+
+    /// The same, on one core.
+    pub(crate) fn start_on(core: &str, cluster: &Cluster, flags: &[&str]) -> Outcome<Self> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", core]).arg(binary());
+        Self::start_by(command, cluster, flags)
+    }
+
+    fn start_by(mut command: Command, cluster: &Cluster, flags: &[&str]) -> Outcome<Self> {
         let log = File::options().create(true).append(true).open(cluster.folder.join("operator.log"))?;
-        let child = Command::new(binary())
+        let child = command
             .args(["run", "--http-addr", "127.0.0.1:0", "--lease-namespace", &cluster.home])
+            .args(flags)
             .env("KUBECONFIG", &cluster.operator_kubeconfig)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -1,15 +1,16 @@
 //! Waiting for objects by a watch of the bench's own, which costs the API server the same in every measurement.
 
-use std::{collections::HashSet, pin::pin, time::Instant};
+use std::{collections::HashSet, fmt::Debug, pin::pin, time::Instant};
 
-use authlink::api::v1alpha1::Database;
+use authlink::controllers;
 use futures::StreamExt;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     core::{ApiResource, NotUsed, Object},
     runtime::watcher::{self, watcher},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::Outcome;
@@ -30,14 +31,14 @@ struct SeenCondition {
     status: String,
 }
 
-/// A change of a condition, and when it was seen.
+/// What an object says, and when it was seen.
 pub(crate) struct Change {
     pub(crate) name: String,
     pub(crate) status: String,
     pub(crate) at: Instant,
 }
 
-/// Watches one condition of all Databases in a namespace.
+/// Watches one thing that all objects of a kind in a namespace say.
 pub(crate) struct Watch {
     changes: mpsc::UnboundedReceiver<Change>,
     task: JoinHandle<()>,
@@ -45,9 +46,34 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts it, and returns when the first list is there: from then on nothing is missed.
-    pub(crate) async fn start(client: &Client, namespace: &str, condition: &'static str) -> Outcome<Self> {
-        let resource = ApiResource::erase::<Database>(&());
+    pub(crate) async fn start<K: controllers::Object>(
+        client: &Client,
+        namespace: &str,
+        condition: &'static str,
+    ) -> Outcome<Self> {
+        let resource = ApiResource::erase::<K>(&());
         let api = Api::<Seen>::namespaced_with(client.clone(), namespace, &resource);
+        Self::follow(api, move |object: &Seen| {
+            let conditions = object.status.iter().flat_map(|status| &status.conditions);
+            conditions.filter(|found| found.type_ == condition).map(|found| found.status.clone()).collect()
+        })
+        .await
+    }
+
+    /// The same for whether endpoints are ready, in the EndpointSlices of the namespace.
+    pub(crate) async fn start_on_slices(client: &Client, namespace: &str) -> Outcome<Self> {
+        Self::follow(Api::<EndpointSlice>::namespaced(client.clone(), namespace), |slice| {
+            let ready = slice.endpoints.iter().filter_map(|endpoint| endpoint.conditions.as_ref()?.ready);
+            ready.map(|ready| if ready { "True" } else { "False" }.to_owned()).collect()
+        })
+        .await
+    }
+
+    async fn follow<K, F>(api: Api<K>, statuses: F) -> Outcome<Self>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+        F: Fn(&K) -> Vec<String> + Send + 'static,
+    {
         let (tell, changes) = mpsc::unbounded_channel();
         let (listed, ready) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(async move {
@@ -57,11 +83,9 @@ impl Watch {
                 match event {
                     Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
                         let at = Instant::now();
-                        let conditions = object.status.iter().flat_map(|status| &status.conditions);
-                        for found in conditions.filter(|found| found.type_ == condition) {
-                            let (name, status) = (object.name_any(), found.status.clone());
+                        for status in statuses(&object) {
                             // Fails only when nobody waits any more.
-                            let _ = tell.send(Change { name, status, at });
+                            let _ = tell.send(Change { name: object.name_any(), status, at });
                         }
                     }
                     Ok(watcher::Event::InitDone) => {

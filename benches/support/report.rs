@@ -29,6 +29,9 @@ writes each and 102 MB (of 1,000 objects, whatever number stands beside it), on 
 - The API server, etcd, the four servers and the bench share the machine's cores with the operator.
 ";
 
+/// In the order of the table.
+const BENCHES: [&str; 3] = ["fleet", "detection", "gateway"];
+
 /// One number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measure {
@@ -100,7 +103,7 @@ impl Report {
         self.measures.push(measure);
     }
 
-    /// Writes both files into the folder AUTHLINK_BENCH_DOCS, if it is set; the other bench's measures stay.
+    /// Writes both files into the folder AUTHLINK_BENCH_DOCS, if it is set; the other benches' measures stay.
     pub(crate) fn write(self) -> Outcome<()> {
         let Some(folder) = std::env::var_os("AUTHLINK_BENCH_DOCS").map(PathBuf::from) else { return Ok(()) };
         let file = folder.join("benchmarks.json");
@@ -112,7 +115,11 @@ impl Report {
         all.retain(|measure| !measure.name.starts_with(&prefix));
         all.extend(self.measures);
         // The order of the table does not depend on which bench ran last.
-        all.sort_by_key(|measure| measure.name.starts_with("detection: "));
+        all.sort_by_key(|measure| {
+            BENCHES.iter().position(|bench| {
+                measure.name.starts_with(bench) && measure.name[bench.len()..].starts_with(':')
+            })
+        });
         std::fs::write(&file, format!("{}\n", serde_json::to_string_pretty(&all)?))?;
         write_table(&folder, &all)
     }
