@@ -22,7 +22,8 @@ render() {
     -e "s/\<PORT_POSTGRESQL\>/${AUTHLINK_TEST_POSTGRESQL#*:}/" -e "s/\<PORT_MARIADB\>/${AUTHLINK_TEST_MARIADB#*:}/" \
     -e "s/\<PORT_REDIS_TLS\>/$((${AUTHLINK_TEST_REDIS#*:} + 1))/" \
     -e "s/\<PORT_FERRETDB_TLS\>/$((${AUTHLINK_TEST_FERRETDB#*:} + 1))/" \
-    -e "s/\<PORT_NGINX_TLS\>/$((${AUTHLINK_TEST_NGINX#*:} + 1))/" "$e2e/manifests/$1"
+    -e "s/\<PORT_NGINX\>/${AUTHLINK_TEST_NGINX#*:}/" -e "s/\<PORT_NGINX_TLS\>/$((${AUTHLINK_TEST_NGINX#*:} + 1))/" \
+    -e "s/\<PORT_SECOND_NGINX\>/$(second_nginx_port)/" "$e2e/manifests/$1"
 }
 
 # in_shop ARGUMENT...: kubectl in the namespace of the examples.
@@ -38,6 +39,14 @@ make_shop() {
 postgresql() {
   BIND=${AUTHLINK_TEST_POSTGRESQL%:*} "$e2e/systems/postgresql" "$AUTHLINK_TEST_DIR/systems/postgresql" \
     "${AUTHLINK_TEST_POSTGRESQL#*:}" "$1"
+}
+
+# The instance of a service that dies.
+second_nginx_port() { echo $((${AUTHLINK_TEST_NGINX#*:} + 10)); }
+
+# second_nginx start|stop|kill
+second_nginx() {
+  BIND=${AUTHLINK_TEST_NGINX%:*} "$e2e/systems/nginx" "$AUTHLINK_TEST_DIR/systems/second-nginx" "$(second_nginx_port)" "$1"
 }
 
 # psql_program: Debian keeps every major version apart; any will do.
