@@ -164,7 +164,9 @@ mod tests {
 
     fn counts(calls: &[Call]) -> Counts {
         let mut counts = Counts::default();
-        calls.iter().for_each(|call| counts.add(call));
+        for call in calls {
+            counts.add(call);
+        }
         counts
     }
 

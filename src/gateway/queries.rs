@@ -43,7 +43,7 @@ struct Asked {
 
 /// The servers of a Database with their pools.
 pub(super) struct Servers {
-    servers: Vec<Arc<dyn database::Database>>,
+    all: Vec<Arc<dyn database::Database>>,
     tally: Arc<Mutex<Tally>>,
     /// The one that takes statements: a primary whose probes pass, else any whose probes pass, else the first.
     chosen: std::sync::atomic::AtomicUsize,
@@ -68,7 +68,7 @@ impl Prepare for Servers {
         let servers = settings.into_iter().map(database::connect).collect::<Result<_, _>>();
         let servers = servers.map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?;
         let tally = world.counters.of(&database.uid().unwrap_or_default());
-        Ok(Self { servers, tally, chosen: 0.into() })
+        Ok(Self { all: servers, tally, chosen: 0.into() })
     }
 
     fn follow(&self, database: &Database) {
@@ -124,7 +124,7 @@ async fn answer(
     let run = Run::new(&declared, &limits, &asked.params)
         .map_err(|mismatch| Problem::new(Kind::ParameterInvalid, mismatch.to_string()))?;
     let chosen = servers.chosen.load(std::sync::atomic::Ordering::Relaxed);
-    let server = servers.servers.get(chosen).or(servers.servers.first());
+    let server = servers.all.get(chosen).or(servers.all.first());
     let server =
         server.ok_or_else(|| Problem::new(Kind::NotReady, format!("the Database {name} has no server")))?;
     let observed = gateway.metrics.queries.start(engine.as_str(), namespace, name, query);

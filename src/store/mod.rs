@@ -162,7 +162,7 @@ impl Store {
                 }
                 // Another server may be there next time, without tables.
                 self.prepared.store(false, Relaxed);
-                if matches!(error, Error::TimedOut(_)) {
+                if !matches!(error, Error::Refused(_) | Error::Newer { .. }) {
                     self.abandon();
                 }
             }

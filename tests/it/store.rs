@@ -258,12 +258,29 @@ async fn a_server_that_went_or_hangs_fails_in_time_and_is_used_again_when_it_is_
     assert!(matches!(failed, Error::Unreachable(_)), "{failed:?}");
     server.resume();
     store.write(1, &[entry("a", SLOT, 3)], &[]).await.expect("written");
-    server.freeze();
+    // Both of its connections hang: one that is frozen takes what is sent, and never answers.
     let (written, read) = tokio::join!(store.write(1, &[], &[]), store.read(SLOT, None, ALIVE));
-    server.thaw();
+    written.and(read.map(drop)).expect("two connections");
+    let frozen = backends(server.port).await;
+    signal("STOP", &frozen);
+    let (written, read) = tokio::join!(store.write(1, &[], &[]), store.read(SLOT, None, ALIVE));
     assert!(written.is_err() && read.is_err(), "{written:?} {read:?}");
+    store.write(1, &[entry("a", SLOT, 3)], &[]).await.expect("others are not waited for");
+    signal("CONT", &frozen);
     store.write(1, &[entry("a", SLOT, 4)], &[]).await.expect("written");
     assert_eq!(all(&store).await, [(1, entry("a", SLOT, 4))]);
+}
+
+/// The server's processes that serve stores.
+async fn backends(port: u16) -> Vec<String> {
+    let pids = "select pid::text from pg_stat_activity where application_name = 'authlink-store'";
+    let mut admin = postgresql::admin_on(port).await;
+    sqlx::query_scalar(pids).fetch_all(&mut admin).await.expect("processes")
+}
+
+fn signal(name: &str, processes: &[String]) {
+    let sent = std::process::Command::new("kill").arg(format!("-{name}")).args(processes).status();
+    assert!(sent.is_ok_and(|status| status.success()), "SIG{name} to {processes:?}");
 }
 
 #[tokio::test]

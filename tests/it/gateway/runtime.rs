@@ -26,7 +26,7 @@ async fn until<K>(
     namespace: &Namespace,
     name: &str,
     what: &str,
-    holds: impl Fn(&Option<RuntimeStatus>) -> bool,
+    holds: impl Fn(Option<&RuntimeStatus>) -> bool,
 ) -> Option<RuntimeStatus>
 where
     K: authlink::controllers::Object + kube::Resource<Scope = NamespaceResourceScope>,
@@ -39,13 +39,13 @@ where
         let object =
             namespace.api::<K>().patch(name, &params, &Patch::Merge(&touch)).await.expect("an object");
         let runtime = object.status().and_then(|status| status.common().runtime.clone());
-        if holds(&runtime) { Ok(runtime) } else { Err(format!("{runtime:?}")) }
+        if holds(runtime.as_ref()) { Ok(runtime) } else { Err(format!("{runtime:?}")) }
     })
     .await
 }
 
-fn requests(runtime: &Option<RuntimeStatus>) -> u64 {
-    runtime.as_ref().map_or(0, |runtime| runtime.requests_1h)
+fn requests(runtime: Option<&RuntimeStatus>) -> u64 {
+    runtime.map_or(0, |runtime| runtime.requests_1h)
 }
 
 /// Waits until the status has this circuit, without asking for anything.
@@ -105,7 +105,10 @@ async fn calls_failures_and_refusals_are_counted_and_cost_no_write_of_their_own(
     let limit = json!({ "rateLimit": { "requests": 5, "per": "1h" } });
     let scene = Scene::set_with(&["--store-interval", "1s"], &[backend.url()], limit).await;
     let writes = || scene.gateway.operator.metric("authlink_status_writes_total", "ExternalApi");
-    let before = writes();
+    // The status is seen before it is counted.
+    let before =
+        eventually(SOON, "the first write", async || Some(writes()).filter(|it| *it > 0.0).ok_or("none"))
+            .await;
     backend.fail(503, 2);
     for _ in 0..8 {
         scene.get("/flaky").await;
@@ -113,10 +116,7 @@ async fn calls_failures_and_refusals_are_counted_and_cost_no_write_of_their_own(
     // Once the store has them, the operator reads them within the interval: then a change of the spec takes them along.
     let mut generation = 0;
     let found = eventually(SOON, "8 calls", async || {
-        assert!(
-            (writes() - before - f64::from(generation)).abs() < f64::EPSILON,
-            "only the spec's own changes"
-        );
+        assert!(writes() <= before + f64::from(generation), "only the changes of the spec are worth one");
         generation += 1;
         let more =
             json!({ "rateLimit": { "requests": 5, "per": "1h" }, "timeout": format!("{generation}s") });
@@ -124,7 +124,7 @@ async fn calls_failures_and_refusals_are_counted_and_cost_no_write_of_their_own(
         let api =
             scene.namespace.expect_of::<ExternalApi>("billing", &[("Ready", "True", "Available")]).await;
         let runtime = api.status.unwrap().common.runtime;
-        if requests(&runtime) == 8 { Ok(runtime.unwrap()) } else { Err(format!("{runtime:?}")) }
+        if requests(runtime.as_ref()) == 8 { Ok(runtime.unwrap()) } else { Err(format!("{runtime:?}")) }
     })
     .await;
     assert_eq!((found.errors_1h, found.rate_limited_1h), (2, Some(3)), "{found:?}");
@@ -138,7 +138,7 @@ async fn queries_are_counted_and_the_series_of_an_object_go_with_it() {
     let gateway = Gateway::start(&namespace, &[&ALLOWED[..], &QUICK].concat()).await;
     let queries = json!({ "queries": [
         { "name": "one", "statement": "select 1 as n", "readOnly": true },
-        { "name": "broken", "statement": "select 1 / (select 0) as n", "readOnly": true },
+        { "name": "slow", "statement": "select pg_sleep(60)", "readOnly": true, "timeout": "500ms" },
     ] });
     namespace.database("db", &System::Postgresql.spec().with(&queries)).await;
     namespace.ready("db").await;
@@ -148,7 +148,7 @@ async fn queries_are_counted_and_the_series_of_an_object_go_with_it() {
         gateway.call(Method::POST, &path, &token, "{}").await.status.as_u16()
     };
     assert_eq!([run("one").await, run("one").await], [200, 200]);
-    assert!(run("broken").await >= 500);
+    assert_eq!(run("slow").await, 504);
     let found = until::<Database>(&namespace, "db", "3 queries", |found| requests(found) == 3).await.unwrap();
     assert_eq!((found.errors_1h, found.replicas), (1, 1), "{found:?}");
     assert_eq!((found.circuit, found.rate_limited_1h), (None, None), "{found:?}");
@@ -195,7 +195,7 @@ async fn gateways_of_one_store_add_up_and_what_one_counted_outlives_it() {
         assert_eq!(one.get(&path, &token).await.status, StatusCode::OK);
     }
     let both = until::<ExternalApi>(&namespace, "billing", "two gateways", |found| {
-        found.as_ref().is_some_and(|found| found.replicas == 2 && found.requests_1h == 5)
+        found.is_some_and(|found| found.replicas == 2 && found.requests_1h == 5)
     });
     assert_eq!(both.await.unwrap().circuit, Some(Circuit::Closed));
 
@@ -210,7 +210,7 @@ async fn gateways_of_one_store_add_up_and_what_one_counted_outlives_it() {
     // It says goodbye: its circuit goes with it, what it has counted does not.
     drop(other);
     let left = until::<ExternalApi>(&namespace, "billing", "one gateway", |found| {
-        found.as_ref().is_some_and(|found| found.replicas == 1)
+        found.is_some_and(|found| found.replicas == 1)
     });
     let left = left.await.unwrap();
     assert_eq!((left.requests_1h, left.errors_1h, left.circuit), (8, 3, Some(Circuit::Closed)), "{left:?}");
@@ -241,12 +241,13 @@ async fn without_the_store_calls_go_on_and_what_they_counted_comes_later() {
 
     server.resume();
     until::<ExternalApi>(&scene.namespace, "billing", "3 calls", |found| requests(found) == 3).await;
-    server.freeze();
+    server.kill();
     for _ in 0..4 {
         call().await;
     }
-    until::<ExternalApi>(&scene.namespace, "billing", "nothing is known any more", Option::is_none).await;
-    server.thaw();
+    until::<ExternalApi>(&scene.namespace, "billing", "nothing is known any more", |found| found.is_none())
+        .await;
+    server.resume();
     until::<ExternalApi>(&scene.namespace, "billing", "7 calls", |found| requests(found) == 7).await;
 
     let logs = scene.gateway.operator.logs();
