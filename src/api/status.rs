@@ -201,7 +201,7 @@ pub struct CredentialStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeStatus {
-    /// The worst circuit of the endpoints in any gateway; only where the spec asks for circuit breakers.
+    /// What the circuit does with calls; none is known where no gateway runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<Circuit>,
     /// Calls by callers that have the right to, while the object could be called. Those that were refused by its rate limit or
@@ -212,7 +212,7 @@ pub struct RuntimeStatus {
     #[serde(default, rename = "errors1h")]
     pub errors_1h: u64,
     /// 95 % of the calls that were sent took at most about so many milliseconds: until the answer began, and queries until
-    /// their last row. It is at most 19 % too high, and never too low.
+    /// their last row. It is never too low, and at most 19 % and 1 ms too high.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p95_ms: Option<u64>,
     /// Calls that the rate limit refused; only where there may be one.
@@ -223,7 +223,8 @@ pub struct RuntimeStatus {
     pub replicas: u32,
 }
 
-/// What the circuit does with calls.
+/// What the circuit does with calls, the worst one of the endpoints in any gateway; only where the spec asks for circuit
+/// breakers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Circuit {
     /// Lets them through.

@@ -222,6 +222,27 @@ async fn gateways_of_one_store_add_up_and_what_one_counted_outlives_it() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_ends_writes_what_it_counted_last() {
+    let backend = Backend::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite://{}/authlink.db", folder.path().display());
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[&QUICK[..], &ALLOWED, &["--store", &url]].concat()).await;
+    let flags = ["--store", &url, "--store-interval", "1h", "--roles", "gateway"];
+    let gateway = Gateway::start(&namespace, &[&ALLOWED[..], &flags].concat()).await;
+    namespace.apply::<ExternalApi>(api("billing", &[backend.url()], json!({}))).await;
+    namespace.expect_of::<ExternalApi>("billing", &[("Ready", "True", "Available")]).await;
+    let token = namespace.caller("shop", &[("create", "externalapis/invoke", &[])]).await;
+    let path = format!("/v1/apis/{}/billing/ok", namespace.name);
+    for _ in 0..3 {
+        assert_eq!(gateway.get(&path, &token).await.status, StatusCode::OK);
+    }
+    drop(gateway);
+    let found = until::<ExternalApi>(&namespace, "billing", "3 calls", |found| requests(found) == 3).await;
+    assert_eq!(found.map(|found| found.replicas), Some(0));
+}
+
+#[tokio::test]
 async fn without_the_store_calls_go_on_and_what_they_counted_comes_later() {
     let backend = Backend::start().await;
     let server = Server::start(System::Postgresql);
