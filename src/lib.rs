@@ -10,4 +10,5 @@ pub mod gateway;
 pub mod probing;
 pub mod resolving;
 pub mod runtime;
+pub mod store;
 pub mod telemetry;

@@ -113,6 +113,12 @@ names! {
         /// Callers wait for a connection.
         PoolSaturated,
 
+        // The gateway.
+        /// So many calls of an endpoint failed that a gateway calls it no more for a while (an Event).
+        CircuitOpened,
+        /// The endpoints are called again (an Event).
+        CircuitClosed,
+
         // The operator itself.
         /// The pass took longer than its deadline.
         DeadlineExceeded,
@@ -174,6 +180,7 @@ impl Reason {
                 "use an address that is neither of this machine, its link nor the cluster"
             }
             Self::PoolSaturated => "raise spec.pool.max, or look for slow queries",
+            Self::CircuitOpened => "look at the API's own log, or correct spec.circuitBreaker",
             Self::SomeEndpointsDown => "see status.endpoints",
             Self::PreviousCredentialInUse => "correct the Secret, or create its new password on the server",
             Self::ServerReplaced => "check that this is the server you mean, and that its data is there",

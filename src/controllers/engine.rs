@@ -24,7 +24,7 @@ use tokio_util::{
 };
 
 use super::{
-    Peers, Plane, Reconciler, StatusOf,
+    Peers, Plane, Reconciler, Runtime, StatusOf,
     memory::Memory,
     pass::Pass,
     sources::Sources,
@@ -94,6 +94,7 @@ impl<R: Reconciler> Engine<R> {
             reconciler: Arc::clone(&reconciler),
             memory: Arc::clone(&memory),
             events: Arc::clone(&plane.events),
+            runtime: Arc::clone(&plane.runtime),
         };
         let (tell, told) = tokio::sync::watch::channel(());
         let object_watch = events.fold((changes, tell), |(mut changes, tell), event| {
@@ -200,6 +201,7 @@ struct Changes<R: Reconciler> {
     reconciler: Arc<R>,
     memory: Arc<Memory<StatusOf<R>>>,
     events: Arc<crate::cluster::events::Events>,
+    runtime: Arc<Runtime>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -271,6 +273,7 @@ impl<R: Reconciler> Changes<R> {
         self.reconciler.forget(uid);
         self.memory.forget(uid);
         self.events.forget(uid);
+        self.runtime.forget(uid);
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     Context, Error, Reconciler, Report,
     discovery::{self, Site},
     held::{self, Holdings, Wake, works},
+    runtime::Counted,
 };
 use crate::{
     api::{
@@ -116,6 +117,8 @@ impl Reconciler for ExternalApis {
     async fn apply(&self, api: &ExternalApi, cx: &Context) -> Result<Report<ExternalApiStatus>, Error> {
         let look = self.look(api, cx.references.as_ref(), Arc::clone(&cx.wake)).await?;
         let mut report = report(&look, api);
+        let counted = Counted::Calls { breakers: api.spec.circuit_breaker.is_some() };
+        cx.runtime.report(api, counted, cx, &mut report);
         let asked = api.spec.discovery.as_ref();
         discovery::register(api, asked, &sites(&look, api), cx, &mut report).await?;
         Ok(report)

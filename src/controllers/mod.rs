@@ -11,6 +11,7 @@ mod memory;
 mod pass;
 mod peers;
 mod rounds;
+pub mod runtime;
 pub mod service_registration;
 mod sources;
 mod triggers;
@@ -23,6 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use error::Error;
 pub use pass::FINALIZER;
 pub use peers::Peers;
+pub use runtime::Runtime;
 pub use sources::Sources;
 
 use crate::{
@@ -156,6 +158,8 @@ pub struct Context {
     pub fence: Fence,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What gateways count.
+    pub runtime: Arc<Runtime>,
     /// Starts another pass of this object, from anywhere.
     pub wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -169,6 +173,8 @@ pub struct Plane {
     pub fence: Fence,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What gateways count.
+    pub runtime: Arc<Runtime>,
     /// Publishes Events.
     pub events: Arc<Events>,
     /// Finds the addresses of host names.

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::{
     Cleanup, Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
     memory::Memory,
+    runtime,
     sources::Sources,
     triggers::{Key, Triggers},
 };
@@ -110,6 +111,7 @@ impl<R: Reconciler> Pass<R> {
             // Deleted while the pass ran, it was forgotten too early.
             if self.objects.get(&ObjectRef::from_obj(&*object)).is_none_or(|now| now.uid() != object.uid()) {
                 self.reconciler.forget(&uid);
+                self.plane.runtime.forget(&uid);
             }
             outcome.next
         }
@@ -212,6 +214,7 @@ impl<R: Reconciler> Pass<R> {
         common.conditions =
             conditions::settle(&current.common().conditions, &report.verdicts, generation, now);
         common.last_error = last_error(current.common(), &report.verdicts, now);
+        let circuit = runtime::transition(current.common(), common);
         let changed = meaning(&status) != meaning(current);
         let refresh = self.plane.settings.status_refresh;
         let stale = !refresh.is_zero() && self.memory.age(&uid) >= refresh && status != *current;
@@ -230,7 +233,7 @@ impl<R: Reconciler> Pass<R> {
         let transitions = transitions(&current.common().conditions, &report.verdicts)
             .into_iter()
             .map(|change| Note { warning: change.warning, reason: change.reason, message: change.message });
-        for note in transitions.chain(report.notes) {
+        for note in transitions.chain(circuit).chain(report.notes) {
             tracing::info!(reason = note.reason.as_str(), "{}", note.message);
             let about = object.object_ref(&());
             self.plane.events.publish(&about, note.warning, note.reason.as_str(), &note.message).await;
@@ -299,6 +302,7 @@ impl<R: Reconciler> Pass<R> {
             egress: Arc::clone(&self.plane.egress),
             fence: self.plane.fence.clone(),
             metrics: Arc::clone(&self.plane.metrics),
+            runtime: Arc::clone(&self.plane.runtime),
             wake: Arc::new(move || triggers.fire(key.clone())),
         }
     }

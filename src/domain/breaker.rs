@@ -19,15 +19,15 @@ pub struct Settings {
     pub half_open_requests: u32,
 }
 
-/// What the circuit does with calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the circuit does with calls; of several circuits, the greatest is the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Lets them through.
     Closed,
-    /// Refuses them.
-    Open,
     /// Lets a few through, to see.
     HalfOpen,
+    /// Refuses them.
+    Open,
 }
 
 impl State {
@@ -38,6 +38,27 @@ impl State {
             Self::Closed => "Closed",
             Self::Open => "Open",
             Self::HalfOpen => "HalfOpen",
+        }
+    }
+
+    /// The number that metrics and the store have for it: 0 closed, 1 half-open, 2 open.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+
+    /// The state of this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Closed),
+            1 => Some(Self::HalfOpen),
+            2 => Some(Self::Open),
+            _ => None,
         }
     }
 }
@@ -251,6 +272,14 @@ mod tests {
         call(&mut breaker, &[true], at(15));
         assert_eq!(breaker.record(slow, false, at(16)), None);
         assert_eq!(breaker.state(), State::HalfOpen);
+    }
+
+    #[test]
+    fn of_several_circuits_the_open_one_is_the_worst() {
+        let states = [State::Closed, State::HalfOpen, State::Open];
+        assert!(states.is_sorted());
+        assert_eq!(states.map(|state| State::from_number(state.number())), states.map(Some));
+        assert_eq!(State::from_number(3), None);
     }
 
     #[test]

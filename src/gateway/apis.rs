@@ -14,6 +14,7 @@ use axum::{
 use super::{
     Gateway, State,
     audit::Called,
+    counts::Counting,
     problem::{Kind, Problem},
 };
 use crate::{cluster::review::Right, domain::path};
@@ -53,12 +54,28 @@ async fn forward(
     let caller = gateway.admit(request.headers(), &right).await?;
     called.by(&caller.name);
     let (api, ()) = gateway.apis.get(namespace, name, |_| Ok(())).await?;
-    let target = api.target(request.method().as_str(), raw_path(request.uri()), request.uri().query())?;
-    api.admit(&caller.name).inspect_err(|_| {
-        gateway.metrics.gateway.limited(namespace, name);
-    })?;
-    let answer = attempts::send(&api, request, target, called).await?;
-    Ok(answer)
+    called.found();
+    let mut counting = Counting::start(&api.tally);
+    let sent = async {
+        let target = api.target(request.method().as_str(), raw_path(request.uri()), request.uri().query())?;
+        api.admit(&caller.name)?;
+        attempts::send(&api, request, target, called).await
+    };
+    let answer = sent.await;
+    if called.was_sent() {
+        counting.served();
+    }
+    match &answer {
+        Ok(answer) => counting.answered(answer.status().as_u16()),
+        Err(problem) => {
+            if problem.kind == Kind::RateLimited {
+                counting.limited();
+                gateway.metrics.gateway.limited(namespace, name);
+            }
+            counting.answered(problem.kind.status().as_u16());
+        }
+    }
+    answer
 }
 
 /// What follows the name in the path, as it was sent: what was decoded could not be told from what was meant.

@@ -32,6 +32,8 @@ struct More {
     caller: String,
     endpoint: String,
     attempts: u32,
+    /// Whether the object is there, so that its name may be a metric's label: callers cannot make new series.
+    exists: bool,
 }
 
 impl Called {
@@ -46,9 +48,19 @@ impl Called {
         }
     }
 
-    /// The caller has the right: from here on the object's name may be a metric's label.
+    /// The caller has the right.
     pub(super) fn by(&self, caller: &str) {
         caller.clone_into(&mut self.more.lock().unwrap_or_else(PoisonError::into_inner).caller);
+    }
+
+    /// There is such an object.
+    pub(super) fn found(&self) {
+        self.more.lock().unwrap_or_else(PoisonError::into_inner).exists = true;
+    }
+
+    /// Whether it was sent anywhere.
+    pub(super) fn was_sent(&self) -> bool {
+        self.more.lock().unwrap_or_else(PoisonError::into_inner).attempts > 0
     }
 
     /// It is sent to this endpoint.
@@ -73,7 +85,7 @@ pub(super) async fn each(state: State, mut request: Request, next: Next) -> Resp
     let problem = response.extensions().get::<problem::Kind>().map(|kind| kind.as_str());
     let Some(called) = response.extensions_mut().remove::<Called>() else { return response };
     let more = called.more.lock().unwrap_or_else(PoisonError::into_inner);
-    if !more.caller.is_empty() {
+    if more.exists {
         let Called { kind, namespace, name, operation, .. } = called.clone();
         state.metrics.gateway.observe(&GatewayCall { kind, namespace, name, operation, code: status }, took);
     }

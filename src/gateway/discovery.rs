@@ -181,10 +181,13 @@ impl Gateway {
         };
         let caller = self.admit(headers, &right).await?;
         called.by(&caller.name);
+        if self.is_registered(namespace, service) {
+            called.found();
+        }
         Ok(())
     }
 
-    fn is_registered(&self, namespace: &str, service: &str) -> bool {
+    pub(super) fn is_registered(&self, namespace: &str, service: &str) -> bool {
         let all = self.registrations.all_in(namespace);
         all.iter().any(|guard| guard.0.as_ref().is_ok_and(|it| it.spec.service_name == service))
     }

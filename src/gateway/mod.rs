@@ -4,12 +4,15 @@
 mod apis;
 mod audit;
 mod caller;
+mod circuits;
+mod counts;
 mod discovery;
 mod openapi;
 pub mod problem;
 mod queries;
 mod ready;
 mod server;
+mod sweep;
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,6 +25,7 @@ use axum::{
 
 use tokio_util::sync::CancellationToken;
 
+pub use circuits::Circuits;
 pub use server::{Listen, Server};
 
 use crate::{
@@ -30,6 +34,7 @@ use crate::{
     cluster::{catalog::Catalog, references::References, review::Reviewer},
     telemetry::metrics::Metrics,
 };
+use counts::Counters;
 use problem::{Kind, Problem};
 use ready::{Ready, World};
 
@@ -54,9 +59,10 @@ pub struct Parts {
 }
 
 /// What every route shares.
-struct Gateway {
+pub struct Gateway {
     reviewer: Reviewer,
     metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
     apis: Ready<apis::Prepared>,
     databases: Ready<queries::Servers>,
     registrations: Catalog<ServiceRegistration>,
@@ -65,18 +71,31 @@ struct Gateway {
 
 type State = axum::extract::State<Arc<Gateway>>;
 
+impl Gateway {
+    /// Made of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let counters = Arc::<Counters>::default();
+        let world = Arc::new(World {
+            references: parts.references,
+            egress: parts.egress,
+            counters: Arc::clone(&counters),
+            started: Instant::now(),
+        });
+        Self {
+            apis: Ready::new(parts.external_apis, Arc::clone(&world)),
+            databases: Ready::new(parts.databases, world),
+            registrations: parts.registrations,
+            stopping: parts.stopping,
+            reviewer: parts.reviewer,
+            metrics: parts.metrics,
+            counters,
+        }
+    }
+}
+
 /// The routes.
-pub fn router(parts: Parts) -> Router {
-    let world = World { references: parts.references, egress: parts.egress, started: Instant::now() };
-    let world = Arc::new(world);
-    let gateway = Arc::new(Gateway {
-        apis: Ready::new(parts.external_apis, Arc::clone(&world)),
-        databases: Ready::new(parts.databases, world),
-        registrations: parts.registrations,
-        stopping: parts.stopping,
-        reviewer: parts.reviewer,
-        metrics: parts.metrics,
-    });
+pub fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/v1/apis/{namespace}/{name}", any(apis::call))
         .route("/v1/apis/{namespace}/{name}/", any(apis::call))

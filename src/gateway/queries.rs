@@ -1,6 +1,6 @@
 //! `/v1/databases`: the declared queries of a Database, by name.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::{
     body::{Body, Bytes},
@@ -9,19 +9,22 @@ use axum::{
     response::IntoResponse,
 };
 use futures::{Stream, StreamExt, stream};
+use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
     Gateway, State,
     audit::Called,
+    counts::Counting,
     problem::{Kind, Problem},
     ready::{Prepare, World},
 };
 use crate::{
     api::v1alpha1::Database,
-    backends::database::{self, Answer, Item, QueryFault, Run, Settings},
+    backends::database::{self, Item, QueryFault, Run, Settings},
     cluster::{references::References, review::Right},
+    domain::usage::Tally,
     resolving,
 };
 
@@ -40,7 +43,8 @@ struct Asked {
 
 /// The servers of a Database with their pools.
 pub(super) struct Servers {
-    servers: Vec<Arc<dyn database::Database>>,
+    all: Vec<Arc<dyn database::Database>>,
+    tally: Arc<Mutex<Tally>>,
     /// The one that takes statements: a primary whose probes pass, else any whose probes pass, else the first.
     chosen: std::sync::atomic::AtomicUsize,
 }
@@ -60,10 +64,11 @@ impl Prepare for Servers {
         settings.key()
     }
 
-    fn make(_: &Database, settings: Vec<Settings>, _: &World) -> Result<Self, Problem> {
+    fn make(database: &Database, settings: Vec<Settings>, world: &World) -> Result<Self, Problem> {
         let servers = settings.into_iter().map(database::connect).collect::<Result<_, _>>();
         let servers = servers.map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?;
-        Ok(Self { servers, chosen: 0.into() })
+        let tally = world.counters.of(&database.uid().unwrap_or_default());
+        Ok(Self { all: servers, tally, chosen: 0.into() })
     }
 
     fn follow(&self, database: &Database) {
@@ -102,6 +107,7 @@ async fn answer(
         name: name.to_owned(),
     };
     let caller = gateway.admit(request.headers(), &right).await?;
+    called.by(&caller.name);
     let (head, body) = request.into_parts();
     let declared = |database: &Database| {
         let found = database.spec.queries.iter().find(|declared| declared.name == query);
@@ -112,16 +118,24 @@ async fn answer(
         Ok((found, database.spec.query.clone(), database.spec.engine))
     };
     let (servers, (declared, limits, engine)) = gateway.databases.get(namespace, name, declared).await?;
-    called.by(&caller.name);
+    called.found();
+    let mut counting = Counting::start(&servers.tally);
     let asked = read(body).await?;
     let run = Run::new(&declared, &limits, &asked.params)
         .map_err(|mismatch| Problem::new(Kind::ParameterInvalid, mismatch.to_string()))?;
     let chosen = servers.chosen.load(std::sync::atomic::Ordering::Relaxed);
-    let server = servers.servers.get(chosen).or(servers.servers.first());
+    let server = servers.all.get(chosen).or(servers.all.first());
     let server =
         server.ok_or_else(|| Problem::new(Kind::NotReady, format!("the Database {name} has no server")))?;
     let observed = gateway.metrics.queries.start(engine.as_str(), namespace, name, query);
-    let mut rows = Arc::clone(server).run(run, observed);
+    let mut rows = Arc::clone(server).run(run, observed).inspect(move |item| match item {
+        Ok(Item::Row(_)) => {}
+        Ok(Item::End { .. }) => counting.served(),
+        Err(fault) => {
+            counting.served();
+            counting.answered(problem(fault).kind.status().as_u16());
+        }
+    });
     // The head of the answer waits for what comes first: a query that fails at once fails by its status.
     let first = rows.next().await.transpose().map_err(|fault| problem(&fault))?;
     Ok(respond(first, rows, wants_lines(&head.headers)))
@@ -144,7 +158,11 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 }
 
 /// As one JSON document, or a line for each row and one for the end; written while the rows come.
-fn respond(first: Option<Item>, rows: Answer, lines: bool) -> Response<Body> {
+fn respond(
+    first: Option<Item>,
+    rows: impl Stream<Item = Result<Item, QueryFault>> + Send + 'static,
+    lines: bool,
+) -> Response<Body> {
     let items = stream::iter(first.map(Ok)).chain(rows);
     let (kind, body) = if lines {
         (NDJSON, Body::from_stream(as_lines(items)))

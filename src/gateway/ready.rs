@@ -11,11 +11,17 @@ use std::{
 
 use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
 
-use super::problem::{Kind, Problem};
+use super::{
+    counts::Counters,
+    problem::{Kind, Problem},
+};
 use crate::{
     api::Managed,
     backends::http::Egress,
-    cluster::{catalog::Catalog, references::References},
+    cluster::{
+        catalog::{Catalog, Changes},
+        references::References,
+    },
     resolving::Unresolved,
 };
 
@@ -28,6 +34,8 @@ pub(super) struct World {
     pub(super) references: Arc<dyn References>,
     /// The way out.
     pub(super) egress: Egress,
+    /// What is counted for each object.
+    pub(super) counters: Arc<Counters>,
     /// When the gateway started.
     pub(super) started: Instant,
 }
@@ -63,6 +71,14 @@ pub(super) struct Ready<P: Prepare> {
     made: RwLock<HashMap<Name, Arc<Made<P>>>>,
     /// One is made ready at a time: it is rare, and nobody makes one twice.
     making: tokio::sync::Mutex<()>,
+}
+
+/// One that is ready, by its object.
+pub(super) struct Named<P> {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) prepared: Arc<P>,
 }
 
 /// Namespace and name.
@@ -140,10 +156,40 @@ impl<P: Prepare> Ready<P> {
             keys,
             looked: AtomicU64::new(self.now()),
         };
-        let mut all = self.all();
-        all.retain(|(namespace, name), _| self.objects.get(namespace, name).is_some());
-        all.insert(name, Arc::new(made));
+        self.made_mut().insert(name, Arc::new(made));
         Ok(prepared)
+    }
+
+    /// Those that are ready, of objects that are there.
+    pub(super) fn all(&self) -> Vec<Named<P>> {
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        let there = made.iter().filter(|((namespace, name), made)| self.is_there(namespace, name, &made.uid));
+        let named = there.map(|((namespace, name), made)| Named {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: made.uid.clone(),
+            prepared: Arc::clone(&made.prepared),
+        });
+        named.collect()
+    }
+
+    /// Lets go of those whose objects are gone.
+    pub(super) fn sweep(&self) {
+        self.made_mut().retain(|(namespace, name), made| self.is_there(namespace, name, &made.uid));
+    }
+
+    /// Whether there is an object of this name.
+    pub(super) fn has(&self, namespace: &str, name: &str) -> bool {
+        self.objects.get(namespace, name).is_some()
+    }
+
+    /// Tells of changes of the objects.
+    pub(super) fn changes(&self) -> Changes {
+        self.objects.changes()
+    }
+
+    fn is_there(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        self.objects.get(namespace, name).is_some_and(|object| object.meta().uid.as_deref() == Some(uid))
     }
 
     fn known(&self, namespace: &str, name: &str) -> Option<Arc<Made<P>>> {
@@ -151,7 +197,7 @@ impl<P: Prepare> Ready<P> {
         all.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    fn all(&self) -> RwLockWriteGuard<'_, HashMap<Name, Arc<Made<P>>>> {
+    fn made_mut(&self) -> RwLockWriteGuard<'_, HashMap<Name, Arc<Made<P>>>> {
         self.made.write().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -23,8 +23,9 @@ use crate::{
     cluster::{
         events::Events, fence::Fence, references::ScopedReferences, review::Reviewer, watches::Readiness,
     },
-    controllers::{Plane, Sources},
-    gateway,
+    controllers::{Plane, Runtime, Sources},
+    gateway::{self, Gateway},
+    store::Store,
     telemetry::metrics::Metrics,
 };
 
@@ -55,6 +56,9 @@ pub enum RunError {
 /// # Errors
 /// What keeps the process from starting; once it runs, it keeps running.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let (metrics, mut registry) = Metrics::registered();
+    let metrics = Arc::new(metrics);
+    let store = open_store(&settings, &metrics)?;
     let stopping = CancellationToken::new();
     let stop = stop_signal()?;
     let signalled = stopping.clone();
@@ -66,14 +70,14 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     // Without it a hung connection would hold a watch or a pass for ever; watches are renewed every five minutes.
     config.read_timeout = Some(std::time::Duration::from_secs(295));
     let client = Client::try_from(config)?;
-    let (metrics, mut registry) = Metrics::registered();
-    let metrics = Arc::new(metrics);
+    let runtime = Arc::new(Runtime::new(settings.store_interval));
     let readiness = Readiness::default();
     let fence = if settings.leader_elect { Fence::default() } else { Fence::open() };
     let plane = Plane {
         client: client.clone(),
         fence: fence.clone(),
         metrics: Arc::clone(&metrics),
+        runtime: Arc::clone(&runtime),
         events: Arc::new(Events::new(client.clone(), "authlink", &settings.identity)),
         resolver: Arc::new(
             Resolver::from_file(&settings.resolv_conf).map_err(|fault| RunError::Setting(fault.message()))?,
@@ -88,7 +92,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let mut serving = None;
     if settings.roles.contains(&Role::Gateway) {
         let server = bind_gateway(&settings).await?;
-        let routes = gateway::router(gateway::Parts {
+        let gateway = Arc::new(Gateway::new(gateway::Parts {
             reviewer: Reviewer::new(client.clone()),
             references: Arc::new(ScopedReferences::new(sources.iter().map(|it| it.references()).collect())),
             egress: Egress::guarded(settings.egress.clone(), Arc::clone(&plane.resolver)),
@@ -97,8 +101,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             databases: operator.databases.clone(),
             registrations: operator.registrations.clone(),
             stopping: stopping.clone(),
-        });
-        serving = Some(tokio::spawn(server.serve(routes, stopping.clone())));
+        }));
+        registry.register_collector(Box::new(gateway::Circuits::new(Arc::clone(&gateway))));
+        serving = Some(tokio::spawn(serve(server, gateway, Arc::clone(&store), &settings, &stopping)));
     }
     http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
@@ -110,12 +115,16 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let lost = || {
         metrics.leader.set(0);
     };
-    if !settings.roles.contains(&Role::Operator) {
-        stop.await;
-    } else if settings.leader_elect {
-        Lease::new(client, settings.lease(), fence).hold_while(lead, lost, stop).await;
+    if settings.roles.contains(&Role::Operator) {
+        // A standby knows, too.
+        tokio::spawn(async move { runtime.follow(&store).await });
+        if settings.leader_elect {
+            Lease::new(client, settings.lease(), fence).hold_while(lead, lost, stop).await;
+        } else {
+            leader::lead_until(lead, stop.map(|()| true)).await;
+        }
     } else {
-        leader::lead_until(lead, stop.map(|()| true)).await;
+        stop.await;
     }
     if let Some(serving) = serving {
         // It ends by itself, soon after the same signal.
@@ -123,6 +132,43 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The process starts and is ready whether the store works or not: calls and passes do without, and what is counted waits.
+fn open_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<Store>, RunError> {
+    let store = Store::new(&settings.store, metrics.store.clone())
+        .map_err(|error| RunError::Setting(format!("--store: {error}")))?;
+    if store.is_volatile() {
+        tracing::info!("the store is in memory: it ends with this process, and no other one sees it");
+    } else {
+        tracing::info!(store = store.place(), "the store");
+    }
+    Ok(Arc::new(store))
+}
+
+/// Serves calls until `stop`, and then until those in flight are over and all is written that was counted.
+fn serve(
+    server: gateway::Server,
+    gateway: Arc<Gateway>,
+    store: Arc<Store>,
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let (stop, served, interval) = (stop.clone(), CancellationToken::new(), settings.store_interval);
+    async move {
+        let routes = gateway::router(Arc::clone(&gateway));
+        let serving = async {
+            server.serve(routes, stop).await;
+            served.cancel();
+        };
+        let sweeping = async {
+            tokio::select! {
+                () = served.cancelled() => {}
+                () = gateway.sweep() => {}
+            }
+        };
+        tokio::join!(serving, sweeping, gateway.report(&store, interval, served.clone()));
+    }
 }
 
 async fn bind_gateway(settings: &Settings) -> Result<gateway::Server, RunError> {

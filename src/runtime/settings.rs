@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use secrecy::SecretString;
 
 use super::leader::Election;
 use crate::{cluster::watches::Scope, controllers::engine, domain::addresses::Egress, telemetry::log};
@@ -38,6 +39,10 @@ pub struct Settings {
     pub lease_duration: Duration,
     /// Who this process is, in the Lease and in Events.
     pub identity: String,
+    /// Where what must outlive a process is kept: a URL, maybe with a password.
+    pub store: SecretString,
+    /// How often gateways write into the store, and the operator reads from it.
+    pub store_interval: Duration,
     /// Which addresses may be reached.
     pub egress: Egress,
     /// DNS servers and search domains.
@@ -120,6 +125,16 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_IDENTITY", default_value_t = default_identity())]
     identity: String,
 
+    /// The store: sqlite:///path/file.db, sqlite::memory: (kept only as long as this process) or
+    /// postgres://user:password@host/database, for one installation alone. What holds a password belongs into the environment;
+    /// a password may also come by PGPASSWORD
+    #[arg(long, env = "AUTHLINK_STORE", hide_env_values = true, default_value = "sqlite::memory:")]
+    store: SecretString,
+
+    /// How often gateways write into the store, and the operator reads from it
+    #[arg(long, env = "AUTHLINK_STORE_INTERVAL", default_value = "15s", value_parser = duration)]
+    store_interval: Duration,
+
     /// Address ranges of the cluster's own Services and Pods, which are never registered as something outside of it
     #[arg(long, env = "AUTHLINK_CLUSTER_CIDRS", value_delimiter = ',')]
     cluster_cidrs: Vec<IpNet>,
@@ -158,6 +173,9 @@ impl RunArgs {
         if self.lease_duration < Duration::from_secs(1) {
             return Err("--lease-duration: at least 1s is needed".to_owned());
         }
+        if self.store_interval < Duration::from_secs(1) {
+            return Err("--store-interval: at least 1s is needed".to_owned());
+        }
         Ok(Settings {
             roles: self.roles,
             watch_namespaces: self.watch_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
@@ -168,6 +186,8 @@ impl RunArgs {
             lease: (self.lease_namespace, self.lease_name),
             lease_duration: self.lease_duration,
             identity: self.identity,
+            store: self.store,
+            store_interval: self.store_interval,
             egress: Egress { cluster: self.cluster_cidrs, allowed: self.egress_allow_cidrs },
             resolv_conf: self.resolv_conf,
             engine: engine::Settings {

@@ -2,6 +2,8 @@
 
 mod gateway;
 mod queries;
+mod series;
+mod store;
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use crate::api::Reason;
 
 pub use gateway::{GatewayCall, GatewayMetrics};
 pub use queries::{Observed, QueryLabels, QueryMetrics};
+pub use store::StoreMetrics;
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -26,6 +29,8 @@ pub struct Metrics {
     pub gateway: GatewayMetrics,
     /// Of the declared queries.
     pub queries: QueryMetrics,
+    /// Of the store.
+    pub store: StoreMetrics,
     /// 1 while this process holds the lease.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
@@ -50,6 +55,7 @@ impl Metrics {
             probes: ProbeMetrics::register(&mut registry),
             gateway: GatewayMetrics::register(&mut registry),
             queries: QueryMetrics::register(&mut registry),
+            store: StoreMetrics::register(&mut registry),
             leader,
             rotations,
         };

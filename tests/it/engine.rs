@@ -11,7 +11,7 @@ use authlink::{
         fence::Fence,
         watches::{Readiness, Scope},
     },
-    controllers::{FINALIZER, Plane, Sources, engine},
+    controllers::{FINALIZER, Plane, Runtime, Sources, engine},
     telemetry::metrics::Metrics,
 };
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
@@ -42,6 +42,7 @@ impl Running {
             client: namespace.client.clone(),
             fence: Fence::open(),
             metrics: Arc::new(Metrics::registered().0),
+            runtime: Arc::new(Runtime::new(Duration::from_secs(15))),
             events: Arc::new(Events::new(namespace.client.clone(), "authlink-test", "test")),
             resolver: Arc::new(Resolver::from_file("/etc/resolv.conf".as_ref()).expect("a resolver")),
             egress: Arc::default(),

@@ -5,3 +5,4 @@ mod callers;
 mod discovery;
 mod hostile;
 mod queries;
+mod runtime;

@@ -22,4 +22,5 @@ mod outage;
 mod registration;
 mod resolver;
 mod service;
+mod store;
 mod support;

@@ -161,6 +161,7 @@ impl Prepared {
         if let Some(state) = turned {
             let endpoint = &self.endpoints[index].name;
             tracing::info!(api = self.name, endpoint, circuit = state.as_str(), "a circuit turned");
+            self.counters.turned();
         }
     }
 

@@ -24,8 +24,10 @@ use crate::{
         load::Load,
         path::{self, Allow},
         retry::{Budget, On, Policy},
+        usage::Tally,
     },
     gateway::{
+        counts::Counters,
         problem::{Kind, Problem},
         ready::{Prepare, World},
     },
@@ -49,6 +51,8 @@ pub(in crate::gateway) struct Prepared {
     pub(super) budget: Mutex<Budget>,
     limit: Option<Limit>,
     pub(super) in_flight: AtomicU32,
+    pub(super) tally: Arc<Mutex<Tally>>,
+    pub(super) counters: Arc<Counters>,
     started: Instant,
 }
 
@@ -127,6 +131,8 @@ impl Prepared {
             budget: Mutex::new(Budget::new(spec.retry.as_ref().map_or(0, |retry| retry.budget_percent))),
             limit: spec.rate_limit.as_ref().map(Limit::new),
             in_flight: AtomicU32::new(0),
+            tally: world.counters.of(&api.uid().unwrap_or_default()),
+            counters: Arc::clone(&world.counters),
             started: world.started,
         })
     }
@@ -134,6 +140,14 @@ impl Prepared {
     /// Time since the start of the process' gateway.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The circuit of each endpoint that has one.
+    pub(in crate::gateway) fn circuits(&self) -> impl Iterator<Item = (&str, breaker::State)> {
+        self.endpoints.iter().filter_map(|endpoint| {
+            let breaker = endpoint.breaker.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((endpoint.name.as_str(), breaker.state()))
+        })
     }
 
     /// Lets the call in, within the rate limit and what may be in flight.

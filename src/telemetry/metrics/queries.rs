@@ -1,18 +1,14 @@
 //! How long the declared queries take.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::time::Instant;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{family::Family, histogram::Histogram},
+    metrics::histogram::Histogram,
     registry::{Registry, Unit},
 };
 
-use super::buckets;
+use super::{buckets, series::Series};
 
 /// A query and how it ended. Each value is the name of something that is declared, or one of a few words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,22 +28,17 @@ pub struct QueryLabels {
 /// Of the declared queries.
 #[derive(Clone)]
 pub struct QueryMetrics {
-    durations: Family<QueryLabels, Histogram, fn() -> Histogram>,
-    /// What there is, since a family does not tell.
-    series: Arc<Mutex<HashSet<QueryLabels>>>,
+    durations: Series<QueryLabels, Histogram>,
 }
 
 impl QueryMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            durations: Family::new_with_constructor(|| Histogram::new(buckets())),
-            series: Arc::default(),
-        };
-        registry.register_with_unit(
+        let metrics = Self { durations: Series::new(|| Histogram::new(buckets())) };
+        metrics.durations.register(
+            registry,
             "db_query_duration",
             "How long a declared query takes, from asking for a connection to its last row",
-            Unit::Seconds,
-            metrics.durations.clone(),
+            Some(Unit::Seconds),
         );
         metrics
     }
@@ -64,27 +55,13 @@ impl QueryMetrics {
         Observed { metrics: self.clone(), labels, started: Instant::now() }
     }
 
-    /// A Database is gone: so are its series.
-    pub fn forget(&self, namespace: &str, name: &str) {
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series.retain(|labels| {
-            let keep = labels.namespace != namespace || labels.name != name;
-            if !keep {
-                self.durations.remove(labels);
-            }
-            keep
-        });
+    /// Drops the series of Databases that are not there, by namespace and name.
+    pub fn retain(&self, is_there: impl Fn(&str, &str) -> bool) {
+        self.durations.retain(|labels| is_there(&labels.namespace, &labels.name));
     }
 
     fn observe(&self, labels: &QueryLabels, started: Instant) {
-        let took = started.elapsed().as_secs_f64();
-        if let Some(duration) = self.durations.get(labels) {
-            return duration.observe(took);
-        }
-        // Under the lock, so that nothing is made that `forget` has not seen.
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series.insert(labels.clone());
-        self.durations.get_or_create(labels).observe(took);
+        self.durations.with(labels, |duration| duration.observe(started.elapsed().as_secs_f64()));
     }
 }
 
@@ -138,7 +115,7 @@ mod tests {
         assert!(counted.contains(&line("cache", "success", 2)), "{counted}");
         assert!(counted.contains(&line("other", "abandoned", 1)), "{counted}");
 
-        metrics.forget("team", "cache");
+        metrics.retain(|namespace, name| (namespace, name) != ("team", "cache"));
         let counted = text(&registry);
         assert!(!counted.contains("cache"), "{counted}");
         assert!(counted.contains(&line("other", "abandoned", 1)), "{counted}");

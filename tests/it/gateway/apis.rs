@@ -65,7 +65,7 @@ impl Backend {
         format!("http://127.0.0.1:{}/v2", self.port)
     }
 
-    fn fail(&self, status: u16, times: u32) {
+    pub(super) fn fail(&self, status: u16, times: u32) {
         self.seen.status.store(status, SeqCst);
         self.seen.times.store(times, SeqCst);
     }
@@ -117,16 +117,21 @@ pub(super) fn api(name: &str, urls: &[String], more: Value) -> Value {
 }
 
 /// A gateway, an API behind it, and somebody who may call it.
-struct Scene {
-    namespace: Namespace,
-    gateway: Gateway,
-    token: String,
+pub(super) struct Scene {
+    pub(super) namespace: Namespace,
+    pub(super) gateway: Gateway,
+    pub(super) token: String,
 }
 
 impl Scene {
     async fn set(urls: &[String], more: Value) -> Self {
+        Self::set_with(&[], urls, more).await
+    }
+
+    /// With these flags besides.
+    pub(super) async fn set_with(flags: &[&str], urls: &[String], more: Value) -> Self {
         let namespace = Namespace::create().await;
-        let gateway = Gateway::start(&namespace, &ALLOWED).await;
+        let gateway = Gateway::start(&namespace, &[&ALLOWED, flags].concat()).await;
         let token = namespace.caller("shop", &[("create", "externalapis/invoke", &[])]).await;
         let scene = Self { namespace, gateway, token };
         scene.change(urls, more).await;
@@ -138,7 +143,7 @@ impl Scene {
         self.namespace.expect_of::<ExternalApi>("billing", &[("Ready", "True", "Available")]).await;
     }
 
-    fn path(&self, path: &str) -> String {
+    pub(super) fn path(&self, path: &str) -> String {
         format!("/v1/apis/{}/billing{path}", self.namespace.name)
     }
 
@@ -146,7 +151,7 @@ impl Scene {
         self.gateway.call(method, &self.path(path), &self.token, "").await
     }
 
-    async fn get(&self, path: &str) -> crate::support::gateway::Answer {
+    pub(super) async fn get(&self, path: &str) -> crate::support::gateway::Answer {
         self.call(Method::GET, path).await
     }
 }

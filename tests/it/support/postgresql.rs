@@ -65,3 +65,17 @@ pub(crate) async fn connections(admin: &mut PgConnection, username: &str) -> i64
 pub(crate) async fn close(connection: PgConnection) {
     let _ = connection.close().await;
 }
+
+/// A database of one's own on the shared server, owned by `app`.
+pub(crate) struct NewDatabase {
+    /// As the user `app`.
+    pub(crate) url: String,
+}
+
+/// Makes one.
+pub(crate) async fn new_database() -> NewDatabase {
+    let name = format!("store_{:012x}", rand::random::<u64>() >> 16);
+    run(&mut admin().await, &format!("create database {name} owner app")).await;
+    let url = format!("postgres://app:app-secret@127.0.0.1:{}/{name}", System::Postgresql.port());
+    NewDatabase { url }
+}

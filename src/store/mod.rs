@@ -1,0 +1,183 @@
+//! The store: what must outlive a process and does not belong into the API server. SQLite for a process that is alone,
+//! PostgreSQL for several. Nothing waits for it for longer than [`PATIENCE`], and nobody who is served by the gateway at all.
+
+mod error;
+mod queries;
+mod schema;
+mod target;
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use secrecy::SecretString;
+
+pub use error::{Error, InvalidUrl};
+pub use queries::{Entry, Snapshot};
+
+use crate::{domain::breaker::State, telemetry::metrics::StoreMetrics};
+use target::{Pool, Target};
+
+/// How long one operation may take, connecting included.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The store of a process, or of several.
+pub struct Store {
+    target: Target,
+    pool: Mutex<Pool>,
+    /// Whether its tables are known to be there.
+    prepared: AtomicBool,
+    /// Whether the last operation failed: the log tells of a change, the metric of each failure.
+    failing: AtomicBool,
+    metrics: StoreMetrics,
+}
+
+impl Store {
+    /// The store of this URL: `sqlite:///path/file.db`, `sqlite::memory:` or `postgres://user:password@host/database`.
+    /// Nothing is opened before it is needed, and what cannot be opened is tried again with the next operation.
+    ///
+    /// # Errors
+    /// A URL that is none of these. The text has nothing of the URL.
+    pub fn new(url: &SecretString, metrics: StoreMetrics) -> Result<Self, InvalidUrl> {
+        let target = Target::parse(url)?;
+        let pool = Mutex::new(target.pool());
+        Ok(Self { target, pool, prepared: false.into(), failing: false.into(), metrics })
+    }
+
+    /// Where it is, without user and password.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.target.place()
+    }
+
+    /// Whether it ends with the process.
+    #[must_use]
+    pub fn is_volatile(&self) -> bool {
+        matches!(self.target, Target::Memory(_))
+    }
+
+    /// Makes its tables ready for this version.
+    ///
+    /// # Errors
+    /// What keeps it from being used.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        self.operate("prepare", &self.pool(), async { Ok(()) }).await
+    }
+
+    /// Writes what a gateway counts, and that it lives: each entry takes the place of an earlier one of the same object and
+    /// slot, `circuits` of all earlier ones. A write that failed may be done again, whatever came of it.
+    ///
+    /// # Errors
+    /// What kept it from being written.
+    pub async fn write(
+        &self,
+        replica: i64,
+        entries: &[Entry],
+        circuits: &[(String, State)],
+    ) -> Result<(), Error> {
+        let pool = self.pool();
+        let work = async {
+            match &pool {
+                Pool::Sqlite(pool) => queries::sqlite::write(pool, replica, entries, circuits).await,
+                Pool::Postgresql(pool) => queries::postgresql::write(pool, replica, entries, circuits).await,
+            }
+        };
+        self.operate("write", &pool, work).await
+    }
+
+    /// A gateway ends: it lives no more. What it has counted stays.
+    ///
+    /// # Errors
+    /// What kept it from being written.
+    pub async fn leave(&self, replica: i64) -> Result<(), Error> {
+        let pool = self.pool();
+        let work = async {
+            match &pool {
+                Pool::Sqlite(pool) => queries::sqlite::leave(pool, replica).await,
+                Pool::Postgresql(pool) => queries::postgresql::leave(pool, replica).await,
+            }
+        };
+        self.operate("write", &pool, work).await
+    }
+
+    /// Deletes slots before this one, and gateways that have not written for an hour.
+    ///
+    /// # Errors
+    /// What kept it from being deleted.
+    pub async fn purge(&self, oldest: i64) -> Result<(), Error> {
+        let pool = self.pool();
+        let work = async {
+            match &pool {
+                Pool::Sqlite(pool) => queries::sqlite::purge(pool, oldest).await,
+                Pool::Postgresql(pool) => queries::postgresql::purge(pool, oldest).await,
+            }
+        };
+        self.operate("purge", &pool, work).await
+    }
+
+    /// What gateways have written of slots from `oldest` on: what is new since the snapshot at `since`, or everything. A
+    /// gateway lives while it has written within `alive`.
+    ///
+    /// # Errors
+    /// What kept it from being read.
+    pub async fn read(&self, oldest: i64, since: Option<i64>, alive: Duration) -> Result<Snapshot, Error> {
+        let pool = self.pool();
+        let work = async {
+            match &pool {
+                Pool::Sqlite(pool) => queries::sqlite::read(pool, oldest, since, alive).await,
+                Pool::Postgresql(pool) => queries::postgresql::read(pool, oldest, since, alive).await,
+            }
+        };
+        self.operate("read", &pool, work).await
+    }
+
+    /// Runs `work`, with the tables ready and no longer than it may take, and tells of how that went.
+    async fn operate<T>(
+        &self,
+        operation: &'static str,
+        pool: &Pool,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
+        let all = async {
+            if !self.prepared.load(Relaxed) {
+                schema::prepare(pool).await?;
+                self.prepared.store(true, Relaxed);
+            }
+            work.await.map_err(Error::from)
+        };
+        let done = tokio::time::timeout(PATIENCE, all).await.unwrap_or(Err(Error::TimedOut(PATIENCE)));
+        match &done {
+            Ok(_) if self.failing.swap(false, Relaxed) => {
+                tracing::info!(store = self.place(), "the store works again");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.metrics.failed(operation);
+                if !self.failing.swap(true, Relaxed) {
+                    tracing::warn!(store = self.place(), operation, %error, "the store does not work: what is counted stays in memory for an hour");
+                }
+                // Another server may be there next time, without tables.
+                self.prepared.store(false, Relaxed);
+                if !matches!(error, Error::Refused(_) | Error::Newer { .. }) {
+                    self.abandon();
+                }
+            }
+        }
+        done
+    }
+
+    fn pool(&self) -> Pool {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leaves connections that hang to themselves: a pool would wait for them.
+    fn abandon(&self) {
+        if matches!(self.target, Target::Postgresql(_)) {
+            *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = self.target.pool();
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Where the store is.
+
+use std::{str::FromStr, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    ConnectOptions, PgPool, SqlitePool,
+    pool::PoolOptions,
+    postgres::PgConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteSynchronous},
+};
+
+use super::{InvalidUrl, PATIENCE};
+
+/// How to connect.
+pub(super) enum Target {
+    /// A file.
+    File(SqliteConnectOptions),
+    /// The process' memory.
+    Memory(SqliteConnectOptions),
+    /// A server.
+    Postgresql(Box<PgConnectOptions>),
+}
+
+/// Its connections.
+#[derive(Clone)]
+pub(super) enum Pool {
+    Sqlite(SqlitePool),
+    Postgresql(PgPool),
+}
+
+/// Connections to a server: one to write, one to read, and some for who waits for the end of one that broke.
+const MOST: u32 = 4;
+
+impl Target {
+    pub(super) fn parse(url: &SecretString) -> Result<Self, InvalidUrl> {
+        let url = url.expose_secret();
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            // The error may have parts of the URL in it.
+            let options = PgConnectOptions::from_str(url).map_err(|_| InvalidUrl)?;
+            let options = options.application_name("authlink-store").disable_statement_logging();
+            return Ok(Self::Postgresql(Box::new(options)));
+        }
+        if !url.starts_with("sqlite:") {
+            return Err(InvalidUrl);
+        }
+        let options = SqliteConnectOptions::from_str(url).map_err(|_| InvalidUrl)?;
+        let options = options.disable_statement_logging().busy_timeout(PATIENCE / 2);
+        if url == "sqlite::memory:" || url == "sqlite://:memory:" {
+            return Ok(Self::Memory(options));
+        }
+        if options.get_filename().as_os_str().is_empty() {
+            return Err(InvalidUrl);
+        }
+        // With the write-ahead log a power failure may cost the last writes, but harms nothing.
+        Ok(Self::File(options.create_if_missing(true).synchronous(SqliteSynchronous::Normal)))
+    }
+
+    /// Connects when a connection is asked for.
+    pub(super) fn pool(&self) -> Pool {
+        match self {
+            Self::File(options) => Pool::Sqlite(settings(MOST).connect_lazy_with(options.clone())),
+            // The data is as old as the connection.
+            Self::Memory(options) => {
+                let settings = settings(1).idle_timeout(None).max_lifetime(None);
+                Pool::Sqlite(settings.connect_lazy_with(options.clone()))
+            }
+            Self::Postgresql(options) => {
+                Pool::Postgresql(settings(MOST).connect_lazy_with(options.as_ref().clone()))
+            }
+        }
+    }
+
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::File(options) => format!("sqlite:{}", options.get_filename().display()),
+            Self::Memory(_) => "sqlite::memory:".to_owned(),
+            Self::Postgresql(options) => {
+                let (host, port) = (options.get_host(), options.get_port());
+                format!("postgres://{host}:{port}/{}", options.get_database().unwrap_or_default())
+            }
+        }
+    }
+}
+
+fn settings<D: sqlx::Database>(most: u32) -> PoolOptions<D> {
+    PoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(PATIENCE / 2)
+        .idle_timeout(Duration::from_mins(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Result<String, InvalidUrl> {
+        Target::parse(&url.into()).map(|target| target.place())
+    }
+
+    #[test]
+    fn a_url_says_which_store_and_its_place_hides_the_login() {
+        let rows = [
+            ("sqlite:///data/authlink.db", "sqlite:/data/authlink.db"),
+            ("sqlite::memory:", "sqlite::memory:"),
+            ("postgres://app:s3cret@db:5433/authlink", "postgres://db:5433/authlink"),
+            ("postgresql://app:s3%3Acret@db/authlink?sslmode=require", "postgres://db:5432/authlink"),
+        ];
+        for (url, place) in rows {
+            assert_eq!(parsed(url).as_deref(), Ok(place), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_store_is_refused_without_being_repeated() {
+        let bad = [
+            "",
+            "sqlite:",
+            "sqlite://",
+            "authlink.db",
+            "mysql://root:s3cret@db/x",
+            "postgres://app:s3cret@db:99999999/x",
+            "postgres://app:s3cret@db/x?sslmode=s3cret",
+        ];
+        for url in bad {
+            let refused = parsed(url).expect_err(url);
+            assert!(!refused.to_string().contains("s3cret"), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The store, on each of its engines: what it keeps, and what it says when it cannot.
+
+use std::{sync::Arc, time::Duration};
+
+use authlink::{
+    domain::{
+        breaker::State,
+        usage::{Call, Counts},
+    },
+    store::{Entry, Error, Store},
+    telemetry::metrics::Metrics,
+};
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+
+use crate::support::{
+    Server, System,
+    postgresql::{self, NewDatabase},
+};
+
+const ALIVE: Duration = Duration::from_secs(45);
+const SLOT: i64 = 100;
+
+/// A place for a store, gone with the value.
+enum Place {
+    File(TempDir),
+    Postgresql(NewDatabase),
+}
+
+impl Place {
+    /// One of each engine.
+    async fn each() -> [Self; 2] {
+        [
+            Self::File(tempfile::tempdir().expect("a folder")),
+            Self::Postgresql(postgresql::new_database().await),
+        ]
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::File(folder) => format!("sqlite://{}/authlink.db", folder.path().display()),
+            Self::Postgresql(database) => database.url.clone(),
+        }
+    }
+
+    /// The store, as another process opens it.
+    fn open(&self) -> Store {
+        open(&self.url())
+    }
+
+    async fn run(&self, statement: &'static str) {
+        match self {
+            Self::File(folder) => {
+                let file = folder.path().join("authlink.db");
+                let mut connection =
+                    SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.expect("a file");
+                sqlx::raw_sql(statement).execute(&mut connection).await.expect("a statement");
+            }
+            Self::Postgresql(database) => {
+                let mut connection = sqlx::PgConnection::connect(&database.url).await.expect("a login");
+                sqlx::raw_sql(statement).execute(&mut connection).await.expect("a statement");
+            }
+        }
+    }
+}
+
+fn open(url: &str) -> Store {
+    Store::new(&url.into(), Metrics::registered().0.store).expect("a store")
+}
+
+fn entry(uid: &str, slot: i64, requests: u64) -> Entry {
+    let mut counts = Counts::default();
+    for millis in 0..requests {
+        let took = Some(Duration::from_millis(millis));
+        counts.add(&Call { failed: millis % 2 == 0, limited: millis % 3 == 0, took });
+    }
+    Entry { uid: uid.to_owned(), slot, counts }
+}
+
+/// What is in it, in order.
+async fn all(store: &Store) -> Vec<(i64, Entry)> {
+    let mut entries = store.read(0, None, ALIVE).await.expect("a snapshot").entries;
+    entries.sort_by_key(|(replica, entry)| (entry.uid.clone(), entry.slot, *replica));
+    entries
+}
+
+#[tokio::test]
+async fn processes_that_start_at_once_make_the_tables_once() {
+    for place in Place::each().await {
+        let stores: Vec<_> = (0..8).map(|_| Arc::new(place.open())).collect();
+        let starting = stores.iter().cloned().map(|store| {
+            tokio::spawn(async move {
+                store.prepare().await?;
+                store.write(1, &[], &[]).await
+            })
+        });
+        for started in futures::future::join_all(starting).await {
+            started.expect("no panic").expect("the tables are there");
+        }
+        place.open().prepare().await.expect("a later process finds them");
+    }
+}
+
+#[tokio::test]
+async fn what_was_counted_outlives_the_process_and_is_the_same_when_read() {
+    for place in Place::each().await {
+        let entries = [entry("a", SLOT, 40), entry("a", SLOT + 1, 3), entry("b", SLOT, 0)];
+        place.open().write(7, &entries, &[]).await.expect("written");
+        assert_eq!(all(&place.open()).await, entries.map(|entry| (7, entry)));
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_is_written_again_takes_its_own_place_and_no_other_replicas() {
+    for place in Place::each().await {
+        let store = place.open();
+        store.write(1, &[entry("a", SLOT, 1)], &[]).await.expect("written");
+        store.write(2, &[entry("a", SLOT, 5)], &[]).await.expect("written");
+        store.write(1, &[entry("a", SLOT, 2)], &[]).await.expect("written");
+        assert_eq!(all(&store).await, [(1, entry("a", SLOT, 2)), (2, entry("a", SLOT, 5))]);
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_objects_are_written_at_once_and_only_what_is_new_is_read() {
+    for place in Place::each().await {
+        let store = place.open();
+        let many: Vec<_> = (0..2500).map(|n| entry(&format!("object-{n:04}"), SLOT, 1)).collect();
+        store.write(1, &many, &[]).await.expect("written");
+        let read = store.read(SLOT, None, ALIVE).await.expect("read");
+        assert_eq!(read.entries.len(), 2500);
+        // A minute later: what was written then is past the time that late writes get.
+        let later = Some(read.at + 60_000);
+        assert_eq!(store.read(SLOT, later, ALIVE).await.expect("read").entries.len(), 0);
+        let now = Some(read.at);
+        assert_eq!(
+            store.read(SLOT, now, ALIVE).await.expect("read").entries.len(),
+            2500,
+            "it may have come late"
+        );
+        assert_eq!(store.read(SLOT + 1, None, ALIVE).await.expect("read").entries.len(), 0, "too old a slot");
+    }
+}
+
+#[tokio::test]
+async fn gateways_count_while_they_write_and_their_worst_circuit_holds() {
+    for place in Place::each().await {
+        let store = place.open();
+        let circuit = |uid: &str, state| (uid.to_owned(), state);
+        store
+            .write(1, &[], &[circuit("a", State::HalfOpen), circuit("b", State::Open)])
+            .await
+            .expect("written");
+        store.write(2, &[], &[circuit("a", State::Open)]).await.expect("written");
+        let seen = async || {
+            let mut read = store.read(SLOT, None, ALIVE).await.expect("read");
+            read.circuits.sort_by(|one, other| one.0.cmp(&other.0));
+            (read.replicas, read.circuits)
+        };
+        assert_eq!(seen().await, (2, vec![circuit("a", State::Open), circuit("b", State::Open)]));
+        store.write(1, &[], &[circuit("a", State::HalfOpen)]).await.expect("written");
+        store.leave(2).await.expect("left");
+        assert_eq!(seen().await, (1, vec![circuit("a", State::HalfOpen)]));
+        // One that died says nothing any more.
+        place.run("update authlink_replicas set seen = seen - 46000").await;
+        assert_eq!(seen().await, (0, Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_old_is_deleted() {
+    for place in Place::each().await {
+        let store = place.open();
+        let circuits = [("a".to_owned(), State::Open)];
+        store.write(1, &[entry("a", SLOT - 1, 1), entry("a", SLOT, 1)], &circuits).await.expect("written");
+        place.run("update authlink_replicas set seen = seen - 3600001").await;
+        store.write(2, &[], &circuits).await.expect("written");
+        store.purge(SLOT).await.expect("purged");
+        assert_eq!(all(&store).await, [(1, entry("a", SLOT, 1))]);
+        // A gateway that comes back to life does not bring its old circuits with it.
+        place.run("insert into authlink_replicas select 1, seen from authlink_replicas").await;
+        place.run("delete from authlink_replicas where replica = 2").await;
+        let read = store.read(SLOT, None, ALIVE).await.expect("read");
+        assert_eq!((read.replicas, read.circuits), (1, Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_left_alone_and_says_so() {
+    for place in Place::each().await {
+        place.open().prepare().await.expect("prepared");
+        place.run("insert into authlink_schema values (99)").await;
+        let store = place.open();
+        let refused = store.write(1, &[], &[]).await.expect_err("a newer schema");
+        assert!(matches!(refused, Error::Newer { found: 99, .. }), "{refused}");
+        assert!(refused.to_string().contains("run the newer version"), "{refused}");
+        place.run("delete from authlink_schema where version = 99").await;
+        store.write(1, &[], &[]).await.expect("it works without a restart once it can");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_and_a_folder_that_is_none_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("text");
+    std::fs::write(&file, "not a database, and long enough to be seen as none: ".repeat(100))
+        .expect("a file");
+    for path in [file.clone(), folder.path().join("none/authlink.db")] {
+        let refused = open(&format!("sqlite://{}", path.display())).prepare().await.expect_err("no store");
+        assert!(matches!(refused, Error::Refused(_)), "{refused:?}");
+    }
+    let kept = std::fs::read_to_string(file).expect("the file");
+    assert!(kept.starts_with("not a database"));
+}
+
+#[tokio::test]
+async fn a_store_in_memory_keeps_what_it_gets_as_long_as_it_is_there() {
+    let store = open("sqlite::memory:");
+    assert!(store.is_volatile());
+    let writes = (0..20).map(|replica| {
+        let store = &store;
+        async move { store.write(replica, &[entry("a", SLOT, 1)], &[]).await }
+    });
+    for written in futures::future::join_all(writes).await {
+        written.expect("written");
+    }
+    assert_eq!(all(&store).await.len(), 20);
+    assert_eq!(all(&open("sqlite::memory:")).await.len(), 0, "another one is another one");
+}
+
+#[tokio::test]
+async fn no_error_repeats_the_password() {
+    let port = System::Postgresql.port();
+    let nobody = crate::support::free_port();
+    let urls = [
+        format!("postgres://app:hunter2@127.0.0.1:{port}/app"),
+        format!("postgres://app:hunter2@127.0.0.1:{nobody}/app"),
+        format!(
+            "postgres://app:hunter2@127.0.0.1:{port}/app?sslmode=verify-full&sslrootcert=/none/hunter2.pem"
+        ),
+        "postgres://app:hunter2@no-such-host.invalid/app".to_owned(),
+    ];
+    for url in urls {
+        let store = open(&url);
+        let failed = store.prepare().await.expect_err("no such login");
+        let said = format!("{failed} {failed:?} {}", store.place());
+        assert!(!said.contains("app:hunter2") && !said.contains("hunter2@"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_went_or_hangs_fails_in_time_and_is_used_again_when_it_is_back() {
+    let server = Server::start(System::Postgresql);
+    let store = open(&format!("postgres://app:app-secret@127.0.0.1:{}/app", server.port));
+    store.write(1, &[entry("a", SLOT, 1)], &[]).await.expect("written");
+    server.kill();
+    let failed = store.write(1, &[entry("a", SLOT, 2)], &[]).await.expect_err("nobody there");
+    assert!(matches!(failed, Error::Unreachable(_)), "{failed:?}");
+    server.resume();
+    store.write(1, &[entry("a", SLOT, 3)], &[]).await.expect("written");
+    // Both of its connections hang: one that is frozen takes what is sent, and never answers.
+    let (written, read) = tokio::join!(store.write(1, &[], &[]), store.read(SLOT, None, ALIVE));
+    written.and(read.map(drop)).expect("two connections");
+    let frozen = backends(server.port).await;
+    signal("STOP", &frozen);
+    let (written, read) = tokio::join!(store.write(1, &[], &[]), store.read(SLOT, None, ALIVE));
+    assert!(written.is_err() && read.is_err(), "{written:?} {read:?}");
+    store.write(1, &[entry("a", SLOT, 3)], &[]).await.expect("others are not waited for");
+    signal("CONT", &frozen);
+    store.write(1, &[entry("a", SLOT, 4)], &[]).await.expect("written");
+    assert_eq!(all(&store).await, [(1, entry("a", SLOT, 4))]);
+}
+
+/// The server's processes that serve stores.
+async fn backends(port: u16) -> Vec<String> {
+    let pids = "select pid::text from pg_stat_activity where application_name = 'authlink-store'";
+    let mut admin = postgresql::admin_on(port).await;
+    sqlx::query_scalar(pids).fetch_all(&mut admin).await.expect("processes")
+}
+
+fn signal(name: &str, processes: &[String]) {
+    let sent = std::process::Command::new("kill").arg(format!("-{name}")).args(processes).status();
+    assert!(sent.is_ok_and(|status| status.success()), "SIG{name} to {processes:?}");
+}
+
+#[tokio::test]
+async fn a_locked_table_holds_a_process_up_no_longer_than_its_patience() {
+    let database = postgresql::new_database().await;
+    let store = open(&database.url);
+    store.prepare().await.expect("prepared");
+    let mut other = sqlx::PgConnection::connect(&database.url).await.expect("a login");
+    sqlx::raw_sql("begin; lock table authlink_replicas").execute(&mut other).await.expect("locked");
+    let failed = store.write(1, &[], &[]).await.expect_err("locked");
+    assert!(matches!(failed, Error::Refused(_)), "the server itself gives up: {failed:?}");
+    sqlx::raw_sql("rollback").execute(&mut other).await.expect("unlocked");
+    store.write(1, &[], &[]).await.expect("written");
+}
+
+#[test]
+fn the_command_line_never_shows_the_url() {
+    let authlink = || std::process::Command::new(env!("CARGO_BIN_EXE_authlink"));
+    let wrong = "mysql://root:hunter2@db/x";
+    let refused = authlink().args(["run", "--store", wrong]).output().expect("authlink");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("--store: one of sqlite:///path/file.db"), "{said}");
+    let help = authlink().args(["run", "--help"]).env("AUTHLINK_STORE", wrong).output().expect("authlink");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.contains("AUTHLINK_STORE]") || help.contains("[env: AUTHLINK_STORE"), "{help}");
+    assert!(!said.contains("hunter2") && !help.contains("hunter2"), "{said} {help}");
+}
