@@ -27,7 +27,9 @@ pub const FIELD_MANAGER: &str = "authlink";
 pub const ANNOTATION_PREFIX: &str = "authlink.dev/";
 
 /// What the engine and the CRDs need to know of a kind.
-pub trait Managed: kube::Resource<DynamicType = ()> + kube::core::object::HasStatus<Status: status::Status> {
+pub trait Managed:
+    kube::Resource<DynamicType = ()> + kube::core::object::HasStatus<Status: status::Status>
+{
     /// Conditions that are always present, in the order in which they depend on each other; `Ready` sums them up.
     const CONDITIONS: &'static [ConditionType];
 

@@ -26,7 +26,7 @@ pub struct Metrics {
     pub gateway: GatewayMetrics,
     /// Of the declared queries.
     pub queries: QueryMetrics,
-    /// 1 while this process holds the lease.
+    /// 1 while this process holds the lease; in the registry only of a process that may.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
 }
@@ -41,8 +41,6 @@ impl Metrics {
             "The version that runs",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        let leader = Gauge::default();
-        registry.register("leader", "1 while this process holds the lease", leader.clone());
         let rotations = Family::default();
         registry.register("secret_rotation", "Changed credentials that were tried", rotations.clone());
         let metrics = Self {
@@ -50,7 +48,7 @@ impl Metrics {
             probes: ProbeMetrics::register(&mut registry),
             gateway: GatewayMetrics::register(&mut registry),
             queries: QueryMetrics::register(&mut registry),
-            leader,
+            leader: Gauge::default(),
             rotations,
         };
         (metrics, registry)
