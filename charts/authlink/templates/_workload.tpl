@@ -107,7 +107,7 @@ spec:
     readinessProbe:
       httpGet: {path: /readyz, port: http}
       periodSeconds: 5
-    {{- if and .gateway (not $alone) (semverCompare ">=1.30-0" $root.Capabilities.KubeVersion.Version) }}
+    {{- if and .gateway (not $alone) }}
     # Nodes go on sending new connections until all of them have heard that the pod ends.
     lifecycle: {preStop: {sleep: {seconds: 5}}}
     {{- end }}
