@@ -17,18 +17,14 @@ impl Release {
         let release = Self { name: format!("{name}-{}", std::process::id()), place };
         // The CRDs may be there already, from another test.
         let own = ["charts/authlink", "--take-ownership", "--force-conflicts"];
-        release.helm("install", &[&own[..], &release.set(settings)].concat());
+        release.helm("install", &[&own[..], &set(settings)].concat());
         release
     }
 
     /// With these settings, and the defaults for all others.
     fn upgrade(&self, settings: &[&str]) {
         let own = ["charts/authlink", "--reset-values", "--force-conflicts"];
-        self.helm("upgrade", &[&own[..], &self.set(settings)].concat());
-    }
-
-    fn set<'a>(&self, settings: &[&'a str]) -> Vec<&'a str> {
-        settings.iter().flat_map(|setting| ["--set", setting]).collect()
+        self.helm("upgrade", &[&own[..], &set(settings)].concat());
     }
 
     fn helm(&self, verb: &str, more: &[&str]) {
@@ -47,6 +43,10 @@ impl Release {
         names.sort();
         names
     }
+}
+
+fn set<'a>(settings: &[&'a str]) -> Vec<&'a str> {
+    settings.iter().flat_map(|setting| ["--set", setting]).collect()
 }
 
 #[test]
