@@ -2,9 +2,9 @@
 # The checks of `run`, one function each, and their helpers. They run in this order, on one cluster, each where the one before
 # has left it.
 
-account=system:serviceaccount:authlink:authlink
+accounts=system:serviceaccount:authlink
 everything=(orders billing sessions catalog)
-passwords=(admin-secret app-secret mistyped-secret rotated-secret changed-by-hand)
+passwords=(admin-secret store-secret app-secret mistyped-secret rotated-secret changed-by-hand)
 
 # remark WORDS: added to the check's line.
 remark() { printf ' (%s)' "$*" >>"$work/remark"; }
@@ -18,6 +18,8 @@ images() {
   timed "image of the operator" "$e2e/cluster/image.py" "$socket" "localhost/authlink:$version" /usr/local/bin/authlink \
     "$AUTHLINK_BINARY:/usr/local/bin/authlink"
   "$e2e/cluster/image.py" "$socket" localhost/psql:1 /usr/bin/psql "$(psql_program):/usr/bin/psql" :/tmp/
+  "$e2e/cluster/image.py" "$socket" localhost/shell:1 /usr/bin/bash /usr/bin/bash:/usr/bin/bash /usr/bin/curl:/usr/bin/curl \
+    /usr/bin/sleep:/usr/bin/sleep :/tmp/
 }
 
 install() {
@@ -27,8 +29,9 @@ install() {
     kubectl label namespace "$name" --overwrite pod-security.kubernetes.io/enforce=restricted
   done
   helm install authlink "$chart" --namespace authlink --values "$e2e/manifests/values.yaml" --wait --timeout 90s
-  operator rollout status deployment/authlink --timeout=30s
-  [ "$(operator get deployment authlink -o jsonpath='{.status.readyReplicas}')" = 2 ]
+  operator rollout status statefulset/authlink --timeout=30s
+  [ "$(operator get pods -l app.kubernetes.io/name=authlink --field-selector status.phase=Running -o name)" = pod/authlink-0 ]
+  [ "$(operator get pvc data-authlink-0 -o jsonpath='{.status.phase}')" = Bound ]
   kubectl api-resources --api-group=authlink.dev # renews kubectl's notes, which are older than the CRDs
 }
 
@@ -134,79 +137,36 @@ binding_switched() {
 }
 no_binding_in_status() { [ -z "$(look orders .status.binding.name)" ]; }
 
-leader() { operator get lease authlink-operator -o jsonpath='{.spec.holderIdentity}'; }
-
-# The process is killed first: a pod that is deleted is still asked to end, would give the Lease back, and prove nothing.
-takeover() {
-  local old pid killed acquired took
-  old=$(leader)
-  pid=$({ grep -lzx "POD_NAME=$old" /proc/[0-9]*/environ 2>/dev/null || true; } | cut -d / -f 3) # some cannot be read
-  [[ $pid =~ ^[0-9]+$ ]] || { echo "the leader $old has the processes: $pid" && return 1; }
-  killed=$(now)
-  kill -KILL "$pid"
-  operator delete pod "$old" --grace-period=0 --force
-  until_true 20 differs "$old" leader
-  acquired=$(date -d "$(operator get lease authlink-operator -o jsonpath='{.spec.acquireTime}')" +%s%6N)
-  took=$((acquired - killed))
-  remark "$((took / 1000)) ms"
-  ((took <= 5000000))
-}
-
-# The Database `wrong`, under another name and with the right password.
-leads_on() {
-  render wrong.yaml | sed -e 's/wrong/late/' -e 's/mistyped-secret/rotated-secret/' | in_shop apply -f -
-  becomes Ready 30 late
-  fails_and_recovers
-  operator rollout status deployment/authlink --timeout=60s # the pod that replaces the deleted one
+# leader: the pod that holds the Lease.
+leader() {
+  local holder
+  holder=$(operator get lease authlink-operator -o jsonpath='{.spec.holderIdentity}')
+  printf '%s' "${holder%_*}" # the one pod adds its uid
 }
 
 # Ready of all but what is broken on purpose.
 steady() {
-  in_shop delete databases.authlink.dev wrong late
+  in_shop delete databases.authlink.dev wrong
   becomes Ready 30 "${everything[@]}"
 }
 
 # change NAME SPEC
 change() { in_shop patch databases.authlink.dev "$1" --type merge -p "{\"spec\": $2}"; }
 
-# serves NAME MAX_ROWS: whether there is somebody who takes note of a change, of one that does not matter to the probes.
+# serves NAME MAX_ROWS [SECONDS]: whether there is somebody who takes note of a change, of one that does not matter to the probes.
 serves() {
   change "$1" "{\"query\": {\"maxRows\": $2}}"
-  until_true 30 up_to_date "$1"
+  until_true "${3:-30}" up_to_date "$1"
 }
 
 unchanged() { [ "$1" = "$2" ] || { printf 'before: %s after: %s' "$1" "$2" | tr '\n' ' ' && return 1; }; }
 
-upgrade() {
-  local before arguments
-  steady
-  before=$(ready_since)
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values \
-    --set logLevel=debug,concurrency=4 --wait --timeout 90s
-  operator rollout status deployment/authlink --timeout=60s
-  arguments=$(operator get pods --field-selector status.phase=Running -o jsonpath='{.items[*].spec.containers[*].args}')
-  [[ $arguments = *--log-level=debug* ]]
-  until_true 20 led_by_running_pod
-  serves billing 501
-  unchanged "$before" "$(ready_since)"
-}
 led_by_running_pod() { operator get pod "$(leader)"; }
 up_to_date() { [ "$(look "$1" .metadata.generation)" = "$(look "$1" .status.observedGeneration)" ]; }
 
-scale() {
-  local pod leaders=0
-  operator scale deployment authlink --replicas=3
-  operator rollout status deployment/authlink --timeout=60s
-  until_true 20 led_by_running_pod
-  for pod in $(running_pods); do
-    ! grep -x 'authlink_leader 1' <<<"$(metrics "$pod")" || leaders=$((leaders + 1))
-  done
-  echo "$leaders leaders"
-  [ "$leaders" = 1 ]
-}
-
+# running_pods [SELECTOR]
 running_pods() {
-  operator get pods -l app.kubernetes.io/component=operator --field-selector status.phase=Running \
+  operator get pods -l "app.kubernetes.io/name=authlink${1:-}" --field-selector status.phase=Running \
     -o jsonpath='{.items[*].metadata.name}'
 }
 metrics() { kubectl get --raw "/api/v1/namespaces/authlink/pods/$1:8080/proxy/metrics"; }
@@ -214,7 +174,9 @@ metrics() { kubectl get --raw "/api/v1/namespaces/authlink/pods/$1:8080/proxy/me
 # save_logs: what every pod has said so far; a pod's log goes with it.
 save_logs() {
   local pod
-  for pod in $(running_pods); do operator logs "$pod" >"$work/logs/$pod" || true; done
+  for pod in $(running_pods); do
+    operator logs "$pod" >"$work/logs/$pod-$(operator get pod "$pod" -o jsonpath='{.metadata.uid}')" || true
+  done
 }
 
 no_leaks() {
@@ -236,15 +198,25 @@ no_leaks() {
   ! grep -nF "${patterns[@]}" "$folder"/* | cut -c 1-300
 }
 
-# nothing_refused [SINCE]. A release that is uninstalled loses its rights a moment before its pods end: that is between the two.
-nothing_refused() { "$e2e/rights.py" refused "$AUTHLINK_TEST_AUDIT" "$account" "${1:-}"; }
-nothing_refused_again() { nothing_refused "$(<"$work/reinstalled")"; }
+# nothing_refused SINCE ACCOUNT... A release that is uninstalled loses its rights a moment before its pods end: that is between the two
+# checks.
+nothing_refused() {
+  local since=$1 account
+  shift
+  for account; do "$e2e/rights.py" refused "$AUTHLINK_TEST_AUDIT" "$accounts:$account" "$since"; done
+}
+nothing_refused_again() { nothing_refused "$(<"$work/reinstalled")" authlink; }
 
-nothing_unused() {
-  kubectl get clusterrole authlink -o json >"$work/clusterrole.json"
-  kubectl get clusterrole authlink-gateway -o json >"$work/gateway.json"
-  operator get role authlink-operator -o json >"$work/role.json"
-  remark "$("$e2e/rights.py" unused "$AUTHLINK_TEST_AUDIT" "$account" "$work/clusterrole.json" "$work/gateway.json" "$work/role.json")"
+# uses_all ACCOUNT KIND/NAME...: whether it made use of every right in these roles.
+uses_all() {
+  local account=$1 role counts roles=()
+  shift
+  for role; do
+    roles+=("$work/${role/\//-}.json")
+    operator get "$role" -o json >"${roles[-1]}"
+  done
+  counts=$("$e2e/rights.py" unused "$AUTHLINK_TEST_AUDIT" "$accounts:$account" "${roles[@]}")
+  remark "$counts"
 }
 
 # The gateway by its Service, as an application calls it: with a token and nothing else.
@@ -308,7 +280,7 @@ uninstall() {
   before=$(ready_since)
   binding=$(identity)
   helm uninstall authlink --namespace authlink --wait --timeout 60s
-  operator wait --for=delete pod -l app.kubernetes.io/component=operator --timeout=60s
+  operator wait --for=delete pod -l app.kubernetes.io/name=authlink --timeout=60s
   kubectl get crd databases.authlink.dev
   [ "$(ready_since)" = "$before" ]
   [ "$(identity)" = "$binding" ]
@@ -316,11 +288,13 @@ uninstall() {
 }
 
 reinstall() {
-  local before binding
+  local before binding volume
+  volume=$(claimed)
   before=$(ready_since)
   binding=$(identity)
   date -u +%FT%T.%6NZ >"$work/reinstalled"
   install
+  [ "$(claimed)" = "$volume" ]
   serves orders 502
   becomes Ready 30 "${everything[@]}"
   [ "$(identity)" = "$binding" ]

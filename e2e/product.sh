@@ -52,11 +52,17 @@ second_nginx() {
 # psql_program: Debian keeps every major version apart; any will do.
 psql_program() { find /usr/lib/postgresql -path '*/bin/psql' | sort -V | tail -n 1; }
 
-# set_password PASSWORD: of the user `app` of PostgreSQL, as its administrator would.
-set_password() {
-  PGPASSWORD=admin-secret PGCONNECT_TIMEOUT=5 "$(psql_program)" -X -q -v ON_ERROR_STOP=1 \
-    -h "${AUTHLINK_TEST_POSTGRESQL%:*}" -p "${AUTHLINK_TEST_POSTGRESQL#*:}" -U postgres postgres -c "alter role app password '$1'"
+# administrate STATEMENT...: as the administrator of PostgreSQL.
+administrate() {
+  local statement
+  for statement; do
+    PGPASSWORD=admin-secret PGCONNECT_TIMEOUT=5 "$(psql_program)" -X -q -v ON_ERROR_STOP=1 \
+      -h "${AUTHLINK_TEST_POSTGRESQL%:*}" -p "${AUTHLINK_TEST_POSTGRESQL#*:}" -U postgres postgres -c "$statement"
+  done
 }
+
+# set_password PASSWORD: of the user `app` of PostgreSQL.
+set_password() { administrate "alter role app password '$1'"; }
 
 # set_secret NAME PASSWORD: the same in a Secret.
 set_secret() { in_shop patch secret "$1" --type merge -p "{\"stringData\": {\"password\": \"$2\"}}" >/dev/null; }

@@ -1,5 +1,6 @@
 //! The Kubernetes API: what is read and written there, and nothing of the outside systems.
 
+mod answers;
 pub mod catalog;
 pub mod discovery;
 pub mod events;

@@ -1,8 +1,10 @@
 //! Who a caller is and what it may do, by the API server's word: TokenReview and SubjectAccessReview, remembered for a
 //! short while.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
@@ -11,22 +13,14 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
+use super::answers::Answers;
+pub use super::answers::REMEMBERED;
 use crate::api::GROUP;
 
 /// The audience that tokens must be for.
 pub const AUDIENCE: &str = "authlink";
-
-/// How long an answer is believed: a right that is taken away ends within it.
-pub const REMEMBERED: Duration = Duration::from_secs(30);
-
-/// Answers that are remembered at the most, of each kind.
-const CAPACITY: u64 = 10_000;
-
-/// How long the API server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +30,8 @@ pub struct Caller {
     /// Tells this one from an earlier one of the same name.
     uid: String,
     groups: Vec<String>,
+    /// When its token ends; none if that cannot be read from it.
+    expires: Option<Timestamp>,
 }
 
 /// What a caller wants to do.
@@ -61,19 +57,15 @@ pub struct Unanswered;
 /// Asks the API server, once for each question.
 pub struct Reviewer {
     client: Client,
-    callers: Cache<[u8; 32], Option<Arc<Caller>>>,
-    decisions: Cache<([u8; 32], Right), bool>,
+    callers: Answers<[u8; 32], Option<Arc<Caller>>>,
+    decisions: Answers<([u8; 32], Right), bool>,
 }
 
 impl Reviewer {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self {
-            client,
-            callers: Cache::builder().max_capacity(CAPACITY).time_to_live(REMEMBERED).build(),
-            decisions: Cache::builder().max_capacity(CAPACITY).time_to_live(REMEMBERED).build(),
-        }
+        Self { client, callers: Answers::new(), decisions: Answers::new() }
     }
 
     /// Whose token it is; none when the API server does not take it: forged, expired, for another audience, or of an
@@ -84,11 +76,10 @@ impl Reviewer {
     pub async fn caller(&self, token: &str) -> Result<Option<Arc<Caller>>, Unanswered> {
         // Only a digest is kept: what is in memory cannot be used in place of a token.
         let key = Sha256::digest(token).into();
-        let asked = self.callers.try_get_with(key, async {
-            let caller = within(self.review(token)).await?;
-            Ok::<_, Unanswered>(caller.map(Arc::new))
-        });
-        asked.await.map_err(|_| Unanswered)
+        let ask = async { Ok(self.review(token).await?.map(Arc::new)) };
+        let caller = self.callers.get(key, ask).await.ok_or(Unanswered)?;
+        // What is remembered must not outlive the token.
+        Ok(caller.filter(|caller| caller.expires.is_none_or(|end| Timestamp::now() < end)))
     }
 
     /// Whether the caller has the right.
@@ -97,8 +88,7 @@ impl Reviewer {
     /// The API server does not answer, and nothing is remembered.
     pub async fn allows(&self, caller: &Caller, right: &Right) -> Result<bool, Unanswered> {
         let key = (caller.digest(), right.clone());
-        let asked = self.decisions.try_get_with(key, async { within(self.ask(caller, right)).await });
-        asked.await.map_err(|_| Unanswered)
+        self.decisions.get(key, self.ask(caller, right)).await.ok_or(Unanswered)
     }
 
     async fn review(&self, token: &str) -> kube::Result<Option<Caller>> {
@@ -116,7 +106,7 @@ impl Reviewer {
         };
         // An API server that knows no audiences would take any token (KEP-1205).
         let meant = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
-        Ok(status.user.filter(|_| meant).map(Caller::from))
+        Ok(status.user.filter(|_| meant).map(|user| Caller::of(user, token)))
     }
 
     async fn ask(&self, caller: &Caller, right: &Right) -> kube::Result<bool> {
@@ -144,18 +134,16 @@ impl Reviewer {
     }
 }
 
-async fn within<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, Unanswered> {
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "the API server failed a review");
-            Err(Unanswered)
-        }
-        Err(_) => Err(Unanswered),
-    }
-}
-
 impl Caller {
+    fn of(user: UserInfo, token: &str) -> Self {
+        Self {
+            name: user.username.unwrap_or_default(),
+            uid: user.uid.unwrap_or_default(),
+            groups: user.groups.unwrap_or_default(),
+            expires: expiry(token),
+        }
+    }
+
     /// All that decides what it may do.
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
@@ -167,16 +155,6 @@ impl Caller {
     }
 }
 
-impl From<UserInfo> for Caller {
-    fn from(user: UserInfo) -> Self {
-        Self {
-            name: user.username.unwrap_or_default(),
-            uid: user.uid.unwrap_or_default(),
-            groups: user.groups.unwrap_or_default(),
-        }
-    }
-}
-
 impl Right {
     /// As a Role names it, such as `externalapis/invoke`.
     #[must_use]
@@ -185,5 +163,24 @@ impl Right {
             Some(subresource) => format!("{}/{subresource}", self.resource),
             None => self.resource.to_owned(),
         }
+    }
+}
+
+/// When a JSON Web Token says that it ends (RFC 7519 4.1.4). That it says the truth is the API server's word.
+fn expiry(token: &str) -> Option<Timestamp> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    Timestamp::from_second(claims["exp"].as_i64()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_token_is_read_from_it_where_it_can_be() {
+        let token = |claims: &str| format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        assert_eq!(expiry(&token(r#"{"exp": 1516239022}"#)), Timestamp::from_second(1_516_239_022).ok());
+        assert_eq!([expiry(&token("{}")), expiry(&token("none")), expiry("opaque")], [None; 3]);
     }
 }

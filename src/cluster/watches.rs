@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt};
@@ -13,10 +14,13 @@ use kube::{
     runtime::{
         WatchStreamExt,
         reflector::{self, Store, store::Writer},
+        utils::Backoff,
         watcher,
     },
 };
 use serde::de::DeserializeOwned;
+
+use crate::domain::backoff::{Retry, delay};
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +104,7 @@ where
             object.managed_fields_mut().clear();
             object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
         })
-        .default_backoff()
+        .backoff(Pauses::default())
         .reflect(writer)
         .filter_map(move |event| {
             let event = match event {
@@ -130,6 +134,29 @@ fn report(error: &watcher::Error, part: &str, readiness: &Readiness) {
         readiness.wait(part, why);
     }
     tracing::warn!(%error, part, "a watch failed and is tried again");
+}
+
+/// How long a watch that failed waits: a second, and each time longer, up to ten seconds. After an outage of the API server it
+/// fails once more as a rule, since what it goes on from is too old: with the customary 30 s a change would be seen after a minute.
+#[derive(Default)]
+struct Pauses {
+    failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.failures = self.failures.saturating_add(1);
+        let pause = delay(Retry::Backoff, self.failures, rand::random());
+        Some(pause.min(Duration::from_secs(10).mul_f64(1.0 - 0.5 * rand::random::<f64>())))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
 }
 
 /// Fills a store with the objects of `api` that have the label, and calls `changed` with namespace and name for each
@@ -212,6 +239,16 @@ mod tests {
             metadata: ObjectMeta { name, resource_version, ..ObjectMeta::default() },
             ..Secret::default()
         }
+    }
+
+    #[test]
+    fn a_watch_that_fails_pauses_longer_each_time_and_never_long() {
+        let mut pauses = Pauses::default();
+        let some: Vec<_> = pauses.by_ref().take(40).map(|pause| pause.as_secs_f64()).collect();
+        assert!((0.5..=1.0).contains(&some[0]) && (1.0..=2.0).contains(&some[1]), "{some:?}");
+        assert!(some[5..].iter().all(|pause| (5.0..=10.0).contains(pause)), "{some:?}");
+        pauses.reset();
+        assert!(pauses.next().is_some_and(|pause| pause <= Duration::from_secs(1)));
     }
 
     #[test]

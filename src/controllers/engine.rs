@@ -338,6 +338,7 @@ mod tests {
             reconciler: Arc::new(Idle),
             memory: Arc::new(Memory::new()),
             events: Arc::new(Events::new(client.expect("a client"), "tests", "tests")),
+            runtime: Arc::new(Runtime::new(Duration::from_secs(15))),
         };
         changes.take(Apply(registration(1)));
         assert!(asked.try_recv().is_ok());

@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Secret, Service},
     discovery::v1::EndpointSlice,
 };
-use kube::{Client, core::PartialObjectMeta};
+use kube::{Client, core::PartialObjectMeta, runtime::reflector};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -28,13 +28,14 @@ pub struct Sources {
     /// Our Services and their slices.
     pub(super) registry: Arc<Registry>,
     listeners: Listeners,
-    _watches: [AbortOnDropHandle<()>; 4],
+    _watches: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Sources {
-    /// Starts the watches.
+    /// Starts the watches; those of Services and slices only where something is registered, since they need rights that
+    /// nobody else should have.
     #[must_use]
-    pub fn start(client: &Client, scope: Scope, readiness: &Readiness) -> Self {
+    pub fn start(client: &Client, scope: Scope, readiness: &Readiness, registers: bool) -> Self {
         let listeners = Listeners::default();
         let (secrets, secret_watch) = watch_changes::<PartialObjectMeta<Secret>, _>(
             scope.api(client.clone()),
@@ -50,20 +51,27 @@ impl Sources {
             readiness,
             listeners.tell(|name| Reference::ConfigMap(name.to_owned())),
         );
-        let (services, service_watch) = watch_changes::<Service, _>(
-            scope.api(client.clone()),
-            Some(SERVICES),
-            scope.part::<Service>(),
-            readiness,
-            listeners.tell(|name| Reference::Service(name.to_owned())),
-        );
-        let (slices, slice_watch) = watch_changes::<EndpointSlice, _>(
-            scope.api(client.clone()),
-            Some(SLICES),
-            scope.part::<EndpointSlice>(),
-            readiness,
-            listeners.tell(|name| Reference::Service(service_of(name).to_owned())),
-        );
+        let mut watches = vec![spawn(secret_watch), spawn(config_map_watch)];
+        let (services, slices) = if registers {
+            let (services, service_watch) = watch_changes::<Service, _>(
+                scope.api(client.clone()),
+                Some(SERVICES),
+                scope.part::<Service>(),
+                readiness,
+                listeners.tell(|name| Reference::Service(name.to_owned())),
+            );
+            let (slices, slice_watch) = watch_changes::<EndpointSlice, _>(
+                scope.api(client.clone()),
+                Some(SLICES),
+                scope.part::<EndpointSlice>(),
+                readiness,
+                listeners.tell(|name| Reference::Service(service_of(name).to_owned())),
+            );
+            watches.extend([spawn(service_watch), spawn(slice_watch)]);
+            (services, slices)
+        } else {
+            (reflector::store().0, reflector::store().0)
+        };
         Self {
             references: Arc::new(ClusterReferences::new(client.clone(), secrets, config_maps)),
             registry: Arc::new(Registry::new(client.clone(), services, slices)),
@@ -71,12 +79,7 @@ impl Sources {
             readiness: readiness.clone(),
             listeners,
             scope,
-            _watches: [
-                spawn(secret_watch),
-                spawn(config_map_watch),
-                spawn(service_watch),
-                spawn(slice_watch),
-            ],
+            _watches: watches,
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use kube::Client;
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -85,9 +86,16 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         egress: Arc::new(settings.egress.clone()),
         settings: settings.engine.clone(),
     };
-    let sources = settings.scopes().into_iter().map(|scope| Sources::start(&client, scope, &readiness));
+    let operates = settings.roles.contains(&Role::Operator);
+    let scopes = settings.scopes().into_iter();
+    let sources = scopes.map(|scope| Sources::start(&client, scope, &readiness, operates));
     let sources: Vec<_> = sources.map(Arc::new).collect();
-    let operator = Operator::start(&plane, &sources, &mut registry);
+    // Who only reads the objects says nothing of them: each of many gateways would say the same.
+    let mut unsaid = Registry::default();
+    let operator = Operator::start(&plane, &sources, if operates { &mut registry } else { &mut unsaid });
+    if operates {
+        registry.register("leader", "1 while this process holds the lease", metrics.leader.clone());
+    }
 
     let mut serving = None;
     if settings.roles.contains(&Role::Gateway) {
@@ -115,7 +123,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let lost = || {
         metrics.leader.set(0);
     };
-    if settings.roles.contains(&Role::Operator) {
+    if operates {
         // A standby knows, too.
         tokio::spawn(async move { runtime.follow(&store).await });
         if settings.leader_elect {

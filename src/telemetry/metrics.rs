@@ -31,7 +31,7 @@ pub struct Metrics {
     pub queries: QueryMetrics,
     /// Of the store.
     pub store: StoreMetrics,
-    /// 1 while this process holds the lease.
+    /// 1 while this process holds the lease; in the registry only of a process that may.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
 }
@@ -46,8 +46,6 @@ impl Metrics {
             "The version that runs",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        let leader = Gauge::default();
-        registry.register("leader", "1 while this process holds the lease", leader.clone());
         let rotations = Family::default();
         registry.register("secret_rotation", "Changed credentials that were tried", rotations.clone());
         let metrics = Self {
@@ -56,7 +54,7 @@ impl Metrics {
             gateway: GatewayMetrics::register(&mut registry),
             queries: QueryMetrics::register(&mut registry),
             store: StoreMetrics::register(&mut registry),
-            leader,
+            leader: Gauge::default(),
             rotations,
         };
         (metrics, registry)

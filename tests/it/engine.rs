@@ -49,7 +49,7 @@ impl Running {
             settings,
         };
         let scope = Scope::Namespace(namespace.name.clone());
-        let sources = Arc::new(Sources::start(&namespace.client, scope, &Readiness::default()));
+        let sources = Arc::new(Sources::start(&namespace.client, scope, &Readiness::default(), true));
         let engine = engine::Engine::start(Arc::clone(&gadgets), plane, &sources);
         let task = tokio::spawn(async move { engine.lead(CancellationToken::new()).await }).abort_handle();
         Self { namespace, gadgets, task }

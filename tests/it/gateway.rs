@@ -1,5 +1,6 @@
 //! The gateway: callers with nothing but a ServiceAccount token, and what the objects let them do.
 
+mod alone;
 mod apis;
 mod callers;
 mod discovery;

@@ -39,28 +39,50 @@ serviceregistrations
 {{- end -}}
 {{- end }}
 
-{{- define "authlink.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "authlink.name" . | quote }}
-app.kubernetes.io/instance: {{ .Release.Name | quote }}
-app.kubernetes.io/component: operator
+{{- define "authlink.gatewayAccountName" -}}
+{{ .Values.gateway.serviceAccount.name | default (printf "%s-gateway" (include "authlink.fullname" .)) }}
 {{- end }}
 
-{{/* Labels of every object. The chart's own ones win over commonLabels: selectors depend on them. */}}
-{{- define "authlink.labels" -}}
+{{- define "authlink.tlsSecretName" -}}
+{{ .Values.gateway.tls.secretName | default (printf "%s-gateway-tls" (include "authlink.fullname" .)) }}
+{{- end }}
+
+{{/* By which pods are selected. Arguments: a dictionary of root and component. */}}
+{{- define "authlink.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "authlink.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Labels of an object. The chart's own ones win over commonLabels: selectors depend on them. Arguments: as above. */}}
+{{- define "authlink.labelsOf" -}}
 {{- $own := include "authlink.selectorLabels" . | fromYaml -}}
-{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
-{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
 {{- $_ := set $own "app.kubernetes.io/part-of" "authlink" -}}
-{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
-{{ merge $own .Values.commonLabels | toYaml }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{ merge $own .root.Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- define "authlink.labels" -}}
+{{ include "authlink.labelsOf" (dict "root" . "component" "operator") }}
+{{- end }}
+
+{{/* What operator and gateway read alike: the objects, and what they name. */}}
+{{- define "authlink.readingRules" -}}
+- apiGroups: [authlink.dev]
+  resources: {{ splitList " " (include "authlink.kinds" .) | toJson }}
+  verbs: [list, watch]
+# list and watch are used for metadata only (a rotated Secret is noticed at once); values are read one by one with get.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get, list, watch]
 {{- end }}
 
 {{/* What the operator may do to the objects it watches: cluster-wide or in each watched namespace, always the same. */}}
 {{- define "authlink.rules" -}}
 {{- $kinds := splitList " " (include "authlink.kinds" .) -}}
-- apiGroups: [authlink.dev]
-  resources: {{ $kinds | toJson }}
-  verbs: [list, watch]
+{{ include "authlink.readingRules" . }}
 - apiGroups: [authlink.dev]
   resources:
   {{- range $kinds }}
@@ -70,13 +92,6 @@ app.kubernetes.io/component: operator
 - apiGroups: [authlink.dev]
   resources: {{ splitList " " (include "authlink.keptKinds" .) | toJson }}
   verbs: [patch]
-# list and watch are used for metadata only (a rotated Secret is noticed at once); values are read one by one with get.
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [get, list, watch]
-- apiGroups: [""]
-  resources: [configmaps]
-  verbs: [get, list, watch]
 {{- if .Values.rbac.bindings }}
 - apiGroups: [""]
   resources: [secrets]

@@ -41,14 +41,28 @@ pub(crate) async fn admin() -> Client {
 /// The kubeconfig of the chart's own ServiceAccount; installs CRDs, account and permissions on first use.
 pub(crate) fn operator_kubeconfig() -> PathBuf {
     static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    let install = || {
+        install_crds();
+        install_account("authlink", "authlink", &[])
+    };
     INSTALLED.get_or_init(install).clone()
 }
 
-fn install() -> PathBuf {
-    let root = root();
+/// The ServiceAccount that the chart gives to gateways of their own.
+pub(crate) const GATEWAY_ACCOUNT: &str = "system:serviceaccount:authlink-test:apart-authlink-gateway";
+
+/// The same for gateways that are pods of their own.
+pub(crate) fn gateway_kubeconfig() -> PathBuf {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    operator_kubeconfig();
+    let settings = ["--set", "store.postgres.uriSecretRef.name=store"];
+    INSTALLED.get_or_init(|| install_account("apart", "apart-authlink-gateway", &settings)).clone()
+}
+
+fn install_crds() {
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     kubectl_apply(&namespace.to_string());
-    let crds = fs::read_dir(root.join("crds")).expect("the folder crds");
+    let crds = fs::read_dir(root().join("crds")).expect("the folder crds");
     let mut crds: Vec<_> = crds.map(|entry| entry.expect("a file").path()).collect();
     crds.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     for crd in crds {
@@ -64,19 +78,22 @@ fn install() -> PathBuf {
         ]),
         "",
     );
+}
+
+/// Installs accounts and permissions of a release, and gives the kubeconfig of one of the accounts.
+fn install_account(release: &str, account: &str, settings: &[&str]) -> PathBuf {
     let permissions = run(
         Command::new("helm")
-            .args(["template", "authlink", "--namespace", NAMESPACE])
+            .args(["template", release, "--namespace", NAMESPACE])
             .args(["--show-only", "templates/serviceaccount.yaml", "--show-only", "templates/rbac.yaml"])
-            .arg(root.join("charts/authlink")),
+            .args(settings)
+            .arg(root().join("charts/authlink")),
         "",
     );
     kubectl_apply(&permissions);
-    let token = run(
-        Command::new("kubectl").args(["create", "token", "authlink", "-n", NAMESPACE, "--duration=4h"]),
-        "",
-    );
-    let path = test_dir().join(format!("operator-{}.kubeconfig", std::process::id()));
+    let token =
+        run(Command::new("kubectl").args(["create", "token", account, "-n", NAMESPACE, "--duration=4h"]), "");
+    let path = test_dir().join(format!("{account}-{}.kubeconfig", std::process::id()));
     fs::write(&path, kubeconfig(token.trim()).to_string()).expect("the test folder can be written to");
     path
 }

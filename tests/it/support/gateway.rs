@@ -1,6 +1,6 @@
 //! A gateway, and callers with tokens and rights of their own.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode, body::Bytes};
@@ -16,9 +16,13 @@ use k8s_openapi::api::{
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use super::{Namespace, Operator, free_port};
+use super::{
+    Namespace, Operator,
+    environment::{gateway_kubeconfig, operator_kubeconfig},
+    free_port,
+};
 
-/// A process with both roles.
+/// A process with both roles, or a gateway alone.
 pub(crate) struct Gateway {
     pub(crate) operator: Operator,
     pub(crate) address: SocketAddr,
@@ -51,10 +55,19 @@ impl Answer {
 impl Gateway {
     /// Starts one for this namespace, and waits until it is ready.
     pub(crate) async fn start(namespace: &Namespace, flags: &[&str]) -> Self {
+        Self::start_as(&operator_kubeconfig(), "operator,gateway", namespace, flags).await
+    }
+
+    /// The same without an operator, and as the chart's ServiceAccount for that.
+    pub(crate) async fn start_alone(namespace: &Namespace, flags: &[&str]) -> Self {
+        Self::start_as(&gateway_kubeconfig(), "gateway", namespace, flags).await
+    }
+
+    async fn start_as(kubeconfig: &Path, roles: &str, namespace: &Namespace, flags: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let listen = address.to_string();
-        let own = ["--roles", "operator,gateway", "--gateway-addr", &listen];
-        let operator = Operator::start(namespace, &[&own, flags].concat()).await;
+        let own = ["--roles", roles, "--gateway-addr", &listen];
+        let operator = Operator::start_as(kubeconfig, namespace, &[&own, flags].concat()).await;
         Self { operator, address, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use environment::{test_dir, tls_file, variable};
+pub(crate) use environment::{GATEWAY_ACCOUNT, test_dir, tls_file, variable};
 pub(crate) use manifests::{Spec, password_secret, secret};
 pub(crate) use namespace::{Namespace, condition, conditions};
 pub(crate) use operator::Operator;

@@ -1,0 +1,221 @@
+# shellcheck shell=bash disable=SC2154 # sourced by `run`, after checks.sh
+# The checks of `run` that are about pods: one pod with its volume, operators and gateways apart, and what callers notice when
+# something of all that goes away.
+
+# process_of VARIABLE=VALUE: the process id of the pod that has it in its environment.
+process_of() {
+  local found
+  found=$({ grep -lzx "$1" /proc/[0-9]*/environ 2>/dev/null || true; } | cut -d / -f 3) # some cannot be read
+  [[ $found =~ ^[0-9]+$ ]] || { echo "the processes with $1: $found" && return 1; }
+  echo "$found"
+}
+
+uid_of() { operator get pod "$1" -o jsonpath='{.metadata.uid}'; }
+
+claimed() { operator get pvc data-authlink-0 -o jsonpath='{.spec.volumeName}'; }
+
+# The pod is not asked to end: it can neither give its Lease back nor close a file.
+comes_back() {
+  local old volume folder process begin
+  old=$(uid_of authlink-0)
+  volume=$(claimed)
+  folder=$(kubectl get pv "$volume" -o jsonpath='{.spec.local.path}')
+  # There is no program in the image that could write in its stead: somebody with the same user does it.
+  setpriv --reuid 65532 --regid 65532 --clear-groups touch "$folder/kept"
+  if [[ $("$AUTHLINK_BINARY" run --help) = *'--store '* ]]; then [ -s "$folder/authlink.db" ]; fi
+  process=$(process_of "POD_UID=$old")
+  begin=$(now)
+  kill -KILL "$process"
+  operator delete pod authlink-0 --grace-period=0 --force
+  until_true 60 differs "$old" uid_of authlink-0
+  operator rollout status statefulset/authlink --timeout=60s
+  until_true 20 led_by_running_pod
+  remark "works again after $(seconds_since "$begin") s"
+  [ "$(claimed)" = "$volume" ]
+  process=$(process_of "POD_UID=$(uid_of authlink-0)")
+  [ -f "/proc/$process/root/var/lib/authlink/kept" ]
+  serves billing 511
+}
+
+upgrade() {
+  local before arguments
+  steady
+  before=$(ready_since)
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values \
+    --set logLevel=debug,concurrency=4 --wait --timeout 90s
+  operator rollout status statefulset/authlink --timeout=60s
+  arguments=$(operator get pods --field-selector status.phase=Running -o jsonpath='{.items[*].spec.containers[*].args}')
+  [[ $arguments = *--log-level=debug* ]]
+  until_true 20 led_by_running_pod
+  serves billing 512
+  unchanged "$before" "$(ready_since)"
+}
+
+# ready_replicas DEPLOYMENT
+ready_replicas() { operator get deployment "$1" -o jsonpath='{.status.readyReplicas}'; }
+
+apart() {
+  local before
+  administrate "create role authlink login password 'store-secret'" "create database authlink owner authlink"
+  operator create secret generic authlink-store \
+    --from-literal=uri="postgresql://authlink:store-secret@$AUTHLINK_TEST_POSTGRESQL/authlink?sslmode=require"
+  before=$(ready_since)
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values \
+    --set store.postgres.uriSecretRef.name=authlink-store --wait --timeout 90s
+  operator rollout status deployment/authlink --timeout=60s
+  operator rollout status deployment/authlink-gateway --timeout=60s
+  [[ $(ready_replicas authlink) = 2 && $(ready_replicas authlink-gateway) = 2 ]]
+  operator wait --for=delete pod/authlink-0 --timeout=60s
+  [ -z "$(operator get statefulsets -o name)" ]
+  until_true 20 led_by_running_pod
+  serves billing 513
+  unchanged "$before" "$(ready_since)"
+}
+
+# The process is killed first: a pod that is deleted is still asked to end, would give the Lease back, and prove nothing.
+takeover() {
+  local old process killed acquired took
+  old=$(leader)
+  process=$(process_of "POD_NAME=$old")
+  killed=$(now)
+  kill -KILL "$process"
+  operator delete pod "$old" --grace-period=0 --force
+  until_true 20 differs "$old" leader
+  acquired=$(date -d "$(operator get lease authlink-operator -o jsonpath='{.spec.acquireTime}')" +%s%6N)
+  took=$((acquired - killed))
+  remark "$((took / 1000)) ms"
+  ((took <= 5000000))
+}
+
+# The Database `wrong`, under another name and with the right password.
+leads_on() {
+  render wrong.yaml | sed -e 's/wrong/late/' -e 's/mistyped-secret/rotated-secret/' | in_shop apply -f -
+  becomes Ready 30 late
+  fails_and_recovers
+  operator rollout status deployment/authlink --timeout=60s # the pod that replaces the deleted one
+}
+
+scale() {
+  local pod leaders=0
+  operator scale deployment authlink --replicas=3
+  operator rollout status deployment/authlink --timeout=60s
+  until_true 20 led_by_running_pod
+  for pod in $(running_pods ,app.kubernetes.io/component=operator); do
+    ! grep -x 'authlink_leader 1' <<<"$(metrics "$pod")" || leaders=$((leaders + 1))
+  done
+  echo "$leaders leaders"
+  [ "$leaders" = 1 ]
+}
+
+# calling NAME CALL...: starts a pod that makes these calls, see caller.yaml, and waits until each was answered.
+calling() {
+  local name=$1
+  shift
+  in_shop create configmap "$name" --from-literal=calls="$(printf '%s\n' "$@")"
+  sed "s/\<NAME\>/$name/" "$e2e/manifests/caller.yaml" | in_shop apply -f -
+  until_true 40 answered "$name" $#
+}
+
+# answered NAME COUNT: whether so many different calls had an answer that is 200.
+answered() { (($(in_shop logs "$1" | awk '$2 == 200 {print $3}' | sort -u | wc -l) == $2)); }
+
+# answers NAME FROM [TO]: the status of each call that began between these times of `now`.
+answers() { in_shop logs "$1" | awk -v from="$2" -v to="${3:-9e15}" '$1 * 1e6 >= from && $1 * 1e6 < to {print $2}'; }
+
+# has_made NAME COUNT FROM: whether it has made so many calls since.
+has_made() { (($(answers "$1" "$3" | wc -l) >= $2)); }
+
+quiet() {
+  in_shop delete pod "$1" --grace-period=0 --force
+  in_shop delete configmap "$1"
+}
+
+# all_answered NAME COUNT FROM [TO]: at least so many calls began between these times, and each was answered.
+all_answered() {
+  local made lost
+  made=$(answers "$1" "$3" "${4:-}" | wc -l)
+  lost=$({ answers "$1" "$3" "${4:-}" | grep -vx 200 || true; } | sort | uniq -c | tr -s '\n ' ' ')
+  remark "$made calls, lost:${lost:- none}"
+  ((made >= $2)) && [ -z "$lost" ]
+}
+
+service=http://authlink.authlink.svc.cluster.local
+through_gateway=("$service/v1/apis/$namespace/welcome/" "$service/v1/databases/$namespace/orders/queries/roleNamed {\"params\":[\"app\"]}")
+
+pod_calls() {
+  calling errand "${through_gateway[@]}"
+  quiet errand
+}
+
+old_gateways_gone() { (($(operator get pods -l app.kubernetes.io/component=gateway -o name | wc -l) == 2)); }
+
+gateways_roll() {
+  local begin
+  calling roller "${through_gateway[@]}"
+  begin=$(now)
+  operator rollout restart deployment/authlink-gateway
+  operator rollout status deployment/authlink-gateway --timeout=60s
+  until_true 60 old_gateways_gone # they serve on while nodes still send calls to them
+  all_answered roller 50 "$begin"
+  quiet roller
+}
+
+# Two web servers at addresses of their own, registered as instances of one service; one of them crashes.
+backend() { BIND=10.99.0.$1 "$e2e/systems/nginx" "$AUTHLINK_TEST_DIR/systems/web-$1" "$web_port" "$2"; }
+
+instance_fails() {
+  local number killed recovered allowed lost web_port=$((${AUTHLINK_TEST_NGINX#*:} + 100))
+  for number in 2 3; do
+    ip addr add "10.99.0.$number/32" dev host0
+    backend $number start
+    in_shop apply -f - <<R
+apiVersion: authlink.dev/v1alpha1
+kind: ServiceRegistration
+metadata: {name: web-$number}
+spec:
+  serviceName: web
+  instanceId: "$number"
+  addresses: [10.99.0.$number]
+  ports: [{name: http, port: $web_port}]
+  drainSeconds: 0
+  healthCheck: {type: Http, http: {path: /}, interval: 1s, timeout: 900ms, unhealthyThreshold: 2, jitterPercent: 0}
+R
+  done
+  in_shop wait --for=condition=Ready --timeout=30s serviceregistrations.authlink.dev/web-{2,3}
+  calling visitor "http://web.$namespace.svc.cluster.local:$web_port/"
+  killed=$(now)
+  backend 2 kill
+  until_true 20 sees web '10.99.0.2 ready=false'
+  until_true 20 has_made visitor 30 "$(now)"
+  recovered=$((killed + 2900000)) # the threshold times the interval, and the timeout of the last probe
+  allowed=$(answers visitor "$killed" "$recovered" | wc -l)
+  lost=$(answers visitor "$killed" | grep -cvx 200 || true)
+  remark "$lost of $(answers visitor "$killed" | wc -l) calls failed, $allowed were made in 2.9 s"
+  ((lost > 0 && lost <= allowed))
+  # Those that were made last all went to the other one.
+  [ -z "$(in_shop logs visitor | tail -n 20 | awk '$2 != 200')" ]
+  backend 2 start
+  until_true 20 sees web '10.99.0.2 ready=true'
+  quiet visitor
+  in_shop delete --timeout=30s serviceregistrations.authlink.dev/web-{2,3}
+}
+
+# sees SERVICE WORDS
+sees() { [[ $(endpoints "$1") = *"$2"* ]]; }
+
+api_server() { "$e2e/cluster/component" "$AUTHLINK_TEST_DIR/cluster" "$1" kube-apiserver; }
+
+# A minute is longer than the gateway believes what it was told of a caller.
+api_outage() {
+  local stopped started
+  calling patient "${through_gateway[@]}"
+  stopped=$(now)
+  api_server stop
+  sleep 60
+  started=$(now)
+  api_server start
+  all_answered patient 300 "$stopped" "$started"
+  quiet patient
+  serves billing 514 60 # a watch is tried again after up to 10 s, and fails once more, because what it goes on from is too old
+  remark "a status $(seconds_since "$started") s after the API server's start"
+}
