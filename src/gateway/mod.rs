@@ -54,6 +54,8 @@ pub struct Parts {
     pub databases: Catalog<Database>,
     /// The objects.
     pub registrations: Catalog<ServiceRegistration>,
+    /// Where the gateway is: endpoints there are called first.
+    pub zone: Option<String>,
     /// Cancelled when the process is to end.
     pub stopping: CancellationToken,
 }
@@ -80,6 +82,7 @@ impl Gateway {
             references: parts.references,
             egress: parts.egress,
             counters: Arc::clone(&counters),
+            zone: parts.zone,
             started: Instant::now(),
         });
         Self {

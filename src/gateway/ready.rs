@@ -36,6 +36,8 @@ pub(super) struct World {
     pub(super) egress: Egress,
     /// What is counted for each object.
     pub(super) counters: Arc<Counters>,
+    /// Where the gateway is.
+    pub(super) zone: Option<String>,
     /// When the gateway started.
     pub(super) started: Instant,
 }

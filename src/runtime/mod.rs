@@ -108,6 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             external_apis: operator.external_apis.clone(),
             databases: operator.databases.clone(),
             registrations: operator.registrations.clone(),
+            zone: settings.zone.clone(),
             stopping: stopping.clone(),
         }));
         registry.register_collector(Box::new(gateway::Circuits::new(Arc::clone(&gateway))));

@@ -43,6 +43,8 @@ pub struct Settings {
     pub store: SecretString,
     /// How often gateways write into the store, and the operator reads from it.
     pub store_interval: Duration,
+    /// The failure domain that this process is in.
+    pub zone: Option<String>,
     /// Which addresses may be reached.
     pub egress: Egress,
     /// DNS servers and search domains.
@@ -143,6 +145,10 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_EGRESS_ALLOW_CIDRS", value_delimiter = ',')]
     egress_allow_cidrs: Vec<IpNet>,
 
+    /// The zone of the gateway: endpoints of an ExternalApi in the same one are called first
+    #[arg(long, env = "AUTHLINK_ZONE")]
+    zone: Option<String>,
+
     /// The DNS servers and search domains to use, in the form of resolv.conf(5)
     #[arg(long, env = "AUTHLINK_RESOLV_CONF", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
@@ -188,6 +194,7 @@ impl RunArgs {
             identity: self.identity,
             store: self.store,
             store_interval: self.store_interval,
+            zone: self.zone.filter(|zone| !zone.is_empty()),
             egress: Egress { cluster: self.cluster_cidrs, allowed: self.egress_allow_cidrs },
             resolv_conf: self.resolv_conf,
             engine: engine::Settings {

@@ -3,6 +3,7 @@
 mod alone;
 mod apis;
 mod callers;
+mod crowd;
 mod discovery;
 mod hostile;
 mod queries;

@@ -118,7 +118,7 @@ impl Prepared {
             let among = if fresh.is_empty() { all } else { fresh };
             let candidates: Vec<_> = among.iter().map(|index| self.candidate(*index, now)).collect();
             // Where no probe passes it may be the probes that are wrong: the call itself will tell.
-            let prefer = Preference { zone: None, panic: true };
+            let prefer = Preference { zone: self.zone.as_deref(), panic: true };
             let Some(chosen) = choose(&candidates, prefer, rand::random()) else { break };
             let index = among[chosen];
             match self.permit(index, now) {

@@ -50,6 +50,8 @@ pub(in crate::gateway) struct Prepared {
     pub(super) respect_retry_after: bool,
     pub(super) budget: Mutex<Budget>,
     limit: Option<Limit>,
+    /// Where the gateway is.
+    pub(super) zone: Option<String>,
     pub(super) in_flight: AtomicU32,
     pub(super) tally: Arc<Mutex<Tally>>,
     pub(super) counters: Arc<Counters>,
@@ -130,6 +132,7 @@ impl Prepared {
             respect_retry_after: spec.retry.as_ref().is_some_and(|retry| retry.respect_retry_after),
             budget: Mutex::new(Budget::new(spec.retry.as_ref().map_or(0, |retry| retry.budget_percent))),
             limit: spec.rate_limit.as_ref().map(Limit::new),
+            zone: world.zone.clone(),
             in_flight: AtomicU32::new(0),
             tally: world.counters.of(&api.uid().unwrap_or_default()),
             counters: Arc::clone(&world.counters),

@@ -70,7 +70,7 @@ impl Backend {
         self.seen.times.store(times, SeqCst);
     }
 
-    fn calls(&self) -> u32 {
+    pub(super) fn calls(&self) -> u32 {
         self.seen.calls.swap(0, SeqCst)
     }
 }
@@ -124,7 +124,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    async fn set(urls: &[String], more: Value) -> Self {
+    pub(super) async fn set(urls: &[String], more: Value) -> Self {
         Self::set_with(&[], urls, more).await
     }
 
@@ -138,7 +138,7 @@ impl Scene {
         scene
     }
 
-    async fn change(&self, urls: &[String], more: Value) {
+    pub(super) async fn change(&self, urls: &[String], more: Value) {
         self.namespace.apply::<ExternalApi>(api("billing", urls, more)).await;
         self.namespace.expect_of::<ExternalApi>("billing", &[("Ready", "True", "Available")]).await;
     }

@@ -103,6 +103,13 @@ impl Operator {
         values.sum()
     }
 
+    /// Resident memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its size");
+        line.split_whitespace().nth(1).and_then(|size| size.parse::<u64>().ok()).expect("a size") * 1024
+    }
+
     /// Probes that passed, and those that failed, by reason.
     pub(crate) fn probes(&self) -> (u64, BTreeMap<String, u64>) {
         let page = self.metrics();
