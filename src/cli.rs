@@ -51,7 +51,7 @@ impl Cli {
 }
 
 async fn run(args: RunArgs) -> Result<(), String> {
-    log::init(&args.log_level, args.log_format)?;
+    let _until_all_is_written = log::init(&args.log_level, args.log_format)?;
     runtime::run(args.settings()?).await.map_err(|error| error.to_string())
 }
 

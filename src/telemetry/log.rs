@@ -1,6 +1,9 @@
 //! Logs on standard error.
 
+use std::io::{BufWriter, IsTerminal, stderr};
+
 use tracing::{Level, Metadata};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 /// How a log line looks.
@@ -12,22 +15,33 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging; `level` is a filter such as `info` or `authlink=debug,kube=warn`.
+/// Lines that may wait to be written; whoever logs more has to wait, since none may be lost.
+const WAITING_LINES: usize = 16 * 1024;
+
+/// Starts logging; `level` is a filter such as `info` or `authlink=debug,kube=warn`. What is logged is written by a thread
+/// of its own, many lines at a time where there are many: a gateway logs each call. Dropping the guard writes the rest.
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn init(level: &str, format: Format) -> Result<(), String> {
+pub fn init(level: &str, format: Format) -> Result<WorkerGuard, String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level {level:?}: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_statement));
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(false)
+        .buffered_lines_limit(WAITING_LINES)
+        .finish(BufWriter::with_capacity(64 * 1024, stderr()));
     match format {
-        Format::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
-        Format::Json => registry
-            .with(
-                fmt::layer().json().flatten_event(true).with_current_span(true).with_writer(std::io::stderr),
-            )
-            .try_init(),
+        Format::Text => {
+            let layer = fmt::layer().with_ansi(stderr().is_terminal());
+            registry.with(layer.with_writer(writer)).try_init()
+        }
+        Format::Json => {
+            let layer = fmt::layer().json().flatten_event(true).with_current_span(true);
+            registry.with(layer.with_writer(writer)).try_init()
+        }
     }
-    .map_err(|error| error.to_string())
+    .map_err(|error| error.to_string())?;
+    Ok(guard)
 }
 
 /// A driver that would write statements and values of queries, which may be anything, is never asked for more than warnings.
