@@ -1,6 +1,10 @@
 //! One pass over one object, from what the store has to what the API server is told.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -170,6 +174,7 @@ impl<R: Reconciler> Pass<R> {
         report.verdicts = conditions::complete(R::Object::CONDITIONS, report.verdicts);
         let again = report.again.unwrap_or(RESYNC);
         let wrote = self.tell(object, current, report, object.meta().generation).await?;
+        let again = again.min(self.until_refresh(&uid));
         if let Some(error) = failure {
             self.plane.metrics.engine.failed(R::NAME, error.reason());
             let next = match error.retry() {
@@ -239,6 +244,17 @@ impl<R: Reconciler> Pass<R> {
             self.plane.events.publish(&about, note.warning, note.reason.as_str(), &note.message).await;
         }
         Ok(changed || stale)
+    }
+
+    /// How long the numbers in the status may still stay as they are.
+    fn until_refresh(&self, uid: &str) -> Duration {
+        let refresh = self.plane.settings.status_refresh;
+        match refresh.saturating_sub(self.memory.age(uid)) {
+            _ if refresh.is_zero() => RESYNC,
+            // They are old, and the same as ever.
+            Duration::ZERO => refresh.min(RESYNC),
+            left => left,
+        }
     }
 
     async fn over_deleted(&self, object: &R::Object) -> Result<Outcome, Error> {

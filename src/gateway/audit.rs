@@ -13,7 +13,7 @@ use axum::{
 };
 
 use super::{State, problem};
-use crate::telemetry::metrics::GatewayCall;
+use crate::telemetry::{audit, metrics::GatewayCall};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -89,20 +89,18 @@ pub(super) async fn each(state: State, mut request: Request, next: Next) -> Resp
         let Called { kind, namespace, name, operation, .. } = called.clone();
         state.metrics.gateway.observe(&GatewayCall { kind, namespace, name, operation, code: status }, took);
     }
-    tracing::info!(
-        target: "authlink::audit",
-        %method,
-        path,
+    audit::write(&audit::Call {
+        method: method.as_str(),
+        path: &path,
         status,
-        caller = more.caller,
-        endpoint = more.endpoint,
-        attempts = more.attempts,
+        caller: &more.caller,
+        endpoint: &more.endpoint,
+        attempts: more.attempts,
         problem,
-        request_id = id.to_str().unwrap_or_default(),
-        traceparent = trace.as_ref().and_then(|trace| trace.to_str().ok()),
-        duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        "call"
-    );
+        request_id: id.to_str().unwrap_or_default(),
+        traceparent: trace.as_ref().and_then(|trace| trace.to_str().ok()),
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    });
     drop(more);
     response
 }

@@ -6,6 +6,8 @@ use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
+use super::audit;
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -30,6 +32,7 @@ pub fn init(level: &str, format: Format) -> Result<WorkerGuard, String> {
         .lossy(false)
         .buffered_lines_limit(WAITING_LINES)
         .finish(BufWriter::with_capacity(64 * 1024, stderr()));
+    audit::init(format, writer.clone());
     match format {
         Format::Text => {
             let layer = fmt::layer().with_ansi(stderr().is_terminal());

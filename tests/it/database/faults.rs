@@ -2,6 +2,10 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
+use sqlx::{
+    ConnectOptions,
+    mysql::{MySqlConnectOptions, MySqlSslMode},
+};
 
 use crate::support::{
     Namespace, Operator, SOON, Server, Spec, System, condition, free_port, hostile, password_secret,
@@ -111,6 +115,24 @@ async fn a_server_without_a_free_connection_is_too_many_connections() {
     for connection in taken {
         postgresql::close(connection).await;
     }
+}
+
+#[tokio::test]
+async fn a_mariadb_without_a_free_connection_is_too_many_connections() {
+    let namespace = Namespace::create().await;
+    let server = Server::start_with(System::Mariadb, &[("MAX_CONNECTIONS", "10")]);
+    let options = MySqlConnectOptions::new()
+        .host("127.0.0.1")
+        .port(server.port)
+        .username("app")
+        .password("app-secret")
+        .ssl_mode(MySqlSslMode::Disabled);
+    let mut taken = Vec::new();
+    while let Ok(connection) = options.connect().await {
+        taken.push(connection);
+    }
+    assert!(taken.len() >= 10, "{}", taken.len());
+    all_fail(&namespace, &[("db", server.spec())], "TooManyConnections", "connection limit").await;
 }
 
 #[tokio::test]

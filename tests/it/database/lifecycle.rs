@@ -133,3 +133,18 @@ async fn a_changed_spec_is_looked_at_at_once() {
     let wanted = [("Warning", "ConnectionRefused"), ("Normal", "Available")];
     assert_eq!(events, wanted.map(|(kind, reason)| (kind.to_owned(), reason.to_owned())));
 }
+
+#[tokio::test]
+async fn the_numbers_in_a_status_are_as_old_as_was_asked_for_at_the_most() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &["--status-refresh", "2s"]).await;
+    namespace.database("db", &System::Postgresql.spec().probed_often()).await;
+    let probed = |database: &Database| {
+        let health = database.status.as_ref().and_then(|status| status.common.health.as_ref());
+        health.and_then(|health| health.last_probe_time.as_ref()).map(|time| time.0)
+    };
+    let first = probed(&namespace.ready("db").await).expect("a time");
+    // Nothing else changes, and the next pass for its own sake is minutes away.
+    let later = |database: &Database| probed(database).is_some_and(|last| last > first);
+    namespace.until("db", SOON, "newer numbers", later).await;
+}

@@ -107,13 +107,14 @@ async fn each_call_is_one_line_in_the_log_without_payload() {
     let headers = [("authorization", bearer.as_str()), ("traceparent", trace), ("x-request-id", "r-1")];
     let answer = gateway.send(Method::POST, &path, &headers, "the payload").await;
     assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "the payload"));
-    let logs = gateway.operator.logs();
-    let lines: Vec<Value> = logs
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|line| line["target"] == "authlink::audit")
-        .collect();
-    assert_eq!(lines.len(), 1, "{lines:?}");
+    // The log is written a moment after the answer.
+    let (logs, lines) = eventually(SOON, "one line", async || {
+        let logs = gateway.operator.logs();
+        let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines: Vec<_> = lines.filter(|line| line["target"] == "authlink::audit").collect();
+        if lines.len() == 1 { Ok((logs, lines)) } else { Err(format!("{lines:?}")) }
+    })
+    .await;
     let said = |field: &str| lines[0][field].as_str().unwrap_or_default().to_owned();
     assert_eq!(said("caller"), format!("system:serviceaccount:{}:shop", namespace.name));
     assert_eq!((said("request_id").as_str(), said("traceparent").as_str()), ("r-1", trace));
