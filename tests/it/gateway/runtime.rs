@@ -203,22 +203,28 @@ async fn gateways_of_one_store_add_up_and_what_one_counted_outlives_it() {
     for _ in 0..3 {
         assert_eq!(other.get(&path, &token).await.status, StatusCode::INTERNAL_SERVER_ERROR);
     }
-    let sum =
-        until::<ExternalApi>(&namespace, "billing", "the sum", |found| requests(found) == 8).await.unwrap();
-    assert_eq!((sum.errors_1h, sum.circuit, sum.replicas), (3, Some(Circuit::Open), 2), "{sum:?}");
+    // On a busy machine a gateway may miss a few writes, and count as gone until the next.
+    let sum = until::<ExternalApi>(&namespace, "billing", "the sum", |found| {
+        found.is_some_and(|found| {
+            (found.requests_1h, found.replicas, found.circuit) == (8, 2, Some(Circuit::Open))
+        })
+    });
+    assert_eq!(sum.await.unwrap().errors_1h, 3);
 
     // It says goodbye: its circuit goes with it, what it has counted does not.
     drop(other);
     let left = until::<ExternalApi>(&namespace, "billing", "one gateway", |found| {
-        found.is_some_and(|found| found.replicas == 1)
+        found.is_some_and(|found| (found.replicas, found.circuit) == (1, Some(Circuit::Closed)))
     });
     let left = left.await.unwrap();
-    assert_eq!((left.requests_1h, left.errors_1h, left.circuit), (8, 3, Some(Circuit::Closed)), "{left:?}");
+    assert_eq!((left.requests_1h, left.errors_1h), (8, 3), "{left:?}");
     // And so does another operator find it.
     drop(operator);
     let _operator = Operator::start(&namespace, &flags).await;
-    let found = until::<ExternalApi>(&namespace, "billing", "another operator", |found| requests(found) == 8);
-    assert_eq!(found.await.unwrap().replicas, 1);
+    let found = until::<ExternalApi>(&namespace, "billing", "another operator", |found| {
+        found.is_some_and(|found| (found.requests_1h, found.replicas) == (8, 1))
+    });
+    assert_eq!(found.await.unwrap().errors_1h, 3);
 }
 
 #[tokio::test]
