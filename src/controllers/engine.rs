@@ -246,6 +246,8 @@ impl<R: Reconciler> Changes<R> {
             }
             watcher::Event::Apply(object) => {
                 let (key, seen) = (ObjectRef::from_obj(&object), Seen::of(&object));
+                // An object that came by a list waits for its next pass: the store does not have it yet.
+                self.memory.caught_up(&seen.uid, &object.resource_version().unwrap_or_default());
                 let before = self.seen.insert(key.clone(), seen.clone());
                 if before.as_ref() != Some(&seen) {
                     self.remember(&object);

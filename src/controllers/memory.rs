@@ -18,15 +18,16 @@ struct Entry<S> {
 
 /// A status that was written, and the version of the object that this made: until the watch brings it, this and not the
 /// store is what the API server has. A change of somebody else that came in between may be in the store before it.
-struct Ahead<S> {
+#[derive(Clone)]
+pub(super) struct Ahead<S> {
     version: String,
-    status: S,
+    pub(super) status: S,
 }
 
 impl<S> Ahead<S> {
     /// Whether the object of this version has it. Resource versions are numbers that rise (KEP-5504); where they are not, the
     /// store is believed.
-    fn is_in(&self, version: &str) -> bool {
+    pub(super) fn is_in(&self, version: &str) -> bool {
         match (self.version.parse::<u64>(), version.parse::<u64>()) {
             (Ok(written), Ok(stored)) => stored >= written,
             _ => true,
@@ -45,12 +46,18 @@ impl<S: Clone> Memory<S> {
         use_it(entries.entry(uid.to_owned()).or_insert_with(fresh))
     }
 
-    /// The status that was written and is not in this version of the object, which the store has.
-    pub(super) fn ahead(&self, uid: &str, version: &str) -> Option<S> {
+    /// The status that was written and may not be in the store yet.
+    pub(super) fn ahead(&self, uid: &str) -> Option<Ahead<S>> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(uid).and_then(|entry| entry.ahead.clone())
+    }
+
+    /// The store has this version of the object: what is in it need not be kept.
+    pub(super) fn caught_up(&self, uid: &str, version: &str) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.get_mut(uid)?;
-        entry.ahead.take_if(|ahead| ahead.is_in(version));
-        entry.ahead.as_ref().map(|ahead| ahead.status.clone())
+        if let Some(entry) = entries.get_mut(uid) {
+            entry.ahead.take_if(|ahead| ahead.is_in(version));
+        }
     }
 
     /// How long ago the status was written.
@@ -90,19 +97,24 @@ mod tests {
     #[test]
     fn what_was_written_holds_until_the_store_has_it_whatever_came_in_between() {
         let memory = Memory::new();
-        assert_eq!(memory.ahead("uid", "98"), None);
+        let ahead = |version: &str| {
+            memory.caught_up("uid", version);
+            memory.ahead("uid").map(|ahead| ahead.status)
+        };
+        assert_eq!(ahead("98"), None);
         memory.wrote("uid", "101".to_owned(), "written");
         // 100 is somebody else's change of the spec, made before ours arrived.
-        assert_eq!(memory.ahead("uid", "99"), Some("written"));
-        assert_eq!(memory.ahead("uid", "100"), Some("written"));
-        assert_eq!(memory.ahead("uid", "102"), None);
-        assert_eq!(memory.ahead("uid", "100"), None, "the store never goes back");
+        assert_eq!(ahead("99"), Some("written"));
+        assert_eq!(ahead("100"), Some("written"));
+        assert_eq!(ahead("102"), None);
+        assert_eq!(ahead("100"), None, "the store never goes back");
     }
 
     #[test]
     fn versions_that_are_no_numbers_are_not_compared() {
         let memory = Memory::new();
         memory.wrote("uid", "b".to_owned(), "written");
-        assert_eq!(memory.ahead("uid", "a"), None);
+        memory.caught_up("uid", "a");
+        assert!(memory.ahead("uid").is_none());
     }
 }

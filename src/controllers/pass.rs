@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use super::{
     Cleanup, Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
-    memory::Memory,
+    memory::{Ahead, Memory},
     runtime,
     sources::Sources,
     triggers::{Key, Triggers},
@@ -74,7 +74,12 @@ impl<R: Reconciler> Pass<R> {
 
     pub(super) async fn run(self: Arc<Self>, object: Arc<DeserializeGuard<R::Object>>) -> Action {
         let started = Instant::now();
+        // In this order: the store has what the watch brings before the memory drops what was written.
+        let ahead = self.memory.ahead(&object.uid().unwrap_or_default());
         let object = self.newest(object);
+        // The watch may have been faster than the answer to the write.
+        self.memory
+            .caught_up(&object.uid().unwrap_or_default(), &object.resource_version().unwrap_or_default());
         let span = tracing::info_span!(
             "pass",
             kind = R::NAME,
@@ -85,7 +90,7 @@ impl<R: Reconciler> Pass<R> {
             let deadline = self.plane.settings.pass_deadline;
             let ended = match &object.0 {
                 Ok(object) => {
-                    let object = &*self.with_status_as_written(object);
+                    let object = &*with_status_as_written(object, ahead);
                     let current = object.status().cloned().unwrap_or_default();
                     let ended = match tokio::time::timeout(deadline, self.over(object, &current)).await {
                         Ok(ended) => ended,
@@ -127,19 +132,6 @@ impl<R: Reconciler> Pass<R> {
     fn newest(&self, object: Arc<DeserializeGuard<R::Object>>) -> Arc<DeserializeGuard<R::Object>> {
         let stored = self.objects.get(&ObjectRef::from_obj(&*object));
         stored.filter(|stored| stored.uid() == object.uid()).unwrap_or(object)
-    }
-
-    /// The object with the status that was written last, which the watch may not have brought yet.
-    fn with_status_as_written<'a>(&self, object: &'a R::Object) -> Cow<'a, R::Object> {
-        let version = object.resource_version().unwrap_or_default();
-        match self.memory.ahead(&object.uid().unwrap_or_default(), &version) {
-            Some(status) => {
-                let mut object = object.clone();
-                *object.status_mut() = Some(status);
-                Cow::Owned(object)
-            }
-            None => Cow::Borrowed(object),
-        }
     }
 
     async fn over(&self, object: &R::Object, current: &StatusOf<R>) -> Result<Outcome, Error> {
@@ -336,6 +328,19 @@ fn meaning<S: Status>(status: &S) -> S {
 }
 
 /// The status as it is at the API server, be it that the watch has not brought it yet.
+/// The object with the status that was written last, if the watch has not brought it yet.
+fn with_status_as_written<K: Object>(object: &K, ahead: Option<Ahead<K::Status>>) -> Cow<'_, K> {
+    let version = object.resource_version().unwrap_or_default();
+    match ahead.filter(|ahead| !ahead.is_in(&version)) {
+        Some(ahead) => {
+            let mut object = object.clone();
+            *object.status_mut() = Some(ahead.status);
+            Cow::Owned(object)
+        }
+        None => Cow::Borrowed(object),
+    }
+}
+
 /// The status as it is, with one more condition in place of those that are only true while a pass is over the object.
 fn keeping<S: Status>(current: &S, more: Verdict) -> Report<S> {
     let kept = current.common().conditions.iter().filter_map(|condition| {
