@@ -1,5 +1,6 @@
 //! `Database`: a PostgreSQL, MySQL/MariaDB, MongoDB or Redis server that exists outside of authlink.
 
+mod param_type;
 mod pool;
 mod status;
 
@@ -12,6 +13,7 @@ use crate::api::{
     shared::{CaRef, Discovery, Duration, HealthCheck, Reference, SecretKeyRef, SecretRef},
 };
 
+pub use param_type::ParamType;
 pub use pool::Pool;
 pub use status::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus};
 
@@ -290,38 +292,6 @@ pub struct Query {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: Option<u32>,
-}
-
-/// The type of a query's parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are the documentation")]
-pub enum ParamType {
-    Text,
-    Integer,
-    Number,
-    Boolean,
-    Timestamp,
-    Uuid,
-    Json,
-    Bytes,
-}
-
-impl ParamType {
-    /// As users write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Integer => "integer",
-            Self::Number => "number",
-            Self::Boolean => "boolean",
-            Self::Timestamp => "timestamp",
-            Self::Uuid => "uuid",
-            Self::Json => "json",
-            Self::Bytes => "bytes",
-        }
-    }
 }
 
 /// A Secret that applications mount.

@@ -1,0 +1,36 @@
+//! The types that parameters of declared queries have.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The type of a query's parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub enum ParamType {
+    Text,
+    Integer,
+    Number,
+    Boolean,
+    Timestamp,
+    Uuid,
+    Json,
+    Bytes,
+}
+
+impl ParamType {
+    /// As users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Timestamp => "timestamp",
+            Self::Uuid => "uuid",
+            Self::Json => "json",
+            Self::Bytes => "bytes",
+        }
+    }
+}
