@@ -1,22 +1,16 @@
 //! The audit log: one line for each call, among the other lines of the log. Its lines do not take the way of `tracing`, whose
 //! formatting costs a quarter of what a gateway does for a call.
 
-use std::{
-    fmt::{self, Display},
-    io::Write,
-    sync::OnceLock,
-};
+use std::{cell::RefCell, fmt::Write, sync::OnceLock};
 
+use super::{lines::Lines, log::Format};
 use jiff::Timestamp;
 use serde::Serialize;
-use tracing_appender::non_blocking::NonBlocking;
-
-use super::log::Format;
 
 /// What a filter of levels calls it.
 const TARGET: &str = "authlink::audit";
 
-static LOG: OnceLock<(Format, NonBlocking)> = OnceLock::new();
+static LOG: OnceLock<(Format, Lines)> = OnceLock::new();
 
 /// A call that was answered.
 #[derive(Serialize)]
@@ -48,7 +42,7 @@ pub struct Call<'a> {
 /// A line as `tracing` would write it.
 #[derive(Serialize)]
 struct Line<'a> {
-    timestamp: String,
+    timestamp: &'a str,
     level: &'a str,
     message: &'a str,
     #[serde(flatten)]
@@ -56,54 +50,94 @@ struct Line<'a> {
     target: &'a str,
 }
 
-/// Lines go to `writer` from now on.
-pub(super) fn init(format: Format, writer: NonBlocking) {
+/// Lines go to `lines` from now on.
+pub(super) fn init(format: Format, lines: Lines) {
     // The first one stays, as with all logging.
-    let _ = LOG.set((format, writer));
+    let _ = LOG.set((format, lines));
 }
 
 /// Writes a line, where the filter of levels lets it through.
 pub fn write(call: &Call<'_>) {
-    let Some((format, writer)) = LOG.get() else { return };
+    let Some((format, lines)) = LOG.get() else { return };
     if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
         return;
     }
-    // Fails only where the log's own thread has ended.
-    let _ = writer.clone().write_all(&line(*format, call, Timestamp::now()));
+    lines.push(line(*format, call, Timestamp::now()).as_bytes());
 }
 
-fn line(format: Format, call: &Call<'_>, now: Timestamp) -> Vec<u8> {
-    let timestamp = format!("{now:.6}");
-    let mut line = Vec::with_capacity(512);
-    // Neither fails: all of it is text, and the line grows as it must.
-    let _ = match format {
+fn line(format: Format, call: &Call<'_>, now: Timestamp) -> String {
+    let timestamp = written(now);
+    match format {
         Format::Json => {
-            let whole = Line { timestamp, level: "INFO", message: "call", call, target: TARGET };
-            serde_json::to_writer(&mut line, &whole).map_err(std::io::Error::from)
+            let whole = Line { timestamp: &timestamp, level: "INFO", message: "call", call, target: TARGET };
+            // It does not fail: all of it is text and numbers.
+            serde_json::to_string(&whole).unwrap_or_default() + "\n"
         }
-        Format::Text => write!(line, "{timestamp}  INFO {TARGET}: call {call}"),
-    };
-    line.push(b'\n');
-    line
+        Format::Text => call.text(&timestamp),
+    }
 }
 
-impl Display for Call<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, path, status, caller, endpoint, attempts, request_id, duration_ms, .. } = self;
-        write!(f, "method={method} path={path:?} status={status} caller={caller:?} endpoint={endpoint:?}")?;
-        write!(f, " attempts={attempts}")?;
-        for (name, value) in [("problem", self.problem), ("traceparent", self.traceparent)] {
+thread_local! {
+    /// The last second, and how it is written: the many calls of one have that in common.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
+/// By RFC 3339, to the microsecond.
+fn written(now: Timestamp) -> String {
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            (*second, *text) = (now.as_second(), format!("{now:.0}"));
+        }
+        format!("{}.{:06}Z", text.trim_end_matches('Z'), now.subsec_microsecond())
+    })
+}
+
+impl Call<'_> {
+    fn text(&self, timestamp: &str) -> String {
+        let mut line = String::with_capacity(512);
+        line.extend([timestamp, "  INFO ", TARGET, ": call method=", self.method]);
+        let words = [
+            ("path", Some(self.path)),
+            ("caller", Some(self.caller)),
+            ("endpoint", Some(self.endpoint)),
+            ("problem", self.problem),
+            ("traceparent", self.traceparent),
+            ("request_id", Some(self.request_id)),
+        ];
+        for (name, value) in words {
             if let Some(value) = value {
-                write!(f, " {name}={value:?}")?;
+                line.extend([" ", name, "="]);
+                quote(&mut line, value);
             }
         }
-        write!(f, " request_id={request_id:?} duration_ms={duration_ms}")
+        let Self { status, attempts, duration_ms, .. } = self;
+        // Writing to a string does not fail.
+        let _ = writeln!(line, " status={status} attempts={attempts} duration_ms={duration_ms}");
+        line
+    }
+}
+
+/// As `Debug` writes it, which looks at each character; most texts have none to look at.
+fn quote(line: &mut String, text: &str) {
+    let plain = |byte: &u8| (b' '..0x7F).contains(byte) && ![b'"', b'\\'].contains(byte);
+    if text.as_bytes().iter().all(plain) {
+        line.extend(["\"", text, "\""]);
+    } else {
+        let _ = write!(line, "{text:?}");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_written_as_it_is() {
+        for text in ["2026-11-23T09:30:00Z", "2026-11-23T09:30:00.9999999Z", "2026-11-23T09:30:01.000001Z"] {
+            let now: Timestamp = text.parse().expect("a time");
+            assert_eq!(written(now), format!("{now:.6}"));
+        }
+    }
 
     #[test]
     fn a_line_is_one_line_whatever_the_call_was() {
@@ -120,16 +154,15 @@ mod tests {
             duration_ms: 7,
         };
         let now: Timestamp = "2026-11-23T09:30:00Z".parse().expect("a time");
-        let json: serde_json::Value = serde_json::from_slice(&line(Format::Json, &call, now)).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&line(Format::Json, &call, now)).expect("JSON");
         assert_eq!(json["timestamp"], "2026-11-23T09:30:00.000000Z");
         assert_eq!((json["target"].as_str(), json["path"].as_str()), (Some(TARGET), Some(call.path)));
         assert!(json.get("problem").is_none());
-        let text = String::from_utf8(line(Format::Text, &call, now)).expect("text");
         assert_eq!(
-            text,
+            line(Format::Text, &call, now),
             "2026-11-23T09:30:00.000000Z  INFO authlink::audit: call method=GET \
-             path=\"/v1/apis/shop/billing/a\\\"b\\n\" status=200 caller=\"system:serviceaccount:shop:checkout\" \
-             endpoint=\"https://billing.example.com\" attempts=1 request_id=\"r-1\" duration_ms=7\n"
+             path=\"/v1/apis/shop/billing/a\\\"b\\n\" caller=\"system:serviceaccount:shop:checkout\" \
+             endpoint=\"https://billing.example.com\" request_id=\"r-1\" status=200 attempts=1 duration_ms=7\n"
         );
     }
 }

@@ -1,12 +1,14 @@
 //! Logs on standard error.
 
-use std::io::{BufWriter, IsTerminal, stderr};
+use std::io::{IsTerminal, stderr};
 
 use tracing::{Level, Metadata};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
-use super::audit;
+use super::{
+    audit,
+    lines::{Guard, Lines},
+};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -17,30 +19,24 @@ pub enum Format {
     Json,
 }
 
-/// Lines that may wait to be written; whoever logs more has to wait, since none may be lost.
-const WAITING_LINES: usize = 16 * 1024;
-
-/// Starts logging; `level` is a filter such as `info` or `authlink=debug,kube=warn`. What is logged is written by a thread
-/// of its own, many lines at a time where there are many: a gateway logs each call. Dropping the guard writes the rest.
+/// Starts logging; `level` is a filter such as `info` or `authlink=debug,kube=warn`. What is logged is written within
+/// 20 ms. Dropping the guard writes the rest.
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn init(level: &str, format: Format) -> Result<WorkerGuard, String> {
+pub fn init(level: &str, format: Format) -> Result<Guard, String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level {level:?}: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_statement));
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(false)
-        .buffered_lines_limit(WAITING_LINES)
-        .finish(BufWriter::with_capacity(64 * 1024, stderr()));
-    audit::init(format, writer.clone());
+    let (lines, guard) = Lines::start(stderr()).map_err(|error| error.to_string())?;
+    audit::init(format, lines.clone());
     match format {
         Format::Text => {
             let layer = fmt::layer().with_ansi(stderr().is_terminal());
-            registry.with(layer.with_writer(writer)).try_init()
+            registry.with(layer.with_writer(lines)).try_init()
         }
         Format::Json => {
             let layer = fmt::layer().json().flatten_event(true).with_current_span(true);
-            registry.with(layer.with_writer(writer)).try_init()
+            registry.with(layer.with_writer(lines)).try_init()
         }
     }
     .map_err(|error| error.to_string())?;
