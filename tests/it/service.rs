@@ -71,7 +71,7 @@ async fn probe(settings: Settings) -> Result<(), Fault> {
 }
 
 async fn get(service: &Service, path: &str) -> Result<Response<AnswerBody>, Failure> {
-    let request = Request::get(path).body(http::empty()).unwrap();
+    let request = Request::get(path).body(http::Body::empty()).unwrap();
     service.call(request, Instant::now() + PATIENCE).await
 }
 

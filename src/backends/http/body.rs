@@ -1,32 +1,119 @@
-//! The body of an answer, as it arrives.
+//! Bodies: of a request as it is sent, and of an answer as it arrives.
 
 use std::{
+    error::Error,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Fault, fault};
+use super::{Fault, fault, kept::Kept, link::Link};
 use crate::api::Reason;
 
+/// What is sent: requests with all sorts of bodies share one pool of connections.
+pub enum Body {
+    /// It is there as a whole.
+    Whole(Full<Bytes>),
+    /// It comes bit by bit.
+    Streamed(UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>),
+}
+
+impl Body {
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::whole(Bytes::new())
+    }
+
+    /// A body that is there as a whole.
+    #[must_use]
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(Full::new(bytes.into()))
+    }
+
+    /// A body that comes bit by bit.
+    #[must_use]
+    pub fn streamed<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes, Error = Box<dyn Error + Send + Sync>> + Send + 'static,
+    {
+        Self::Streamed(body.boxed_unsync())
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Streamed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
 /// The body of an answer, as it arrives. It fails with `Timeout` when it is waited for beyond the deadline.
-#[derive(Debug)]
 pub struct AnswerBody {
     incoming: Incoming,
+    /// What it comes by, if that is for it alone; it is kept when the body has ended.
+    link: Option<Link>,
+    kept: Option<Arc<Kept>>,
     deadline: Instant,
     /// Made when there is something to wait for, which a short answer has not.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl AnswerBody {
-    pub(super) fn new(incoming: Incoming, deadline: Instant) -> Self {
-        Self { incoming, deadline, timer: None }
+impl std::fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.incoming.fmt(f)
     }
 }
 
-impl Body for AnswerBody {
+impl AnswerBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        link: Option<Link>,
+        kept: Option<Arc<Kept>>,
+        deadline: Instant,
+    ) -> Self {
+        Self { incoming, link, kept, deadline, timer: None }
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        if let ready @ Poll::Ready(_) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            return ready;
+        }
+        let Some(link) = &mut self.link else { return Poll::Pending };
+        link.carry(cx);
+        Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+}
+
+impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = Fault;
 
@@ -34,7 +121,7 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+        if let Poll::Ready(frame) = self.poll_incoming(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| fault::of(&error))));
         }
         let deadline = self.deadline;
@@ -49,5 +136,14 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // A connection in the middle of an answer serves nobody else: `Kept` sees to that.
+        if let (Some(link), Some(kept)) = (self.link.take(), &self.kept) {
+            kept.keep(link);
+        }
     }
 }

@@ -8,12 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
 use hyper::Uri;
-use hyper_util::{
-    client::legacy::connect::{Connected, Connection},
-    rt::TokioIo,
-};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::{
@@ -61,7 +56,7 @@ impl Connector {
         *self.0.peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn connect(&self, uri: &Uri) -> Result<TokioIo<Stream>, Fault> {
+    pub(super) async fn connect(&self, uri: &Uri) -> Result<Stream, Fault> {
         let deadline = Instant::now() + self.0.timeout;
         let late = |reason, what: &'static str| move |_| Fault::new(reason, format!("{what} took too long"));
         let encrypted = uri.scheme_str() == Some("https");
@@ -75,34 +70,17 @@ impl Connector {
             .await
             .map_err(late(Reason::Timeout, "connecting"))??;
         if !encrypted {
-            return Ok(TokioIo::new(Stream::Plain(stream)));
+            return Ok(Stream::Plain(stream));
         }
         let name = self.0.server_name.as_deref().unwrap_or(host);
         let stream = timeout_at(deadline, self.0.tls.handshake(stream, name))
             .await
             .map_err(late(Reason::Timeout, "the TLS handshake"))??;
-        let session = stream.get_ref().1;
-        let peer = Peer {
-            not_after: session.peer_certificates().and_then(|chain| expiry(chain.first()?)),
-            http2: session.alpn_protocol() == Some(b"h2"),
-        };
+        let not_after = stream.get_ref().1.peer_certificates().and_then(|chain| expiry(chain.first()?));
+        let stream = Stream::Tls(Box::new(stream));
+        let peer = Peer { not_after, http2: stream.speaks_http2() };
         *self.0.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-        Ok(TokioIo::new(Stream::Tls(Box::new(stream))))
-    }
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = Fault;
-    type Future = BoxFuture<'static, Result<TokioIo<Stream>, Fault>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let this = self.clone();
-        async move { this.connect(&uri).await }.boxed()
+        Ok(stream)
     }
 }
 
@@ -118,13 +96,12 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
+impl Stream {
+    /// Whether the handshake has agreed on HTTP/2.
+    pub(super) fn speaks_http2(&self) -> bool {
         match self {
-            Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
-            _ => Connected::new(),
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 }

@@ -5,15 +5,18 @@ mod body;
 mod connect;
 mod egress;
 mod fault;
+mod kept;
+mod link;
 
-use std::{error::Error, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
-use hyper::{Request, Response, body::Bytes};
-use hyper_util::{
-    client::legacy,
-    rt::{TokioExecutor, TokioTimer},
+use hyper::{
+    Request, Response, Uri,
+    body::Incoming,
+    client::conn::http2,
+    header::{HOST, HeaderValue},
 };
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -22,35 +25,16 @@ use super::{
 };
 use crate::api::Reason;
 
-pub use body::AnswerBody;
+pub use body::{AnswerBody, Body};
 pub use connect::Peer;
 pub use egress::{Egress, Guard, Resolver};
 
 use connect::Connector;
+use kept::Kept;
+use link::Link;
 
 /// How long it may take at the most to find an address, to connect to it and to shake hands.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// An unused connection is closed after this time.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Unused connections that are kept for each host.
-const MAX_IDLE: usize = 128;
-
-/// What is sent. Boxed, so that calls with all sorts of bodies share one pool of connections.
-pub type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
-
-/// No body.
-#[must_use]
-pub fn empty() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// A body that is there as a whole.
-#[must_use]
-pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
-}
 
 /// Makes settings ready for this client: it offers both versions of HTTP.
 ///
@@ -96,31 +80,22 @@ impl From<Failure> for Fault {
     }
 }
 
-/// Sends requests to one host, or a few.
+/// Sends requests to one server.
 pub struct Client {
-    inner: legacy::Client<Connector, Body>,
     connector: Connector,
+    /// None where each connection serves one request.
+    kept: Option<Arc<Kept>>,
 }
 
 impl Client {
     /// Connects at the first request. `server_name` is what certificates must name instead of the URI's host.
     #[must_use]
     pub fn new(egress: Egress, tls: &Tls, server_name: Option<&str>, connections: Connections) -> Self {
-        let (tls, timeout, max_idle) = match connections {
-            Connections::Pooled => (tls.with_resumption(), CONNECT_TIMEOUT, MAX_IDLE),
-            Connections::Fresh(timeout) => (tls.clone(), timeout.min(CONNECT_TIMEOUT), 0),
+        let (tls, timeout, kept) = match connections {
+            Connections::Pooled => (tls.with_resumption(), CONNECT_TIMEOUT, Some(Arc::default())),
+            Connections::Fresh(timeout) => (tls.clone(), timeout.min(CONNECT_TIMEOUT), None),
         };
-        let connector = Connector::new(egress, tls, server_name, timeout);
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(max_idle)
-            // A connection of HTTP/2 is shared by many calls: one that is dead must be found out while they wait.
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .http2_keep_alive_timeout(Duration::from_secs(5))
-            .build(connector.clone());
-        Self { inner, connector }
+        Self { connector: Connector::new(egress, tls, server_name, timeout), kept }
     }
 
     /// Sends a request with an absolute URI, and gives the answer once its head has arrived. Its body ends in a fault
@@ -133,13 +108,72 @@ impl Client {
         request: Request<Body>,
         deadline: Instant,
     ) -> Result<Response<AnswerBody>, Failure> {
-        let (stage, fault) = match timeout_at(deadline, self.inner.request(request)).await {
-            Ok(Ok(answer)) => return Ok(answer.map(|body| AnswerBody::new(body, deadline))),
-            Ok(Err(error)) if error.is_connect() => (Stage::Connect, fault::of(&error)),
-            Ok(Err(error)) => (Stage::Exchange, fault::of(&error)),
-            Err(_) => (Stage::Exchange, Fault::new(Reason::Timeout, "the server did not answer in time")),
-        };
-        Err(Failure { stage, fault })
+        let (answer, link) = timeout_at(deadline, self.exchange(request)).await.unwrap_or_else(|_| {
+            let fault = Fault::new(Reason::Timeout, "the server did not answer in time");
+            Err(Failure { stage: Stage::Exchange, fault })
+        })?;
+        Ok(answer.map(|body| AnswerBody::new(body, link, self.kept.clone(), deadline)))
+    }
+
+    /// The answer, and the connection that its body comes by, if that is one of HTTP/1.1.
+    async fn exchange(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Option<Link>), Failure> {
+        let failed = |error: &hyper::Error| Failure { stage: Stage::Exchange, fault: fault::of(error) };
+        let kept = self.kept.as_deref();
+        while let Some(mut sender) = kept.and_then(Kept::shared) {
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok((answer, None)),
+                // It ended before it was used: the server has not seen the request.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(failed(error.error())),
+                },
+            }
+        }
+        let target = request.uri().clone();
+        let mut outgoing = in_http1(request);
+        while let Some(mut link) = kept.and_then(Kept::unused) {
+            match link.send(outgoing).await {
+                Ok(answer) => return Ok((answer, Some(link))),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => outgoing = unsent,
+                    None => return Err(failed(error.error())),
+                },
+            }
+        }
+        // On the heap, because it is large, and rare.
+        Box::pin(self.exchange_anew(target, outgoing)).await
+    }
+
+    async fn exchange_anew(
+        &self,
+        target: Uri,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Option<Link>), Failure> {
+        let failed = |error: &hyper::Error| Failure { stage: Stage::Exchange, fault: fault::of(error) };
+        let connected = self.connector.connect(&target).await;
+        let stream = connected.map_err(|fault| Failure { stage: Stage::Connect, fault })?;
+        if !stream.speaks_http2() {
+            let mut link = Link::over(stream).await.map_err(|error| failed(&error))?;
+            let answer = link.send(request).await.map_err(|error| failed(error.error()))?;
+            return Ok((answer, Some(link)));
+        }
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        // It is shared by many calls: one that is dead must be found out while they wait.
+        http2.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
+        http2.keep_alive_timeout(Duration::from_secs(5));
+        let (mut sender, connection) =
+            http2.handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        tokio::spawn(connection);
+        if let Some(kept) = &self.kept {
+            kept.share(sender.clone());
+        }
+        *request.uri_mut() = target;
+        request.headers_mut().remove(HOST);
+        let answer = sender.try_send_request(request).await.map_err(|error| failed(error.error()))?;
+        Ok((answer, None))
     }
 
     /// The server as the last handshake has shown it; none without TLS.
@@ -152,7 +186,20 @@ impl Client {
     ///
     /// # Errors
     /// What kept the connection from being made.
-    pub async fn knock(&self, uri: &hyper::Uri) -> Result<(), Fault> {
+    pub async fn knock(&self, uri: &Uri) -> Result<(), Fault> {
         self.connector.connect(uri).await.map(drop)
     }
+}
+
+/// The request as HTTP/1.1 has it: the target is a path, and the host a header (RFC 9112, section 3.2).
+fn in_http1(mut request: Request<Body>) -> Request<Body> {
+    let parts = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(path) = parts.path_and_query {
+        *request.uri_mut() = path.into();
+    }
+    let host = parts.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host);
+    }
+    request
 }

@@ -109,7 +109,7 @@ impl Service {
         let path = expectation.path.parse().map_err(|_| {
             Fault::new(Reason::InvalidSpec, "healthCheck.http.path has characters that must be escaped")
         })?;
-        let mut request = Request::new(client::empty());
+        let mut request = Request::new(client::Body::empty());
         *request.method_mut() = Method::from_bytes(expectation.method.as_str().as_bytes())
             .map_err(|_| Fault::new(Reason::InvalidSpec, "healthCheck.http.method is no method"))?;
         *request.uri_mut() = self.settings.base.join(&path)?;

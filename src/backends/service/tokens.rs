@@ -195,7 +195,7 @@ impl Inner {
     }
 
     async fn fetch(&self) -> Result<Token, Fault> {
-        let mut request = Request::new(http::full(self.form.clone()));
+        let mut request = Request::new(http::Body::whole(self.form.clone()));
         *request.method_mut() = Method::POST;
         request.uri_mut().clone_from(&self.uri);
         let headers = request.headers_mut();

@@ -57,7 +57,7 @@ async fn what_a_caller_says_of_host_and_credential_is_replaced_and_the_rest_is_k
         .header("authorization", "Bearer of-the-caller")
         .header("host", "evil.example")
         .header("x-request-id", "7")
-        .body(http::full("payload"))
+        .body(http::Body::whole("payload"))
         .unwrap();
     let service = service(with_token(&format!("{}/v2", api.url)));
     service.call(request, Instant::now() + PATIENCE).await.unwrap();

@@ -59,7 +59,7 @@ fn request_of(stream: &mut TcpStream) {
 /// What a probe says, what a call says, and if the call gets an answer, what its body says.
 async fn both(settings: Settings) -> (Reason, Result<Reason, (Stage, Reason)>) {
     let probed = service(settings.clone()).probe().await.unwrap_err();
-    let request = Request::get("/").body(http::empty()).unwrap();
+    let request = Request::get("/").body(http::Body::empty()).unwrap();
     let called = match service(settings).call(request, Instant::now() + SHORT).await {
         Ok(answer) => Ok(answer.into_body().collect().await.unwrap_err().reason),
         Err(Failure { stage, fault }) => Err((stage, fault.reason)),
@@ -230,7 +230,7 @@ async fn a_hundred_megabytes_for_a_head_are_not_read() {
     let check = Check::Http(Expectation { method: CheckMethod::Head, ..expectation() });
     let service = service(Settings { check, ..settings });
     service.probe().await.unwrap();
-    let request = Request::head("/").body(http::empty()).unwrap();
+    let request = Request::head("/").body(http::Body::empty()).unwrap();
     let answer = service.call(request, Instant::now() + super::PATIENCE).await.unwrap();
     assert_eq!(answer.headers()["content-length"], "104857600");
     assert_eq!(text(answer).await, "");

@@ -56,7 +56,7 @@ type Part = Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>;
 /// A body that is sent part by part.
 fn streamed() -> (mpsc::Sender<Part>, Body) {
     let (sender, receiver) = mpsc::channel(1);
-    (sender, StreamBody::new(receiver.boxed()).boxed_unsync())
+    (sender, Body::streamed(StreamBody::new(receiver.boxed())))
 }
 
 #[tokio::test]
