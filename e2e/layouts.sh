@@ -160,6 +160,57 @@ gateways_roll() {
   quiet roller
 }
 
+# rolled SETTINGS: the release with these settings besides, gateways apart from operators.
+rolled() {
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --set "$1" --wait --timeout 90s
+  operator rollout status deployment/authlink --timeout=60s
+  operator rollout status deployment/authlink-gateway --timeout=60s
+}
+
+# welcomed CURL_ARGUMENT...: what the API says through the gateway, by TLS and the Service's own name.
+welcomed() {
+  local name=authlink.authlink.svc address
+  address=$(operator get service authlink -o jsonpath='{.spec.clusterIP}')
+  curl -sS --max-time 10 --resolve "$name:443:$address" -H "Authorization: Bearer $(in_shop create token checkout --audience authlink)" \
+    "$@" "https://$name/v1/apis/$namespace/welcome/"
+}
+
+# What clusters are hardened with. Nothing here enforces a NetworkPolicy or measures load: that they are taken is what is seen.
+hardened() {
+  local before
+  before=$(ready_since)
+  rolled gateway.tls.enabled=true,networkPolicy.enabled=true,gateway.autoscaling.enabled=true
+  operator get secret authlink-gateway-tls -o jsonpath='{.data.ca\.crt}' | base64 -d >"$work/gateway-ca.pem"
+  [ "$(welcomed --cacert "$work/gateway-ca.pem")" = welcome ]
+  [ "$(welcomed --cacert "$work/gateway-ca.pem" --http1.1)" = welcome ]
+  ! welcomed # whoever does not know the authority
+  [ "$(operator get networkpolicies -o name | wc -l)" = 2 ]
+  [ "$(operator get hpa authlink-gateway -o jsonpath='{.spec.scaleTargetRef.name}')" = authlink-gateway ]
+  [ "$(ready_replicas authlink-gateway)" = 2 ]
+  rolled gateway.tls.enabled=false,networkPolicy.enabled=false,gateway.autoscaling.enabled=false
+  unchanged "$before" "$(ready_since)"
+}
+
+# An operator that may look at one namespace does not know of any other. The rights of before are gone with the upgrade.
+one_namespace() {
+  kubectl get namespace elsewhere || kubectl create namespace elsewhere
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --set "watchNamespaces={$namespace}" \
+    --wait --timeout 90s
+  operator rollout status statefulset/authlink --timeout=60s
+  until_true 20 led_by_running_pod
+  ! kubectl get clusterrole authlink
+  in_shop get role authlink
+  kubectl -n elsewhere apply -f - <<R
+apiVersion: authlink.dev/v1alpha1
+kind: ServiceRegistration
+metadata: {name: unseen}
+spec: {serviceName: unseen, instanceId: "1", addresses: [10.99.0.1], ports: [{name: http, port: 80}], healthCheck: {type: None}}
+R
+  serves orders 503
+  [ "$(kubectl -n elsewhere get serviceregistrations.authlink.dev unseen -o jsonpath='{.status.observedGeneration}')" = "" ]
+  gateway_calls
+}
+
 # Two web servers at addresses of their own, registered as instances of one service; one of them crashes.
 backend() { BIND=10.99.0.$1 "$e2e/systems/nginx" "$AUTHLINK_TEST_DIR/systems/web-$1" "$web_port" "$2"; }
 

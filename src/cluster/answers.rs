@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers that are remembered at the most.
-const CAPACITY: u64 = 10_000;
+pub(super) const CAPACITY: usize = 10_000;
 
 /// Asks once for each question, however many want to know.
 pub(super) struct Answers<K, V>(Cache<K, Answer<V>>);
@@ -39,17 +39,21 @@ struct Answer<V> {
 impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Answers<K, V> {
     /// Nothing is known yet.
     pub(super) fn new() -> Self {
-        Self(Cache::builder().max_capacity(CAPACITY).time_to_live(BRIDGED).build())
+        Self(Cache::builder().max_capacity(CAPACITY as u64).time_to_live(BRIDGED).build())
     }
 
-    /// What is remembered, or else the answer; none where there is neither.
-    pub(super) async fn get(&self, key: K, ask: impl Future<Output = kube::Result<V>>) -> Option<V> {
+    /// What is remembered, or else the answer, and until when it is believed; none where there is neither.
+    pub(super) async fn get(
+        &self,
+        key: K,
+        ask: impl Future<Output = kube::Result<V>>,
+    ) -> Option<(V, Instant)> {
         let known = self.0.get(&key).await;
-        if let Some(known) = known.as_ref().filter(|known| !known.is_due()) {
-            return known.value.clone();
-        }
-        // On the heap, because it is large, and rare.
-        Box::pin(self.ask(key, known.filter(Answer::may_serve), ask)).await
+        let answer = match known {
+            Some(known) if !known.is_due() => known,
+            known => self.ask(key, known.filter(Answer::may_serve), ask).await,
+        };
+        Some((answer.value?, answer.due))
     }
 
     async fn ask(
@@ -57,7 +61,7 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Ans
         key: K,
         known: Option<Answer<V>>,
         ask: impl Future<Output = kube::Result<V>>,
-    ) -> Option<V> {
+    ) -> Answer<V> {
         let asked = async {
             let patience = if known.is_some() { SHORT_PATIENCE } else { PATIENCE };
             let now = Instant::now();
@@ -69,7 +73,7 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Ans
             let bridged = known.map(|known| Answer { due: Instant::now() + PAUSE, ..known });
             bridged.unwrap_or(Answer { value: None, asked: now, due: now })
         };
-        self.0.entry(key).or_insert_with_if(asked, Answer::is_due).await.into_value().value
+        self.0.entry(key).or_insert_with_if(asked, Answer::is_due).await.into_value()
     }
 }
 
@@ -93,38 +97,48 @@ mod tests {
         Err(kube::Error::TlsRequired)
     }
 
+    /// What is said, without the time until which it is believed.
+    async fn said(
+        answers: &Answers<&'static str, u8>,
+        ask: impl Future<Output = kube::Result<u8>>,
+    ) -> Option<u8> {
+        let (value, until) = answers.get("key", ask).await?;
+        assert!(Instant::now() < until, "it is believed for a while");
+        Some(value)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_half_a_minute_and_then_asked_for_again() {
         let answers = Answers::new();
-        assert_eq!(answers.get("key", ready(Ok(1))).await, Some(1));
+        assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
         tokio::time::advance(Duration::from_secs(29)).await;
-        assert_eq!(answers.get("key", ready(Ok(2))).await, Some(1));
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(1));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(answers.get("key", ready(Ok(2))).await, Some(2));
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_answer_bridges_an_outage_for_ten_minutes_and_no_longer() {
         let answers = Answers::new();
-        assert_eq!(answers.get("key", ready(refused())).await, None);
-        assert_eq!(answers.get("key", ready(Ok(1))).await, Some(1));
+        assert_eq!(said(&answers, ready(refused())).await, None);
+        assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
         let began = Instant::now();
         while began.elapsed() < BRIDGED {
-            assert_eq!(answers.get("key", ready(refused())).await, Some(1), "{:?}", began.elapsed());
+            assert_eq!(said(&answers, ready(refused())).await, Some(1), "{:?}", began.elapsed());
             tokio::time::advance(PAUSE).await;
         }
-        assert_eq!(answers.get("key", ready(refused())).await, None);
-        assert_eq!(answers.get("key", ready(Ok(2))).await, Some(2), "and it is asked again at once");
+        assert_eq!(said(&answers, ready(refused())).await, None);
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(2), "and it is asked again at once");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_waits_a_second_for_an_api_server_that_hangs_and_the_next_ones_do_not() {
         let answers = Answers::new();
-        assert_eq!(answers.get("key", ready(Ok(1))).await, Some(1));
+        assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
         tokio::time::advance(REMEMBERED).await;
         for waits in [SHORT_PATIENCE, Duration::ZERO, Duration::ZERO] {
             let began = Instant::now();
-            assert_eq!(answers.get("key", pending()).await, Some(1));
+            assert_eq!(said(&answers, pending()).await, Some(1));
             assert_eq!(began.elapsed().as_secs(), waits.as_secs());
         }
     }

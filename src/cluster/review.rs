@@ -1,7 +1,11 @@
 //! Who a caller is and what it may do, by the API server's word: TokenReview and SubjectAccessReview, remembered for a
 //! short while.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -13,10 +17,11 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
-use super::answers::Answers;
 pub use super::answers::REMEMBERED;
+use super::answers::{Answers, CAPACITY};
 use crate::api::GROUP;
 
 /// The audience that tokens must be for.
@@ -35,8 +40,8 @@ pub struct Caller {
 }
 
 /// What a caller wants to do.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Right {
+#[derive(Clone, Copy, Debug)]
+pub struct Right<'a> {
     /// Such as `create`.
     pub verb: &'static str,
     /// Such as `externalapis`.
@@ -44,9 +49,20 @@ pub struct Right {
     /// Such as `invoke`; none for the resource itself.
     pub subresource: Option<&'static str>,
     /// The object's namespace.
-    pub namespace: String,
+    pub namespace: &'a str,
     /// The object's name.
-    pub name: String,
+    pub name: &'a str,
+}
+
+/// What the API server says of a caller.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// It has the right.
+    Allowed(Arc<Caller>),
+    /// It has not.
+    Forbidden(Arc<Caller>),
+    /// The token is not taken: forged, expired, for another audience, or of an account that is gone.
+    Unknown,
 }
 
 /// The API server has not answered.
@@ -57,41 +73,79 @@ pub struct Unanswered;
 /// Asks the API server, once for each question.
 pub struct Reviewer {
     client: Client,
-    callers: Answers<[u8; 32], Option<Arc<Caller>>>,
-    decisions: Answers<([u8; 32], Right), bool>,
+    callers: Answers<Digest, Option<Arc<Caller>>>,
+    decisions: Answers<Digest, bool>,
+    /// Who was allowed what lately, by token and right: what most calls find with one look.
+    allowed: RwLock<HashMap<Digest, Allowed>>,
+}
+
+/// SHA-256 of what was asked. Of a token only this is kept: what is in memory cannot be used in place of it.
+type Digest = [u8; 32];
+
+struct Allowed {
+    caller: Arc<Caller>,
+    until: Instant,
 }
 
 impl Reviewer {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, callers: Answers::new(), decisions: Answers::new() }
+        Self { client, callers: Answers::new(), decisions: Answers::new(), allowed: RwLock::default() }
     }
 
-    /// Whose token it is; none when the API server does not take it: forged, expired, for another audience, or of an
-    /// account that is gone.
+    /// Whether whoever shows the token has the right.
     ///
     /// # Errors
     /// The API server does not answer, and nothing is remembered.
-    pub async fn caller(&self, token: &str) -> Result<Option<Arc<Caller>>, Unanswered> {
-        // Only a digest is kept: what is in memory cannot be used in place of a token.
-        let key = Sha256::digest(token).into();
-        let ask = async { Ok(self.review(token).await?.map(Arc::new)) };
-        let caller = self.callers.get(key, ask).await.ok_or(Unanswered)?;
+    pub async fn review(&self, token: &str, right: &Right<'_>) -> Result<Verdict, Unanswered> {
+        let key = digest([token].into_iter().chain(right.parts()));
+        match self.was_allowed(&key) {
+            Some(caller) => Ok(Verdict::Allowed(caller)),
+            // On the heap, because it is large, and rare.
+            None => Box::pin(self.ask(token, right, key)).await,
+        }
+    }
+
+    fn was_allowed(&self, key: &Digest) -> Option<Arc<Caller>> {
+        let known = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        let allowed = known.get(key).filter(|allowed| Instant::now() < allowed.until)?;
+        Some(Arc::clone(&allowed.caller))
+    }
+
+    fn allow(&self, key: Digest, allowed: Allowed) {
+        let mut known = self.allowed.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= CAPACITY {
+            known.retain(|_, allowed| Instant::now() < allowed.until);
+        }
+        if known.len() < CAPACITY {
+            known.insert(key, allowed);
+        }
+    }
+
+    async fn ask(&self, token: &str, right: &Right<'_>, key: Digest) -> Result<Verdict, Unanswered> {
+        let ask = Box::pin(async { Ok(self.caller(token).await?.map(Arc::new)) });
+        let (caller, mut until) = self.callers.get(digest([token]), ask).await.ok_or(Unanswered)?;
         // What is remembered must not outlive the token.
-        Ok(caller.filter(|caller| caller.expires.is_none_or(|end| Timestamp::now() < end)))
+        let left = |caller: &Arc<Caller>| match caller.expires {
+            Some(end) => Duration::try_from(end - Timestamp::now()).ok().filter(|left| !left.is_zero()),
+            None => Some(REMEMBERED),
+        };
+        let Some((caller, left)) = caller.and_then(|caller| left(&caller).map(|left| (caller, left))) else {
+            return Ok(Verdict::Unknown);
+        };
+        until = until.min(Instant::now() + left);
+        let question = digest(caller.parts().chain(right.parts()));
+        let (allowed, decided) =
+            self.decisions.get(question, Box::pin(self.decide(&caller, right))).await.ok_or(Unanswered)?;
+        if !allowed {
+            return Ok(Verdict::Forbidden(caller));
+        }
+        self.allow(key, Allowed { caller: Arc::clone(&caller), until: until.min(decided) });
+        Ok(Verdict::Allowed(caller))
     }
 
-    /// Whether the caller has the right.
-    ///
-    /// # Errors
-    /// The API server does not answer, and nothing is remembered.
-    pub async fn allows(&self, caller: &Caller, right: &Right) -> Result<bool, Unanswered> {
-        let key = (caller.digest(), right.clone());
-        self.decisions.get(key, self.ask(caller, right)).await.ok_or(Unanswered)
-    }
-
-    async fn review(&self, token: &str) -> kube::Result<Option<Caller>> {
+    async fn caller(&self, token: &str) -> kube::Result<Option<Caller>> {
         let review = TokenReview {
             metadata: ObjectMeta::default(),
             spec: TokenReviewSpec {
@@ -109,7 +163,7 @@ impl Reviewer {
         Ok(status.user.filter(|_| meant).map(|user| Caller::of(user, token)))
     }
 
-    async fn ask(&self, caller: &Caller, right: &Right) -> kube::Result<bool> {
+    async fn decide(&self, caller: &Caller, right: &Right<'_>) -> kube::Result<bool> {
         let review = SubjectAccessReview {
             metadata: ObjectMeta::default(),
             spec: SubjectAccessReviewSpec {
@@ -121,8 +175,8 @@ impl Reviewer {
                     verb: Some(right.verb.to_owned()),
                     resource: Some(right.resource.to_owned()),
                     subresource: right.subresource.map(str::to_owned),
-                    namespace: Some(right.namespace.clone()),
-                    name: Some(right.name.clone()),
+                    namespace: Some(right.namespace.to_owned()),
+                    name: Some(right.name.to_owned()),
                     ..ResourceAttributes::default()
                 }),
                 ..SubjectAccessReviewSpec::default()
@@ -145,17 +199,27 @@ impl Caller {
     }
 
     /// All that decides what it may do.
-    fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        for part in [&self.name, &self.uid].into_iter().chain(&self.groups) {
-            hash.update(part.len().to_le_bytes());
-            hash.update(part);
-        }
-        hash.finalize().into()
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        [&self.name, &self.uid].into_iter().chain(&self.groups).map(String::as_str)
     }
 }
 
-impl Right {
+/// Of parts whose number and order say what each is.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> Digest {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+impl Right<'_> {
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        [self.verb, self.resource, self.subresource.unwrap_or_default(), self.namespace, self.name]
+            .into_iter()
+    }
+
     /// As a Role names it, such as `externalapis/invoke`.
     #[must_use]
     pub fn resource(&self) -> String {

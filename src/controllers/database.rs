@@ -16,35 +16,30 @@ use crate::{
         status::BindingStatus,
         v1alpha1::{Database, database::DatabaseStatus},
     },
-    backends::database::Settings,
+    backends::database::Servers,
     cluster::references::References,
     resolving,
     telemetry::metrics::Metrics,
 };
 
 pub use report::report;
-pub use target::{Facts, Server};
+pub use target::{Facts, Reached, Server};
 
 /// What one look at the servers gave.
-pub type Look = held::Look<Settings>;
+pub type Look = held::Look<Reached>;
 
 /// The controller of `Database`.
 pub struct Databases {
-    held: Holdings<Settings>,
+    held: Holdings<Reached>,
+    servers: Arc<Servers>,
     bindings: binding::Bindings,
 }
 
 impl Databases {
-    /// No objects yet.
+    /// No objects yet; their servers are among those of the process.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { held: Holdings::new(Self::NAME, metrics), bindings: binding::Bindings::default() }
-    }
-
-    /// The servers that are watched now, for the metrics of their pools.
-    #[must_use]
-    pub fn servers(&self) -> Vec<Arc<Server>> {
-        self.held.targets()
+    pub fn new(metrics: Arc<Metrics>, servers: Arc<Servers>) -> Self {
+        Self { held: Holdings::new(Self::NAME, metrics), servers, bindings: binding::Bindings::default() }
     }
 
     /// Resolves, connects and observes: everything but writing. `authlink check` does just this.
@@ -58,7 +53,8 @@ impl Databases {
         wake: Wake,
     ) -> Result<Look, Error> {
         let wanted = resolving::database::resolve(database, references).await.map_err(Error::from);
-        self.held.look(database, wanted, wake).await
+        let reached = |settings| Reached { settings, servers: Arc::clone(&self.servers) };
+        self.held.look(database, wanted.map(|wanted| wanted.map(reached)), wake).await
     }
 }
 

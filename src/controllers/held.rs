@@ -110,12 +110,6 @@ impl<S: Settings> Holdings<S> {
         Self { monitors, metrics, by_uid: Mutex::default() }
     }
 
-    /// The targets that are watched now.
-    #[must_use]
-    pub fn targets(&self) -> Vec<Arc<S::Target>> {
-        self.monitors.targets()
-    }
-
     /// Joins the monitors of what the object resolves to, and waits for what each has seen.
     ///
     /// # Errors

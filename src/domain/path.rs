@@ -72,8 +72,10 @@ pub fn normalize(raw: &str) -> Result<Path, PathError> {
     }
     let mut normal = String::with_capacity(raw.len());
     let mut bytes = raw.bytes();
+    let mut any_escape = false;
     while let Some(first) = bytes.next() {
         let escaped = first == b'%';
+        any_escape |= escaped;
         let byte = if escaped { unescape(bytes.next(), bytes.next())? } else { first };
         match byte {
             b'\\' => return Err(PathError::Backslash),
@@ -86,13 +88,13 @@ pub fn normalize(raw: &str) -> Result<Path, PathError> {
             _ => return Err(PathError::Unescaped),
         }
     }
-    if percent_decode_str(&normal).decode_utf8().is_err() {
+    if any_escape && percent_decode_str(&normal).decode_utf8().is_err() {
         return Err(PathError::NotUtf8);
     }
-    if normal.contains("//") {
+    if normal.as_bytes().windows(2).any(|pair| pair == b"//") {
         return Err(PathError::EmptySegment);
     }
-    if normal.split('/').any(dots) {
+    if normal.contains('.') && normal.split('/').any(dots) {
         return Err(PathError::Dots);
     }
     Ok(Path(normal))

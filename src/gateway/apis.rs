@@ -4,65 +4,45 @@ mod attempts;
 mod headers;
 mod prepared;
 
-use axum::{
-    body::Body,
-    extract::{Path, Request},
-    http::{Response, Uri},
-    response::IntoResponse,
-};
+use std::{borrow::Cow, sync::Arc};
+
+use axum::http::{Method, Request, Response, uri::PathAndQuery};
+use hyper::body::{Bytes, Incoming};
 
 use super::{
-    Gateway, State,
+    Gateway,
     audit::Called,
     counts::Counting,
     problem::{Kind, Problem},
+    routes::Outgoing,
 };
 use crate::{cluster::review::Right, domain::path};
 
+pub(super) use attempts::Flying;
 pub(super) use prepared::Prepared;
 
-/// Calls the API of this name.
+/// Calls the API of this namespace and name, on a path that is given as it was sent.
 pub(super) async fn call(
-    state: State,
-    Path(names): Path<Vec<(String, String)>>,
-    request: Request,
-) -> Response<Body> {
-    let [namespace, name] = ["namespace", "name"].map(|wanted| {
-        names.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
-    });
-    let called = Called::new("ExternalApi", &namespace, &name, request.method().as_str());
-    let answer = forward(&state.0, &namespace, &name, request, &called).await;
-    let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
-    answer.extensions_mut().insert(called);
-    answer
-}
-
-async fn forward(
     gateway: &Gateway,
-    namespace: &str,
-    name: &str,
-    request: Request,
-    called: &Called,
-) -> Result<Response<Body>, Problem> {
-    let right = Right {
-        verb: "create",
-        resource: "externalapis",
-        subresource: Some("invoke"),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
+    (namespace, name): (&str, &str),
+    path: &str,
+    request: Request<Incoming>,
+    called: &mut Called,
+) -> Result<Response<Outgoing>, Problem> {
+    let right =
+        Right { verb: "create", resource: "externalapis", subresource: Some("invoke"), namespace, name };
     let caller = gateway.admit(request.headers(), &right).await?;
-    called.by(&caller.name);
-    let (api, ()) = gateway.apis.get(namespace, name, |_| Ok(())).await?;
-    called.found();
+    let api = gateway.apis.get(namespace, name).await?;
+    called.by = Some(Arc::clone(&caller));
+    called.found = Some((Arc::clone(&api.calls), operation(request.method()).into()));
     let mut counting = Counting::start(&api.tally);
     let sent = async {
-        let target = api.target(request.method().as_str(), raw_path(request.uri()), request.uri().query())?;
+        let target = api.target(request.method().as_str(), path, request.uri().query())?;
         api.admit(&caller.name)?;
         attempts::send(&api, request, target, called).await
     };
     let answer = sent.await;
-    if called.was_sent() {
+    if called.attempts > 0 {
         counting.served();
     }
     match &answer {
@@ -75,14 +55,21 @@ async fn forward(
             counting.answered(problem.kind.status().as_u16());
         }
     }
-    answer
+    answer.map(|answer| answer.map(Outgoing::Api))
 }
 
-/// What follows the name in the path, as it was sent: what was decoded could not be told from what was meant.
-fn raw_path(uri: &Uri) -> &str {
-    // /v1/apis/{namespace}/{name}/...
-    let rest = uri.path().splitn(6, '/').nth(5);
-    rest.map_or("/", |rest| &uri.path()[uri.path().len() - rest.len() - 1..])
+/// The method as metrics have it: callers cannot make new ones.
+fn operation(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
 }
 
 impl Prepared {
@@ -90,34 +77,18 @@ impl Prepared {
     ///
     /// # Errors
     /// `BadRequest` for a path that could be read in more than one way, `CallNotAllowed`.
-    fn target(&self, method: &str, raw: &str, query: Option<&str>) -> Result<String, Problem> {
+    fn target(&self, method: &str, raw: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
         let path = path::normalize(raw)
             .map_err(|problem| Problem::new(Kind::BadRequest, format!("the path {problem}")))?;
         if !self.allow.iter().any(|allow| allow.matches(method, &path)) {
             let detail = format!("{method} {path} is not in spec.allow of the ExternalApi {}", self.name);
             return Err(Problem::new(Kind::CallNotAllowed, detail));
         }
-        Ok(match query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_string(),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_follows_the_name_is_taken_as_it_was_sent() {
-        let rows = [
-            ("/v1/apis/shop/billing", "/"),
-            ("/v1/apis/shop/billing/", "/"),
-            ("/v1/apis/shop/billing/a%2Fb//c", "/a%2Fb//c"),
-            ("/v1/apis/shop/billing/../../x?q=/y", "/../../x"),
-        ];
-        for (uri, path) in rows {
-            assert_eq!(raw_path(&uri.parse().expect("a URI")), path, "{uri}");
-        }
+        let target = match query {
+            Some(query) => Cow::Owned(format!("{path}?{query}")),
+            None => Cow::Borrowed(path.as_str()),
+        };
+        PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes()))
+            .map_err(|_| Problem::new(Kind::BadRequest, "the path or the query cannot be sent"))
     }
 }

@@ -1,118 +1,87 @@
 //! One line in the log for each call, without payload; its request id, and its metrics.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+use std::{borrow::Cow, sync::Arc, time::Instant};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+
+use super::problem;
+use crate::{
+    cluster::review::Caller,
+    telemetry::{audit, metrics::Calls},
 };
 
-use axum::{
-    body::Body,
-    extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Response},
-    middleware::Next,
-};
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-use super::{State, problem};
-use crate::telemetry::{audit, metrics::GatewayCall};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What a route knows of a call; it travels with the response.
-#[derive(Clone)]
+/// What a route knows of a call; from `axum`'s it comes with the response.
+#[derive(Clone, Default)]
 pub(super) struct Called {
-    kind: &'static str,
-    namespace: String,
-    name: String,
-    operation: String,
-    more: Arc<Mutex<More>>,
+    /// The caller has the right.
+    pub(super) by: Option<Arc<Caller>>,
+    /// There is such an object: what was called of it, as metrics have it. Callers cannot make new series.
+    pub(super) found: Option<(Arc<Calls>, Cow<'static, str>)>,
+    /// The endpoint that it was sent to last, and how many times it was sent anywhere.
+    pub(super) endpoint: Option<Arc<str>>,
+    pub(super) attempts: u32,
 }
 
-#[derive(Default)]
-struct More {
-    caller: String,
-    endpoint: String,
-    attempts: u32,
-    /// Whether the object is there, so that its name may be a metric's label: callers cannot make new series.
-    exists: bool,
+/// A call that has begun.
+pub(super) struct Began {
+    at: Instant,
+    id: HeaderValue,
+    trace: Option<HeaderValue>,
+    method: Method,
+    uri: Uri,
 }
 
-impl Called {
-    /// A call of an object.
-    pub(super) fn new(kind: &'static str, namespace: &str, name: &str, operation: &str) -> Self {
+impl Began {
+    /// Gives the request an id if it has none.
+    pub(super) fn of<B>(request: &mut Request<B>) -> Self {
+        let id = request_id(request.headers());
+        request.headers_mut().insert(&REQUEST_ID, id.clone());
         Self {
-            kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            operation: operation.to_owned(),
-            more: Arc::default(),
+            at: Instant::now(),
+            id,
+            trace: request.headers().get("traceparent").cloned(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
         }
     }
 
-    /// The caller has the right.
-    pub(super) fn by(&self, caller: &str) {
-        caller.clone_into(&mut self.more.lock().unwrap_or_else(PoisonError::into_inner).caller);
+    /// Its answer begins. What called nothing leaves no line.
+    pub(super) fn end<B>(self, response: &mut Response<B>, called: Option<Called>) {
+        response.headers_mut().insert(&REQUEST_ID, self.id.clone());
+        let Some(called) = called else { return };
+        let took = self.at.elapsed();
+        let status = response.status().as_u16();
+        if let Some((calls, operation)) = called.found {
+            calls.observe(&operation, status, took);
+        }
+        audit::write(&audit::Call {
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            status,
+            caller: called.by.as_ref().map_or("", |caller| &caller.name),
+            endpoint: called.endpoint.as_deref().unwrap_or_default(),
+            attempts: called.attempts,
+            problem: response.extensions().get::<problem::Kind>().map(|kind| kind.as_str()),
+            request_id: self.id.to_str().unwrap_or_default(),
+            traceparent: self.trace.as_ref().and_then(|trace| trace.to_str().ok()),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
     }
-
-    /// There is such an object.
-    pub(super) fn found(&self) {
-        self.more.lock().unwrap_or_else(PoisonError::into_inner).exists = true;
-    }
-
-    /// Whether it was sent anywhere.
-    pub(super) fn was_sent(&self) -> bool {
-        self.more.lock().unwrap_or_else(PoisonError::into_inner).attempts > 0
-    }
-
-    /// It is sent to this endpoint.
-    pub(super) fn attempt(&self, endpoint: &str) {
-        let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
-        more.attempts += 1;
-        endpoint.clone_into(&mut more.endpoint);
-    }
-}
-
-/// Around every route.
-pub(super) async fn each(state: State, mut request: Request, next: Next) -> Response<Body> {
-    let started = Instant::now();
-    let id = request_id(request.headers());
-    request.headers_mut().insert(REQUEST_ID, id.clone());
-    let trace = request.headers().get("traceparent").cloned();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(REQUEST_ID, id.clone());
-    let took = started.elapsed();
-    let status = response.status().as_u16();
-    let problem = response.extensions().get::<problem::Kind>().map(|kind| kind.as_str());
-    let Some(called) = response.extensions_mut().remove::<Called>() else { return response };
-    let more = called.more.lock().unwrap_or_else(PoisonError::into_inner);
-    if more.exists {
-        let Called { kind, namespace, name, operation, .. } = called.clone();
-        state.metrics.gateway.observe(&GatewayCall { kind, namespace, name, operation, code: status }, took);
-    }
-    audit::write(&audit::Call {
-        method: method.as_str(),
-        path: &path,
-        status,
-        caller: &more.caller,
-        endpoint: &more.endpoint,
-        attempts: more.attempts,
-        problem,
-        request_id: id.to_str().unwrap_or_default(),
-        traceparent: trace.as_ref().and_then(|trace| trace.to_str().ok()),
-        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-    });
-    drop(more);
-    response
 }
 
 /// The caller's own, where it can be one, else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let own = headers
-        .get(REQUEST_ID)
+        .get(&REQUEST_ID)
         .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     own.cloned().unwrap_or_else(|| {
-        let id = format!("{:032x}", rand::random::<u128>());
-        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+        let mut id = [0; 32];
+        for (digit, random) in id.iter_mut().zip(rand::random::<[u8; 32]>()) {
+            *digit = b"0123456789abcdef"[usize::from(random % 16)];
+        }
+        HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
     })
 }
 
@@ -124,7 +93,7 @@ mod tests {
     fn a_request_id_is_kept_where_it_is_one() {
         let given = |id: &[u8]| {
             let id = HeaderValue::from_bytes(id).expect("a value");
-            request_id(&HeaderMap::from_iter([(REQUEST_ID, id)]))
+            request_id(&HeaderMap::from_iter([(REQUEST_ID.clone(), id)]))
         };
         assert_eq!(given(b"order-7/retry"), "order-7/retry");
         for bad in [&b""[..], b"two words", "\u{e9}".as_bytes(), &[b'a'; 129]] {

@@ -8,26 +8,23 @@ use super::{
     Gateway,
     problem::{Kind, Problem},
 };
-use crate::cluster::review::{AUDIENCE, Caller, Right};
+use crate::cluster::review::{AUDIENCE, Caller, Right, Verdict};
 
 impl Gateway {
     /// Who calls, if it has the right.
     ///
     /// # Errors
     /// `Unauthenticated`, `Forbidden`, or `ReviewUnavailable`.
-    pub(super) async fn admit(&self, headers: &HeaderMap, right: &Right) -> Result<Arc<Caller>, Problem> {
+    pub(super) async fn admit(&self, headers: &HeaderMap, right: &Right<'_>) -> Result<Arc<Caller>, Problem> {
         let Some(token) = bearer(headers) else {
             return Err(unauthenticated(
                 "the header Authorization: Bearer with a ServiceAccount token is missing",
             ));
         };
-        let Some(caller) = self.reviewer.caller(token).await? else {
-            return Err(unauthenticated("the API server does not take the token"));
-        };
-        if self.reviewer.allows(&caller, right).await? {
-            Ok(caller)
-        } else {
-            Err(Problem::forbidden(&caller.name, right))
+        match self.reviewer.review(token, right).await? {
+            Verdict::Allowed(caller) => Ok(caller),
+            Verdict::Forbidden(caller) => Err(Problem::forbidden(&caller.name, right)),
+            Verdict::Unknown => Err(unauthenticated("the API server does not take the token")),
         }
     }
 }

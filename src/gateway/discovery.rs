@@ -80,9 +80,9 @@ pub(super) async fn find(
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    let called = Called::new("ServiceRegistration", &namespace, &service, "find");
+    let mut called = Called::default();
     let found = async {
-        state.0.admit_to(&namespace, &service, &headers, &called).await?;
+        state.0.admit_to("find", (&namespace, &service), &headers, &mut called).await?;
         let (asked, selector) = understand(asked)?;
         let instances = state.0.instances(&namespace, &service, &asked, &selector);
         if instances.is_empty() && !state.0.is_registered(&namespace, &service) {
@@ -104,9 +104,9 @@ pub(super) async fn watch(
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    let called = Called::new("ServiceRegistration", &namespace, &service, "watch");
+    let mut called = Called::default();
     let begun = async {
-        state.0.admit_to(&namespace, &service, &headers, &called).await?;
+        state.0.admit_to("watch", (&namespace, &service), &headers, &mut called).await?;
         let (mut asked, selector) = understand(asked)?;
         // What becomes unhealthy is told of, so it must not vanish from view.
         asked.healthy = false;
@@ -165,24 +165,25 @@ fn selector(text: &str) -> Result<Selector, String> {
 }
 
 impl Gateway {
+    /// Lets a caller in that may do this.
     async fn admit_to(
         &self,
-        namespace: &str,
-        service: &str,
+        operation: &'static str,
+        (namespace, service): (&str, &str),
         headers: &HeaderMap,
-        called: &Called,
+        called: &mut Called,
     ) -> Result<(), Problem> {
         let right = Right {
             verb: "get",
             resource: "serviceregistrations",
             subresource: None,
-            namespace: namespace.to_owned(),
-            name: service.to_owned(),
+            namespace,
+            name: service,
         };
-        let caller = self.admit(headers, &right).await?;
-        called.by(&caller.name);
+        called.by = Some(self.admit(headers, &right).await?);
         if self.is_registered(namespace, service) {
-            called.found();
+            let calls = self.metrics.gateway.calls("ServiceRegistration", namespace, service);
+            called.found = Some((calls.into(), operation.into()));
         }
         Ok(())
     }
@@ -295,9 +296,9 @@ impl Watcher {
                 () = self.changes.next() => return true,
                 () = tokio::time::sleep_until(review) => {
                     self.admitted = Instant::now();
-                    let called = Called::new("ServiceRegistration", &self.namespace, &self.service, "watch");
-                    let right = self.state.0.admit_to(&self.namespace, &self.service, &self.headers, &called);
-                    match right.await {
+                    let mut called = Called::default();
+                    let names = (self.namespace.as_str(), self.service.as_str());
+                    match self.state.0.admit_to("watch", names, &self.headers, &mut called).await {
                         Ok(()) => {}
                         // Its right was seen a moment ago, and nobody has said that it ended.
                         Err(problem) if problem.kind == Kind::ReviewUnavailable => {}

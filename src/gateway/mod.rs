@@ -11,31 +11,25 @@ mod openapi;
 pub mod problem;
 mod queries;
 mod ready;
+mod routes;
 mod server;
 mod sweep;
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{
-    Json, Router,
-    http::Uri,
-    middleware,
-    routing::{any, get, post},
-};
-
 use tokio_util::sync::CancellationToken;
 
 pub use circuits::Circuits;
+pub use routes::Routes;
 pub use server::{Listen, Server};
 
 use crate::{
     api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
-    backends::http::Egress,
+    backends::{database, http::Egress},
     cluster::{catalog::Catalog, references::References, review::Reviewer},
     telemetry::metrics::Metrics,
 };
 use counts::Counters;
-use problem::{Kind, Problem};
 use ready::{Ready, World};
 
 /// What the gateway needs of the process.
@@ -46,6 +40,8 @@ pub struct Parts {
     pub references: Arc<dyn References>,
     /// The way out.
     pub egress: Egress,
+    /// The databases of the process.
+    pub servers: Arc<database::Servers>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The objects.
@@ -81,6 +77,8 @@ impl Gateway {
         let world = Arc::new(World {
             references: parts.references,
             egress: parts.egress,
+            servers: parts.servers,
+            metrics: Arc::clone(&parts.metrics),
             counters: Arc::clone(&counters),
             zone: parts.zone,
             started: Instant::now(),
@@ -95,28 +93,4 @@ impl Gateway {
             counters,
         }
     }
-}
-
-/// The routes.
-pub fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
-        .route("/v1/apis/{namespace}/{name}", any(apis::call))
-        .route("/v1/apis/{namespace}/{name}/", any(apis::call))
-        .route("/v1/apis/{namespace}/{name}/{*path}", any(apis::call))
-        .route("/v1/databases/{namespace}/{name}/queries/{query}", post(queries::run))
-        .route("/v1/discovery/{namespace}/{service}", get(discovery::find))
-        .route("/v1/discovery/{namespace}/{service}/watch", get(discovery::watch))
-        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
-        .fallback(no_route)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), audit::each))
-        .with_state(gateway)
-}
-
-async fn no_route(uri: Uri) -> Problem {
-    Problem::new(Kind::RouteNotFound, format!("there is no route {}: see /openapi.json", uri.path()))
-}
-
-async fn wrong_method(uri: Uri) -> Problem {
-    Problem::new(Kind::MethodNotAllowed, format!("{} has other methods: see /openapi.json", uri.path()))
 }

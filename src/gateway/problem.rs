@@ -77,9 +77,11 @@ kinds! {
     ParameterInvalid = "parameter-invalid", UNPROCESSABLE_ENTITY, "a parameter is not valid";
     /// The database refuses the statement with these parameters.
     QueryRefused = "query-refused", CONFLICT, "the database refuses the query";
+    /// The statement cannot run as it is declared.
+    QueryInvalid = "query-invalid", INTERNAL_SERVER_ERROR, "the query is declared wrongly";
     /// The limit of the spec is reached.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "the rate limit is reached";
-    /// Too many calls are in flight.
+    /// Too many calls are in flight, or no connection of the database's pool comes free.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "too many calls are in flight";
     /// Every endpoint that could be called is left alone because it failed.
     CircuitOpen = "circuit-open", SERVICE_UNAVAILABLE, "the circuit is open";
@@ -118,7 +120,7 @@ impl Problem {
 
     /// The caller lacks this right.
     #[must_use]
-    pub fn forbidden(caller: &str, right: &Right) -> Self {
+    pub fn forbidden(caller: &str, right: &Right<'_>) -> Self {
         let Right { verb, namespace, name, .. } = right;
         let resource = right.resource();
         let detail = format!(

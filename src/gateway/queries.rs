@@ -1,37 +1,57 @@
 //! `/v1/databases`: the declared queries of a Database, by name.
 
-use std::sync::{Arc, Mutex};
+mod text;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, Request},
-    http::{HeaderMap, HeaderValue, Response, header},
-    response::IntoResponse,
+    http::{HeaderMap, HeaderValue, Request, Response, header},
 };
-use futures::{Stream, StreamExt, stream};
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use kube::ResourceExt;
 use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Gateway, State,
+    Gateway,
     audit::Called,
     counts::Counting,
     problem::{Kind, Problem},
     ready::{Prepare, World},
 };
 use crate::{
-    api::v1alpha1::Database,
-    backends::database::{self, Item, QueryFault, Run, Settings},
+    api::{
+        Reason,
+        v1alpha1::{
+            Database,
+            database::{Query, QueryLimits},
+        },
+    },
+    backends::database::{Answer, Item, QueryFault, Run, Settings, Share},
     cluster::{references::References, review::Right},
     domain::usage::Tally,
-    resolving,
+    resolving::{self, Resolved},
+    telemetry::metrics::Calls,
 };
+use text::Text;
 
 /// Bytes of parameters that a call may bring.
 const MAX_BODY: usize = 1024 * 1024;
 
-const NDJSON: &str = "application/x-ndjson";
+/// What comes within this time and has at most so many bytes is answered as a whole; all else as it comes.
+const MOMENT: Duration = Duration::from_millis(1);
+const WHOLE: usize = 64 * 1024;
 
 /// The body of a call.
 #[derive(Deserialize)]
@@ -41,12 +61,16 @@ struct Asked {
     params: Vec<Box<RawValue>>,
 }
 
-/// The servers of a Database with their pools.
+/// The servers of a Database with their pools, and what it declares.
 pub(super) struct Servers {
-    all: Vec<Arc<dyn database::Database>>,
+    all: Vec<Arc<Share>>,
+    engine: &'static str,
+    queries: HashMap<String, Arc<Query>>,
+    limits: QueryLimits,
     tally: Arc<Mutex<Tally>>,
+    calls: Arc<Calls>,
     /// The one that takes statements: a primary whose probes pass, else any whose probes pass, else the first.
-    chosen: std::sync::atomic::AtomicUsize,
+    chosen: AtomicUsize,
 }
 
 impl Prepare for Servers {
@@ -56,8 +80,8 @@ impl Prepare for Servers {
     async fn resolve(
         database: &Database,
         references: &dyn References,
-    ) -> Result<Vec<Settings>, resolving::Unresolved> {
-        Ok(resolving::database::resolve(database, references).await?.targets)
+    ) -> Result<Resolved<Settings>, resolving::Unresolved> {
+        resolving::database::resolve(database, references).await
     }
 
     fn key(settings: &Settings) -> [u8; 32] {
@@ -65,10 +89,17 @@ impl Prepare for Servers {
     }
 
     fn make(database: &Database, settings: Vec<Settings>, world: &World) -> Result<Self, Problem> {
-        let servers = settings.into_iter().map(database::connect).collect::<Result<_, _>>();
-        let servers = servers.map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?;
-        let tally = world.counters.of(&database.uid().unwrap_or_default());
-        Ok(Self { all: servers, tally, chosen: 0.into() })
+        let servers = settings.into_iter().map(|it| world.servers.share(it)).collect::<Result<_, _>>();
+        let spec = &database.spec;
+        Ok(Self {
+            all: servers.map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?,
+            engine: spec.engine.as_str(),
+            queries: spec.queries.iter().map(|it| (it.name.clone(), Arc::new(it.clone()))).collect(),
+            limits: spec.query.clone(),
+            tally: world.counters.of(&database.uid().unwrap_or_default()),
+            calls: world.calls(database).into(),
+            chosen: 0.into(),
+        })
     }
 
     fn follow(&self, database: &Database) {
@@ -76,75 +107,43 @@ impl Prepare for Servers {
         let ready = || endpoints.clone().enumerate().filter(|(_, endpoint)| endpoint.ready);
         let primary = ready().find(|(_, endpoint)| endpoint.role.as_deref() == Some("Primary"));
         let chosen = primary.or_else(|| ready().next()).map_or(0, |(index, _)| index);
-        self.chosen.store(chosen, std::sync::atomic::Ordering::Relaxed);
+        self.chosen.store(chosen, Relaxed);
     }
 }
 
-/// Runs the query of this name.
+/// Runs the query of this namespace, Database and name.
 pub(super) async fn run(
-    state: State,
-    Path((namespace, name, query)): Path<(String, String, String)>,
-    request: Request,
-) -> Response<Body> {
-    let called = Called::new("Database", &namespace, &name, &query);
-    let answer = answer(&state.0, (&namespace, &name, &query), request, &called).await;
-    let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
-    answer.extensions_mut().insert(called);
-    answer
-}
-
-async fn answer(
     gateway: &Gateway,
     (namespace, name, query): (&str, &str, &str),
-    request: Request,
-    called: &Called,
+    request: Request<Incoming>,
+    called: &mut Called,
 ) -> Result<Response<Body>, Problem> {
-    let right = Right {
-        verb: "create",
-        resource: "databases",
-        subresource: Some("query"),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
-    let caller = gateway.admit(request.headers(), &right).await?;
-    called.by(&caller.name);
-    let (head, body) = request.into_parts();
-    let declared = |database: &Database| {
-        let found = database.spec.queries.iter().find(|declared| declared.name == query);
-        let found = found.cloned().ok_or_else(|| {
-            let detail = format!("the Database {name} declares no query {query}");
-            Problem::new(Kind::QueryNotFound, detail)
-        })?;
-        Ok((found, database.spec.query.clone(), database.spec.engine))
-    };
-    let (servers, (declared, limits, engine)) = gateway.databases.get(namespace, name, declared).await?;
-    called.found();
-    let mut counting = Counting::start(&servers.tally);
-    let asked = read(body).await?;
-    let run = Run::new(&declared, &limits, &asked.params)
+    let right = Right { verb: "create", resource: "databases", subresource: Some("query"), namespace, name };
+    called.by = Some(gateway.admit(request.headers(), &right).await?);
+    let servers = gateway.databases.get(namespace, name).await?;
+    let declared = servers.queries.get(query).ok_or_else(|| {
+        let detail = format!("the Database {name} declares no query {query}");
+        Problem::new(Kind::QueryNotFound, detail)
+    })?;
+    called.found = Some((Arc::clone(&servers.calls), query.to_owned().into()));
+    let counting = Counting::start(&servers.tally);
+    let lines = wants_lines(request.headers());
+    let asked = read(request.into_body()).await?;
+    let run = Run::new(declared, &servers.limits, &asked.params)
         .map_err(|mismatch| Problem::new(Kind::ParameterInvalid, mismatch.to_string()))?;
-    let chosen = servers.chosen.load(std::sync::atomic::Ordering::Relaxed);
-    let server = servers.all.get(chosen).or(servers.all.first());
+    let server = servers.all.get(servers.chosen.load(Relaxed)).or(servers.all.first());
     let server =
         server.ok_or_else(|| Problem::new(Kind::NotReady, format!("the Database {name} has no server")))?;
-    let observed = gateway.metrics.queries.start(engine.as_str(), namespace, name, query);
-    let mut rows = Arc::clone(server).run(run, observed).inspect(move |item| match item {
-        Ok(Item::Row(_)) => {}
-        Ok(Item::End { .. }) => counting.served(),
-        Err(fault) => {
-            counting.served();
-            counting.answered(problem(fault).kind.status().as_u16());
-        }
-    });
-    // The head of the answer waits for what comes first: a query that fails at once fails by its status.
-    let first = rows.next().await.transpose().map_err(|fault| problem(&fault))?;
-    Ok(respond(first, rows, wants_lines(&head.headers)))
+    let observed = gateway.metrics.queries.start(servers.engine, namespace, name, query);
+    let rows = Arc::clone(&**server).run(run, observed);
+    Running { rows, counting, text: Text::new(lines) }.respond().await
 }
 
-async fn read(body: Body) -> Result<Asked, Problem> {
-    let body = axum::body::to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|_| Problem::new(Kind::TooLarge, format!("the body must have at most {MAX_BODY} bytes")))?;
+async fn read(body: Incoming) -> Result<Asked, Problem> {
+    let body = Limited::new(body, MAX_BODY).collect().await;
+    let body = body
+        .map_err(|_| Problem::new(Kind::TooLarge, format!("the body must have at most {MAX_BODY} bytes")))?
+        .to_bytes();
     if body.is_empty() {
         return Ok(Asked { params: Vec::new() });
     }
@@ -154,55 +153,75 @@ async fn read(body: Body) -> Result<Asked, Problem> {
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().any(|accept| accept.as_bytes().starts_with(NDJSON.as_bytes()))
+    headers.get_all(header::ACCEPT).iter().any(|accept| accept.as_bytes().starts_with(text::LINES.as_bytes()))
 }
 
-/// As one JSON document, or a line for each row and one for the end; written while the rows come.
-fn respond(
-    first: Option<Item>,
-    rows: impl Stream<Item = Result<Item, QueryFault>> + Send + 'static,
-    lines: bool,
-) -> Response<Body> {
-    let items = stream::iter(first.map(Ok)).chain(rows);
-    let (kind, body) = if lines {
-        (NDJSON, Body::from_stream(as_lines(items)))
-    } else {
-        ("application/json", Body::from_stream(as_document(items)))
-    };
-    let mut response = body.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
+/// A query that runs, on its way to the caller.
+struct Running {
+    rows: Answer,
+    counting: Counting,
+    text: Text,
 }
 
-type Chunk = Result<Bytes, QueryFault>;
+impl Running {
+    /// The head of the answer waits for what comes first: a query that fails at once fails by its status.
+    async fn respond(mut self) -> Result<Response<Body>, Problem> {
+        let kind = HeaderValue::from_static(self.text.content_type());
+        let mut next = self.rows.next().await;
+        let moment = Instant::now() + MOMENT;
+        while let Some(item) = next {
+            self.take(item).map_err(|fault| problem(&fault))?;
+            if self.text.len() > WHOLE {
+                break;
+            }
+            let Ok(more) = timeout_at(moment, self.rows.next()).await else { break };
+            next = more;
+            if next.is_none() {
+                return Ok(respond(kind, Body::from(self.text.sent())));
+            }
+        }
+        self.rows.detach();
+        let first = self.text.sent();
+        let rest = stream::unfold(Some(self), async |running| {
+            let mut running = running?;
+            let taken = match running.rows.next().await? {
+                Err(fault) if running.text.tells_faults() => {
+                    running.fails(&fault);
+                    running.text.fault(&problem(&fault));
+                    Ok(())
+                }
+                item => running.take(item),
+            };
+            match taken {
+                Ok(()) => Some((Ok(running.text.sent()), Some(running))),
+                Err(fault) => Some((Err(fault), None)),
+            }
+        });
+        let all = stream::iter([Ok::<Bytes, QueryFault>(first)]).chain(rest);
+        Ok(respond(kind, Body::from_stream(all)))
+    }
 
-/// `{"rows": [...], "truncated": false, "affected": null}`. A document that breaks off is no JSON, so nobody takes it for
-/// whole.
-fn as_document(items: impl Stream<Item = Result<Item, QueryFault>>) -> impl Stream<Item = Chunk> {
-    let mut before = "{\"rows\":[";
-    items.map(move |item| {
-        Ok(match item? {
-            Item::Row(row) => format!("{}{row}", std::mem::replace(&mut before, ",\n")).into(),
+    fn take(&mut self, item: Result<Item, QueryFault>) -> Result<(), QueryFault> {
+        match item.inspect_err(|fault| self.fails(fault))? {
+            Item::Rows(rows) => self.text.rows(&rows),
             Item::End { truncated, affected } => {
-                let open = if before == ",\n" { "" } else { before };
-                format!("{open}],\"truncated\":{truncated},\"affected\":{}}}\n", json!(affected)).into()
+                self.counting.served();
+                self.text.end(truncated, affected);
             }
-        })
-    })
+        }
+        Ok(())
+    }
+
+    fn fails(&mut self, fault: &QueryFault) {
+        self.counting.served();
+        self.counting.answered(problem(fault).kind.status().as_u16());
+    }
 }
 
-/// A row a line, and at the end a line that no row looks like: `{"$end": {"truncated": false, "affected": null}}`, or
-/// `{"$problem": {...}}`.
-fn as_lines(items: impl Stream<Item = Result<Item, QueryFault>>) -> impl Stream<Item = Chunk> {
-    items.map(|item| {
-        Ok(match item {
-            Ok(Item::Row(row)) => format!("{row}\n").into(),
-            Ok(Item::End { truncated, affected }) => {
-                format!("{}\n", json!({ "$end": { "truncated": truncated, "affected": affected } })).into()
-            }
-            Err(fault) => format!("{}\n", json!({ "$problem": problem(&fault).document() })).into(),
-        })
-    })
+fn respond(kind: HeaderValue, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 fn problem(fault: &QueryFault) -> Problem {
@@ -210,7 +229,10 @@ fn problem(fault: &QueryFault) -> Problem {
         QueryFault::Value(_) => Kind::ParameterInvalid,
         QueryFault::Constraint(_) | QueryFault::Conflict(_) | QueryFault::ReadOnly(_) => Kind::QueryRefused,
         QueryFault::TimedOut => Kind::UpstreamTimeout,
-        QueryFault::Invalid(_) | QueryFault::Denied(_) | QueryFault::Server(_) => Kind::Upstream,
+        QueryFault::Invalid(_) => Kind::QueryInvalid,
+        QueryFault::Server(fault) if fault.reason == Reason::PoolSaturated => Kind::Overloaded,
+        QueryFault::Denied(_) | QueryFault::Server(_) => Kind::Upstream,
     };
-    Problem::new(kind, fault.to_string())
+    let problem = Problem::new(kind, fault.to_string());
+    if kind == Kind::Overloaded { problem.after(Duration::from_secs(1)) } else { problem }
 }

@@ -16,13 +16,14 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
-    api::Managed,
-    backends::http::Egress,
+    api::{Managed, status::Status},
+    backends::{database, http::Egress},
     cluster::{
         catalog::{Catalog, Changes},
         references::References,
     },
-    resolving::Unresolved,
+    resolving::{Resolved, Source, Unresolved},
+    telemetry::metrics::{Calls, Metrics},
 };
 
 /// A changed Secret is noticed within this time.
@@ -34,12 +35,24 @@ pub(super) struct World {
     pub(super) references: Arc<dyn References>,
     /// The way out.
     pub(super) egress: Egress,
+    /// The databases of the process.
+    pub(super) servers: Arc<database::Servers>,
+    /// The process' metrics.
+    pub(super) metrics: Arc<Metrics>,
     /// What is counted for each object.
     pub(super) counters: Arc<Counters>,
     /// Where the gateway is.
     pub(super) zone: Option<String>,
     /// When the gateway started.
     pub(super) started: Instant,
+}
+
+impl World {
+    /// What is called of the object, for metrics.
+    pub(super) fn calls<K: Resource<DynamicType = ()>>(&self, object: &K) -> Calls {
+        let namespace = object.namespace().unwrap_or_default();
+        self.metrics.gateway.calls(&K::kind(&()), &namespace, &object.name_any())
+    }
 }
 
 /// What can be made ready of an object.
@@ -54,7 +67,7 @@ pub(super) trait Prepare: Sized + Send + Sync + 'static {
     fn resolve(
         object: &Self::Object,
         references: &dyn References,
-    ) -> impl Future<Output = Result<Vec<Self::Settings>, Unresolved>> + Send;
+    ) -> impl Future<Output = Result<Resolved<Self::Settings>, Unresolved>> + Send;
 
     /// The same for settings that are the same.
     fn key(settings: &Self::Settings) -> [u8; 32];
@@ -70,7 +83,7 @@ pub(super) trait Prepare: Sized + Send + Sync + 'static {
 pub(super) struct Ready<P: Prepare> {
     objects: Catalog<P::Object>,
     world: Arc<World>,
-    made: RwLock<HashMap<Name, Arc<Made<P>>>>,
+    made: RwLock<ByName<Arc<Made<P>>>>,
     /// One is made ready at a time: it is rare, and nobody makes one twice.
     making: tokio::sync::Mutex<()>,
 }
@@ -83,8 +96,8 @@ pub(super) struct Named<P> {
     pub(super) prepared: Arc<P>,
 }
 
-/// Namespace and name.
-type Name = (String, String);
+/// By namespace and name.
+type ByName<T> = HashMap<String, HashMap<String, T>>;
 
 struct Made<P> {
     prepared: Arc<P>,
@@ -100,16 +113,11 @@ impl<P: Prepare> Ready<P> {
         Self { objects, world, made: RwLock::default(), making: tokio::sync::Mutex::default() }
     }
 
-    /// The object of this name as it is now, ready for calls. `ask` is given the object itself.
+    /// The object of this name as it is now, ready for calls.
     ///
     /// # Errors
-    /// `ServiceNotFound`, `NotReady`, and what `ask` says.
-    pub(super) async fn get<T>(
-        &self,
-        namespace: &str,
-        name: &str,
-        ask: impl FnOnce(&P::Object) -> Result<T, Problem>,
-    ) -> Result<(Arc<P>, T), Problem> {
+    /// `ServiceNotFound`, `NotReady`.
+    pub(super) async fn get(&self, namespace: &str, name: &str) -> Result<Arc<P>, Problem> {
         let kind = P::Object::kind(&());
         let guard = self.objects.get(namespace, name);
         let Some(object) = guard.as_deref().and_then(|guard| guard.0.as_ref().ok()) else {
@@ -119,38 +127,40 @@ impl<P: Prepare> Ready<P> {
         if object.suspended() {
             return Err(Problem::new(Kind::NotReady, format!("spec.suspend of the {kind} {name} is set")));
         }
-        let asked = ask(object)?;
         let known = self.known(namespace, name).filter(|known| known.is_of(object));
         if let Some(known) = known.filter(|known| !known.is_due(self.now())) {
             known.prepared.follow(object);
-            return Ok((Arc::clone(&known.prepared), asked));
+            return Ok(Arc::clone(&known.prepared));
         }
-        let prepared = self.make(object, (namespace.to_owned(), name.to_owned())).await?;
+        // On the heap, because it is large, and rare.
+        let prepared = Box::pin(self.make(object, namespace, name)).await?;
         prepared.follow(object);
-        Ok((prepared, asked))
+        Ok(prepared)
     }
 
-    async fn make(&self, object: &P::Object, name: Name) -> Result<Arc<P>, Problem> {
+    async fn make(&self, object: &P::Object, namespace: &str, name: &str) -> Result<Arc<P>, Problem> {
         let _making = self.making.lock().await;
-        let known = self.known(&name.0, &name.1).filter(|known| known.is_of(object));
+        let known = self.known(namespace, name).filter(|known| known.is_of(object));
         if let Some(known) = known.as_ref().filter(|known| !known.is_due(self.now())) {
             return Ok(Arc::clone(&known.prepared)); // made while this one waited
         }
-        let settings = match (P::resolve(object, self.world.references.as_ref()).await, &known) {
-            (Ok(settings), _) => settings,
+        let resolved = match (P::resolve(object, self.world.references.as_ref()).await, &known) {
+            (Ok(resolved), _) => resolved,
             // The last good state serves while the API server is away.
             (Err(Unresolved::Cluster(_)), Some(known)) => return Ok(Arc::clone(&known.prepared)),
             (Err(error), _) => {
                 let kind = P::Object::kind(&());
-                return Err(Problem::new(Kind::NotReady, format!("the {kind} {}: {error}", name.1)));
+                return Err(Problem::new(Kind::NotReady, format!("the {kind} {name}: {error}")));
             }
         };
-        let keys: Vec<_> = settings.iter().map(P::key).collect();
-        if let Some(known) = known.filter(|known| known.keys == keys) {
+        let keys: Vec<_> = resolved.targets.iter().map(P::key).collect();
+        if let Some(known) =
+            known.filter(|known| known.keys == keys || is_unproven(object, resolved.source.as_ref()))
+        {
             known.looked.store(self.now(), Relaxed);
             return Ok(Arc::clone(&known.prepared));
         }
-        let prepared = Arc::new(P::make(object, settings, &self.world)?);
+        let prepared = Arc::new(P::make(object, resolved.targets, &self.world)?);
         let made = Made {
             prepared: Arc::clone(&prepared),
             uid: object.uid().unwrap_or_default(),
@@ -158,15 +168,16 @@ impl<P: Prepare> Ready<P> {
             keys,
             looked: AtomicU64::new(self.now()),
         };
-        self.made_mut().insert(name, Arc::new(made));
+        self.made_mut().entry(namespace.to_owned()).or_default().insert(name.to_owned(), Arc::new(made));
         Ok(prepared)
     }
 
-    /// Those that are ready, of objects that are there.
+    /// Those that are ready, of objects that are there and not suspended.
     pub(super) fn all(&self) -> Vec<Named<P>> {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
-        let there = made.iter().filter(|((namespace, name), made)| self.is_there(namespace, name, &made.uid));
-        let named = there.map(|((namespace, name), made)| Named {
+        let all = made.iter().flat_map(|(namespace, made)| made.iter().map(move |made| (namespace, made)));
+        let there = all.filter(|(namespace, (name, made))| self.serves(namespace, name, &made.uid));
+        let named = there.map(|(namespace, (name, made))| Named {
             namespace: namespace.clone(),
             name: name.clone(),
             uid: made.uid.clone(),
@@ -175,9 +186,12 @@ impl<P: Prepare> Ready<P> {
         named.collect()
     }
 
-    /// Lets go of those whose objects are gone.
+    /// Lets go of those whose objects are gone or suspended.
     pub(super) fn sweep(&self) {
-        self.made_mut().retain(|(namespace, name), made| self.is_there(namespace, name, &made.uid));
+        self.made_mut().retain(|namespace, made| {
+            made.retain(|name, made| self.serves(namespace, name, &made.uid));
+            !made.is_empty()
+        });
     }
 
     /// Whether there is an object of this name.
@@ -190,16 +204,18 @@ impl<P: Prepare> Ready<P> {
         self.objects.changes()
     }
 
-    fn is_there(&self, namespace: &str, name: &str, uid: &str) -> bool {
-        self.objects.get(namespace, name).is_some_and(|object| object.meta().uid.as_deref() == Some(uid))
+    fn serves(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        let object = self.objects.get(namespace, name);
+        let object = object.as_deref().and_then(|object| object.0.as_ref().ok());
+        object.is_some_and(|object| object.meta().uid.as_deref() == Some(uid) && !object.suspended())
     }
 
     fn known(&self, namespace: &str, name: &str) -> Option<Arc<Made<P>>> {
         let all = self.made.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        all.get(namespace)?.get(name).cloned()
     }
 
-    fn made_mut(&self) -> RwLockWriteGuard<'_, HashMap<Name, Arc<Made<P>>>> {
+    fn made_mut(&self) -> RwLockWriteGuard<'_, ByName<Arc<Made<P>>>> {
         self.made.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,6 +223,16 @@ impl<P: Prepare> Ready<P> {
     fn now(&self) -> u64 {
         u64::try_from(self.world.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Whether the operator, which tries a changed credential first, has not found it to work: until then the one before serves.
+fn is_unproven<K: Managed>(object: &K, source: Option<&Source>) -> bool {
+    let Some((source, status)) = source.zip(object.status().map(Status::common)) else {
+        return false;
+    };
+    let in_use = status.credentials.iter().find(|credential| credential.secret == source.secret);
+    status.observed_generation == object.meta().generation
+        && in_use.is_some_and(|in_use| in_use.fingerprint != source.fingerprint)
 }
 
 impl<P> Made<P> {

@@ -2,13 +2,12 @@
 
 mod certificate;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,6 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::Routes;
 use certificate::Certificate;
 
 /// How long callers may take to send the head of a request, and to shake hands.
@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// Serves until `stop`, and then until the calls in flight are over, for a while.
-    pub async fn serve(self, routes: Router, stop: CancellationToken) {
+    pub async fn serve(self, routes: Routes, stop: CancellationToken) {
         let calls = GracefulShutdown::new();
         loop {
             let stream = tokio::select! {
@@ -92,7 +92,7 @@ impl Server {
 async fn connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
-    routes: Router,
+    routes: Routes,
     calls: hyper_util::server::graceful::Watcher,
 ) {
     let _ = stream.set_nodelay(true);
@@ -104,7 +104,7 @@ async fn connection(
     }
 }
 
-async fn exchange<S>(stream: S, routes: Router, calls: hyper_util::server::graceful::Watcher)
+async fn exchange<S>(stream: S, routes: Routes, calls: hyper_util::server::graceful::Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -118,7 +118,10 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let service = TowerToHyperService::new(routes);
+    let service = service_fn(move |request| {
+        let routes = routes.clone();
+        async move { Ok::<_, Infallible>(routes.answer(request).await) }
+    });
     let served = server.serve_connection(TokioIo::new(stream), service).into_owned();
     // That a caller breaks off is its own affair.
     if let Err(error) = calls.watch(served).await {

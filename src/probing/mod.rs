@@ -9,11 +9,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     api::{
@@ -36,21 +35,6 @@ pub trait Target: Send + Sync + 'static {
 
     /// Asks the target, connecting where needed.
     fn probe(&self) -> impl Future<Output = Result<Self::Facts, Fault>> + Send;
-
-    /// How often [`Target::tend`] is due.
-    fn tend_interval(&self) -> Duration {
-        Duration::from_hours(1)
-    }
-
-    /// Housekeeping of the target's pool, if it has one.
-    fn tend(&self) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
-    }
-
-    /// Lets go of the target.
-    fn close(&self) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
-    }
 }
 
 /// What a monitor has seen so far.
@@ -87,7 +71,7 @@ impl<T: Target> Monitors<T> {
 
     /// Joins the monitor of `key`, started with `make`'s target and the verdict that is `known` of it when nobody
     /// watches it yet. `wake` is called at every change until the membership is dropped; with the last membership the
-    /// monitor ends and closes its target.
+    /// monitor ends and lets go of its target.
     ///
     /// # Errors
     /// What `make` says.
@@ -109,16 +93,6 @@ impl<T: Target> Monitors<T> {
         };
         drop(by_key);
         Ok(Membership::new(monitor, Box::new(wake)))
-    }
-
-    /// The targets that are watched now.
-    #[must_use]
-    pub fn targets(&self) -> Vec<Arc<T>> {
-        lock(&self.by_key)
-            .values()
-            .filter_map(Weak::upgrade)
-            .map(|monitor| Arc::clone(&monitor.target))
-            .collect()
     }
 }
 
@@ -170,11 +144,6 @@ impl<T: Target> Monitor<T> {
 impl<T: Target> Drop for Monitor<T> {
     fn drop(&mut self) {
         self.task.abort();
-        let target = Arc::clone(&self.target);
-        // Outside of a runtime (at exit) the sockets close by themselves.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { target.close().await });
-        }
     }
 }
 
@@ -192,28 +161,16 @@ struct Probes<T: Target> {
 
 impl<T: Target> Probes<T> {
     async fn run(mut self, tell: watch::Sender<Option<Observation<T::Facts>>>, members: Arc<Members>) {
-        let mut tend = tokio::time::interval(self.target.tend_interval());
-        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        tend.tick().await; // The first tick comes at once.
-        let mut due = tokio::time::Instant::now();
+        let Schedule { interval, jitter_percent, .. } = self.schedule;
         loop {
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(due) => {
-                    let Schedule { interval, jitter_percent, .. } = self.schedule;
-                    due = tokio::time::Instant::now() + next_probe(interval, jitter_percent, rand::random());
-                    let (changed, observation) = self.probe().await;
-                    let first = tell.send_replace(Some(observation)).is_none();
-                    // Who joined before the first probe is waiting for it, and needs no waking.
-                    if changed && !first {
-                        lock(&members.wakes).values().for_each(|wake| wake());
-                    }
-                }
-                _ = tend.tick() => {
-                    // A pool that cannot be tended must not hold up the probes.
-                    let _ = tokio::time::timeout(self.schedule.timeout, self.target.tend()).await;
-                }
+            let due = Instant::now() + next_probe(interval, jitter_percent, rand::random());
+            let (changed, observation) = self.probe().await;
+            let first = tell.send_replace(Some(observation)).is_none();
+            // Who joined before the first probe is waiting for it, and needs no waking.
+            if changed && !first {
+                lock(&members.wakes).values().for_each(|wake| wake());
             }
+            tokio::time::sleep_until(due).await;
         }
     }
 

@@ -127,7 +127,7 @@ impl Checks {
         // Whoever runs this may connect from here to wherever they please.
         let egress = Egress::new(Arc::new(|_| Ok(())));
         Self {
-            databases: Databases::new(Arc::clone(&metrics)),
+            databases: Databases::new(Arc::clone(&metrics), Arc::default()),
             external_apis: ExternalApis::new(Arc::clone(&metrics), egress.clone()),
             registrations: ServiceRegistrations::new(metrics, egress),
         }

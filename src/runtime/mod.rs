@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use leader::{Election, Lease};
 use operator::Operator;
+use pools::Pools;
 pub use settings::{Role, Settings};
 
 use crate::{
-    backends::{http::Egress, resolver::Resolver},
+    backends::{database::Servers, http::Egress, resolver::Resolver},
     cluster::{
         events::Events, fence::Fence, references::ScopedReferences, review::Reviewer, watches::Readiness,
     },
@@ -92,7 +93,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let sources: Vec<_> = sources.map(Arc::new).collect();
     // Who only reads the objects says nothing of them: each of many gateways would say the same.
     let mut unsaid = Registry::default();
-    let operator = Operator::start(&plane, &sources, if operates { &mut registry } else { &mut unsaid });
+    let servers = Arc::<Servers>::default();
+    registry.register_collector(Box::new(Pools::new(Arc::clone(&servers))));
+    let said = if operates { &mut registry } else { &mut unsaid };
+    let operator = Operator::start(&plane, &sources, &servers, said);
     if operates {
         registry.register("leader", "1 while this process holds the lease", metrics.leader.clone());
     }
@@ -104,6 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             reviewer: Reviewer::new(client.clone()),
             references: Arc::new(ScopedReferences::new(sources.iter().map(|it| it.references()).collect())),
             egress: Egress::guarded(settings.egress.clone(), Arc::clone(&plane.resolver)),
+            servers,
             metrics: Arc::clone(&metrics),
             external_apis: operator.external_apis.clone(),
             databases: operator.databases.clone(),
@@ -165,7 +170,7 @@ fn serve(
 ) -> impl Future<Output = ()> + use<> {
     let (stop, served, interval) = (stop.clone(), CancellationToken::new(), settings.store_interval);
     async move {
-        let routes = gateway::router(Arc::clone(&gateway));
+        let routes = gateway::Routes::new(Arc::clone(&gateway));
         let serving = async {
             server.serve(routes, stop).await;
             served.cancel();

@@ -9,10 +9,10 @@ use futures::{
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::{http::Conditions, pools::Pools};
+use super::http::Conditions;
 use crate::{
     api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
-    backends::http::Egress,
+    backends::{database::Servers, http::Egress},
     cluster::catalog::Catalog,
     controllers::{
         Plane, Reconciler, Sources, database::Databases, engine::Engine, external_api::ExternalApis,
@@ -41,13 +41,17 @@ impl<R: Reconciler> Leads for Engine<R> {
 
 impl Operator {
     /// Starts the watches of every kind: a new kind is two more lines here.
-    pub(super) fn start(plane: &Plane, sources: &[Arc<Sources>], registry: &mut Registry) -> Self {
+    pub(super) fn start(
+        plane: &Plane,
+        sources: &[Arc<Sources>],
+        servers: &Arc<Servers>,
+        registry: &mut Registry,
+    ) -> Self {
         let egress = Egress::guarded((*plane.egress).clone(), Arc::clone(&plane.resolver));
-        let databases = Arc::new(Databases::new(Arc::clone(&plane.metrics)));
+        let databases = Arc::new(Databases::new(Arc::clone(&plane.metrics), Arc::clone(servers)));
         let external_apis = Arc::new(ExternalApis::new(Arc::clone(&plane.metrics), egress));
         let egress = Egress::to_endpoints((*plane.egress).clone(), Arc::clone(&plane.resolver));
         let registrations = Arc::new(ServiceRegistrations::new(Arc::clone(&plane.metrics), egress));
-        registry.register_collector(Box::new(Pools::new(Arc::clone(&databases))));
         let mut start = Start { engines: Vec::new(), plane, sources, registry };
         let databases = start.kind(&databases);
         let external_apis = start.kind(&external_apis);

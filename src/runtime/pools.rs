@@ -8,14 +8,14 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use crate::{backends::database::PoolView, controllers::database::Databases};
+use crate::backends::database::{PoolView, Servers};
 
 /// Reads every pool that exists.
-pub(super) struct Pools(Arc<Databases>);
+pub(super) struct Pools(Arc<Servers>);
 
 impl Pools {
-    pub(super) fn new(databases: Arc<Databases>) -> Self {
-        Self(databases)
+    pub(super) fn new(servers: Arc<Servers>) -> Self {
+        Self(servers)
     }
 }
 
@@ -29,7 +29,7 @@ impl Collector for Pools {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         // Several pools may reach one endpoint with different credentials: what they have is added up.
         let mut pools = std::collections::BTreeMap::<_, PoolView>::new();
-        for server in self.0.servers() {
+        for server in self.0.in_use() {
             let view = server.pool();
             let sum = pools.entry((server.engine(), server.endpoint().to_owned())).or_default();
             sum.size += view.size;

@@ -15,7 +15,7 @@ use prometheus_client::{
 
 use crate::api::Reason;
 
-pub use gateway::{GatewayCall, GatewayMetrics};
+pub use gateway::{Calls, GatewayMetrics};
 pub use queries::{Observed, QueryLabels, QueryMetrics};
 pub use store::StoreMetrics;
 

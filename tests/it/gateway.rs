@@ -5,6 +5,7 @@ mod apis;
 mod callers;
 mod crowd;
 mod discovery;
+mod farewell;
 mod hostile;
 mod queries;
 mod runtime;

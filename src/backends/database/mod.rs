@@ -6,6 +6,7 @@ mod pool;
 mod postgresql;
 mod query;
 mod redis;
+mod servers;
 pub mod settings;
 mod sql;
 pub mod uri;
@@ -22,6 +23,7 @@ use crate::{
 
 pub use pool::PoolView;
 pub use query::{Answer, Item, QueryFault, Run};
+pub use servers::{Servers, Share};
 pub use settings::{Credential, PoolSettings, Settings};
 
 /// What a server says of itself.
@@ -59,13 +61,14 @@ impl Role {
 /// One server with one credential: its pool, and what can be asked of it.
 pub trait Database: Send + Sync + 'static {
     /// Asks the server who it is, over a pooled connection. One that was open before and fails is not the verdict:
-    /// a new one is tried. At least every five minutes the probe logs in anew, so that a revoked credential shows.
+    /// a new one is tried. At least every five minutes the probe logs in anew, so that a revoked credential shows. Where
+    /// callers have lent the whole pool, it takes one connection more.
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>>;
 
     /// Checks a declared query without running it, as far as the engine can: what passes can be run.
     fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>>;
 
-    /// Runs a declared query on a pooled connection, in a task of its own. `observed` counts how it ends.
+    /// Runs a declared query on a pooled connection, while its answer is read. `observed` counts how it ends.
     fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer;
 
     /// Closes connections that are idle for too long or too old, and opens up to `pool.min`.

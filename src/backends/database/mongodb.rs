@@ -169,9 +169,7 @@ impl Database for Mongodb {
     }
 
     fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer {
-        let (asked, answer) = Answer::to(&run, observed);
-        tokio::spawn(self.serve(run, asked));
-        answer
+        Answer::of(run.max_rows, observed, |asked| self.serve(run, asked))
     }
 
     fn tend(&self) -> BoxFuture<'_, ()> {

@@ -104,7 +104,8 @@ impl<W: Wire> managed::Manager for Opener<W> {
     type Error = Fault;
 
     async fn create(&self) -> Result<W::Connection, Fault> {
-        self.wire.open().await
+        // On the heap, as all that is rare: each query would carry the room for it about.
+        Box::pin(self.wire.open()).await
     }
 
     async fn recycle(&self, _: &mut W::Connection, metrics: &Metrics) -> RecycleResult<Fault> {
@@ -129,29 +130,47 @@ impl<W: Wire> Pooled<W> {
 
     async fn lend(&self) -> Result<Lent<W>, Fault> {
         let started = Instant::now();
-        let timeouts =
-            Timeouts { wait: Some(self.settings.pool.acquire_timeout), create: None, recycle: None };
-        let lent = self.pool.timeout_get(&timeouts).await;
+        let lent = self.lend_within(self.settings.pool.acquire_timeout).await;
         self.acquired.lock().unwrap_or_else(PoisonError::into_inner).add(started.elapsed());
-        match lent {
-            Ok(object) => Ok(Lent(Some(object))),
-            Err(PoolError::Backend(fault)) => Err(self.settings.redact(fault)),
-            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(Fault::new(
+        lent?.ok_or_else(|| {
+            Fault::new(
                 Reason::PoolSaturated,
                 "no connection of the pool came free within spec.pool.acquireTimeout",
-            )),
+            )
+        })
+    }
+
+    /// None if the pool has no room for so long.
+    async fn lend_within(&self, wait: Duration) -> Result<Option<Lent<W>>, Fault> {
+        let timeouts = Timeouts { wait: Some(wait), create: None, recycle: None };
+        match self.pool.timeout_get(&timeouts).await {
+            Ok(object) => Ok(Some(Lent(Some(object)))),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(None),
+            Err(PoolError::Backend(fault)) => Err(self.settings.redact(fault)),
             Err(error) => Err(Fault::new(Reason::Unavailable, error.to_string())),
         }
     }
 
-    /// Lends a connection whose login is recent enough to prove the credential.
-    async fn lend_proven(&self) -> Result<Lent<W>, Fault> {
-        let lent = self.lend().await?;
-        if lent.metrics().is_some_and(|metrics| metrics.age() < LOGIN_PROOF) {
+    /// Lends a connection whose login is recent enough to prove the credential, if the pool has room at once.
+    async fn lend_proven(&self) -> Result<Option<Lent<W>>, Fault> {
+        let lent = self.lend_within(Duration::ZERO).await?;
+        if lent.as_ref().and_then(Lent::metrics).is_none_or(|metrics| metrics.age() < LOGIN_PROOF) {
             return Ok(lent);
         }
         drop(lent);
-        self.lend().await
+        self.lend_within(Duration::ZERO).await
+    }
+
+    /// Asks over one connection more than the pool may have: that callers use all of it must not look like a dead server.
+    async fn identify_beside(&self) -> Result<Server, Fault> {
+        let wire = &self.pool.manager().wire;
+        let asked = async {
+            let mut connection = wire.open().await?;
+            let answer = wire.identify(&mut connection).await;
+            W::shut(connection).await;
+            answer
+        };
+        asked.await.map_err(|fault| self.settings.redact(fault))
     }
 
     async fn identify(&self, mut lent: Lent<W>) -> Result<Server, Fault> {
@@ -166,14 +185,16 @@ impl<W: Wire> Pooled<W> {
 impl<W: Wire> Database for Pooled<W> {
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
         async {
-            let lent = self.lend_proven().await?;
+            let Some(lent) = self.lend_proven().await? else { return self.identify_beside().await };
             let reused = lent.metrics().is_some_and(|metrics| metrics.recycle_count > 0);
             match self.identify(lent).await {
                 Err(_) if reused => {
                     // The server may have restarted since: connections from before say nothing of now.
                     self.shut(|_| false).await;
-                    let lent = self.lend().await?;
-                    self.identify(lent).await
+                    match self.lend_within(Duration::ZERO).await? {
+                        Some(lent) => self.identify(lent).await,
+                        None => self.identify_beside().await,
+                    }
                 }
                 answer => answer,
             }
@@ -193,9 +214,7 @@ impl<W: Wire> Database for Pooled<W> {
     }
 
     fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer {
-        let (asked, answer) = Answer::to(&run, observed);
-        tokio::spawn(async move { self.serve(&run, asked).await });
-        answer
+        Answer::of(run.max_rows, observed, |asked| async move { self.serve(&run, asked).await })
     }
 
     fn tend(&self) -> BoxFuture<'_, ()> {

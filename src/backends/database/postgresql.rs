@@ -3,13 +3,15 @@
 //! By `tokio-postgres`, since it sends requests without waiting for the answers of those before: a query in a transaction of
 //! its own takes one round trip.
 
+mod carrier;
 mod error;
 mod plan;
 mod row;
 mod run;
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream};
 use secrecy::ExposeSecret;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -17,10 +19,10 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow, Statement, config::SslMode};
 use tokio_rustls::client::TlsStream;
-use tokio_util::task::AbortOnDropHandle;
 
 use self::{
-    error::{fault, not_postgresql},
+    carrier::Carrier,
+    error::{closed, fault, not_postgresql},
     plan::{Plan, Plans},
 };
 use super::{
@@ -51,10 +53,15 @@ pub(super) struct Postgresql {
     plans: Plans,
 }
 
-/// A connection, and the task that carries its bytes.
+/// A connection, and what carries its bytes.
 pub(super) struct Connection {
+    session: Session,
+    carrier: Carrier,
+}
+
+/// What is known of a connection's session.
+struct Session {
     client: Client,
-    carrier: AbortOnDropHandle<()>,
     /// No pooler lends the server's session to somebody else between two transactions.
     direct: bool,
     /// The time-out that the session has, in milliseconds, if a query has set one.
@@ -90,14 +97,10 @@ impl Postgresql {
     {
         let connected = self.config.connect_raw(stream, NoTls).await;
         let (client, mut connection) = connected.map_err(|error| fault(&error))?;
-        // Notices are left unread: they may repeat values.
-        let carrier =
-            async move { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} };
-        let carrier = AbortOnDropHandle::new(tokio::spawn(carrier));
-        let mut connection =
-            Connection { client, carrier, direct: false, timeout: None, statements: Vec::new() };
-        connection.settle().await?;
-        Ok(connection)
+        let mut carrier = Carrier::new(stream::poll_fn(move |cx| connection.poll_message(cx)).boxed());
+        let mut session = Session { client, direct: false, timeout: None, statements: Vec::new() };
+        carrier.with(session.settle()).await?;
+        Ok(Connection { session, carrier })
     }
 
     /// Asks for TLS as the protocol wants it, and completes the handshake.
@@ -115,7 +118,7 @@ impl Postgresql {
     }
 }
 
-impl Connection {
+impl Session {
     /// Finds out whether the session is the server's own. If so, it speaks of times in UTC, and only reads unless it is told
     /// otherwise.
     async fn settle(&mut self) -> Result<(), Fault> {
@@ -166,8 +169,12 @@ impl Wire for Postgresql {
     }
 
     async fn identify(&self, connection: &mut Connection) -> Result<Server, Fault> {
-        connection.unlimited().await?;
-        let row = row(&connection.client, IDENTIFY).await?;
+        let Connection { session, carrier } = connection;
+        let row = carrier.with(async {
+            session.unlimited().await?;
+            row(&session.client, IDENTIFY).await
+        });
+        let row = row.await?;
         let text = |column| row.get(column).unwrap_or_default();
         Ok(Server {
             version: text(0).split_whitespace().next().unwrap_or_default().to_owned(),
@@ -177,16 +184,24 @@ impl Wire for Postgresql {
     }
 
     async fn check(&self, connection: &mut Connection, query: &Query) -> Result<(), Fault> {
-        connection.unlimited().await?;
-        plan::check(&connection.client, connection.direct, query).await.map_err(QueryFault::of_check)
+        let Connection { session, carrier } = connection;
+        let checked = carrier.with(async {
+            session.unlimited().await?;
+            plan::check(&session.client, session.direct, query).await.map_err(QueryFault::of_check)
+        });
+        checked.await
     }
 
     async fn run(&self, connection: &mut Connection, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
-        connection.run(&self.plans, run, rows).await
+        let Connection { session, carrier } = connection;
+        if !carrier.is_open() {
+            return Err(Stop::Unsent(closed()));
+        }
+        carrier.with(session.run(&self.plans, run, rows)).await
     }
 
     async fn abort(&self, connection: &mut Connection) {
-        let token = connection.client.cancel_token();
+        let token = connection.session.client.cancel_token();
         let Ok(stream) = transport::connect(&self.host, self.port).await else { return };
         let _ = if self.tls.enabled() {
             let Ok(stream) = self.encrypt(stream).await else { return };
@@ -198,7 +213,7 @@ impl Wire for Postgresql {
 
     async fn shut(connection: Connection) {
         // Without a client the carrier says goodbye.
-        drop((connection.statements, connection.client));
-        let _ = connection.carrier.await;
+        drop(connection.session);
+        connection.carrier.finish().await;
     }
 }

@@ -3,12 +3,12 @@
 use std::{
     borrow::Cow,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
-    vec,
 };
 
-use futures::{FutureExt, Stream};
+use futures::{FutureExt, Stream, future::BoxFuture};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -24,9 +24,8 @@ use crate::{
     telemetry::metrics::Observed,
 };
 
-/// Rows travel in batches of at most so many, and so many bytes.
-const BATCH_ROWS: usize = 64;
-const BATCH_BYTES: usize = 64 * 1024;
+/// Rows travel in batches of about so many bytes.
+const BATCH: usize = 32 * 1024;
 
 /// Batches that wait for a slow reader; beyond them, the server waits as well.
 const BATCHES: usize = 4;
@@ -38,7 +37,7 @@ pub(super) const GRACE: Duration = Duration::from_millis(250);
 /// own, `pool.acquireTimeout`.
 #[derive(Clone, Debug)]
 pub struct Run {
-    pub(super) query: Query,
+    pub(super) query: Arc<Query>,
     pub(super) parameters: Vec<Parameter>,
     pub(super) timeout: Duration,
     pub(super) max_rows: u32,
@@ -49,12 +48,12 @@ impl Run {
     ///
     /// # Errors
     /// A value that is not what the query declares.
-    pub fn new(query: &Query, limits: &QueryLimits, values: &[Box<RawValue>]) -> Result<Self, Mismatch> {
+    pub fn new(query: &Arc<Query>, limits: &QueryLimits, values: &[Box<RawValue>]) -> Result<Self, Mismatch> {
         Ok(Self {
             parameters: bind(&query.params, values)?,
             timeout: query.timeout.as_ref().unwrap_or(&limits.timeout).get(),
             max_rows: query.max_rows.unwrap_or(limits.max_rows),
-            query: query.clone(),
+            query: Arc::clone(query),
         })
     }
 }
@@ -62,8 +61,9 @@ impl Run {
 /// What a run gives: rows, and then one end. After an error nothing comes.
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// A row as JSON on one line: from SQL an object with the columns as fields, from MongoDB a document, from Redis any value.
-    Row(String),
+    /// Rows, each as JSON on a line of its own: from SQL an object with the columns as fields, from MongoDB a document, from
+    /// Redis any value.
+    Rows(String),
     /// The statement is over, and what it changed is there to stay.
     End {
         /// There were more rows than the query may return. What a statement changes, it has changed wholly.
@@ -200,9 +200,8 @@ pub(super) enum Wanted {
 
 /// Where an engine puts its rows.
 pub(super) struct Rows {
-    sender: mpsc::Sender<Vec<String>>,
-    batch: Vec<String>,
-    bytes: usize,
+    sender: mpsc::Sender<String>,
+    batch: String,
     left: u32,
     truncated: bool,
     sent: bool,
@@ -210,15 +209,27 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Takes a row, given as JSON on one line, unless there were as many as there may be. It may wait for more of them.
-    pub(super) async fn send(&mut self, row: String) -> Result<Wanted, Stop> {
+    pub(super) async fn send(&mut self, row: &str) -> Result<Wanted, Stop> {
+        self.write(|batch| {
+            batch.push_str(row);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The same for a row that is written to the end of those before it.
+    pub(super) async fn write(
+        &mut self,
+        row: impl FnOnce(&mut String) -> Result<(), Fault>,
+    ) -> Result<Wanted, Stop> {
         let Some(left) = self.left.checked_sub(1) else {
             self.truncated = true;
             return Ok(Wanted::Enough);
         };
         self.left = left;
-        self.bytes += row.len();
-        self.batch.push(row);
-        if self.batch.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES {
+        row(&mut self.batch)?;
+        self.batch.push('\n');
+        if self.batch.len() >= BATCH {
             self.flush().await?;
         }
         Ok(Wanted::More)
@@ -230,7 +241,6 @@ impl Rows {
             return Ok(());
         }
         self.sent = true;
-        self.bytes = 0;
         self.sender.send(std::mem::take(&mut self.batch)).await.map_err(|_| Stop::Abandoned)
     }
 
@@ -240,7 +250,7 @@ impl Rows {
             return false;
         }
         self.batch.clear();
-        (self.bytes, self.left, self.truncated) = (0, run.max_rows, false);
+        (self.left, self.truncated) = (run.max_rows, false);
         true
     }
 
@@ -285,27 +295,43 @@ impl Asked {
     }
 }
 
-/// The rows of a run as they come, and its end. The work goes on whether or not somebody reads, as long as the time-out allows;
-/// dropping this ends it, on the server as well.
-#[derive(Debug)]
-#[must_use = "the query is ended when its answer is dropped"]
+/// The rows of a run as they come, and its end. The work is done by whoever waits for them, until it is detached; dropping this
+/// ends it, on the server as well.
+#[must_use = "the query runs while its answer is read"]
 pub struct Answer {
-    rows: mpsc::Receiver<Vec<String>>,
-    batch: vec::IntoIter<String>,
+    rows: mpsc::Receiver<String>,
     end: Option<oneshot::Receiver<Result<Item, QueryFault>>>,
+    /// None when it is over, or goes on in a task of its own.
+    work: Option<BoxFuture<'static, ()>>,
 }
 
 impl Answer {
-    /// An answer, and the end of it that an engine holds.
-    pub(super) fn to(run: &Run, observed: Observed) -> (Asked, Self) {
+    /// The answer of the work that an engine does.
+    pub(super) fn of<W>(max_rows: u32, observed: Observed, work: impl FnOnce(Asked) -> W) -> Self
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
         let (sender, rows) = mpsc::channel(BATCHES);
         let (end, ended) = oneshot::channel();
-        let rows_out =
-            Rows { sender, batch: Vec::new(), bytes: 0, left: run.max_rows, truncated: false, sent: false };
-        (
-            Asked { rows: rows_out, end, observed },
-            Self { rows, batch: vec::IntoIter::default(), end: Some(ended) },
-        )
+        let out = Rows { sender, batch: String::new(), left: max_rows, truncated: false, sent: false };
+        let work = work(Asked { rows: out, end, observed }).boxed();
+        Self { rows, end: Some(ended), work: Some(work) }
+    }
+
+    /// Lets the work go on whether or not somebody reads, as long as its time-out allows. What is over at once is cheaper
+    /// without; what comes bit by bit would otherwise hold its connection for as long as a slow reader likes.
+    pub fn detach(&mut self) {
+        if let (Some(work), Ok(runtime)) = (self.work.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(work);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Nobody reads any more: it ends the statement on the server.
+        self.rows.close();
+        self.detach();
     }
 }
 
@@ -313,12 +339,23 @@ impl Stream for Answer {
     type Item = Result<Item, QueryFault>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(row) = self.batch.next() {
-                return Poll::Ready(Some(Ok(Item::Row(row))));
+        let rows = loop {
+            match (self.rows.poll_recv(cx), &mut self.work) {
+                (Poll::Ready(rows), _) => break rows,
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Pending, Some(work)) => {
+                    if work.poll_unpin(cx).is_ready() {
+                        self.work = None;
+                    } else if let Poll::Ready(rows) = self.rows.poll_recv(cx) {
+                        break rows;
+                    } else {
+                        return Poll::Pending;
+                    }
+                }
             }
-            let Some(batch) = ready!(self.rows.poll_recv(cx)) else { break };
-            self.batch = batch.into_iter();
+        };
+        if let Some(rows) = rows {
+            return Poll::Ready(Some(Ok(Item::Rows(rows))));
         }
         let Some(end) = &mut self.end else { return Poll::Ready(None) };
         let ended = ready!(end.poll_unpin(cx));

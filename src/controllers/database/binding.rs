@@ -151,15 +151,15 @@ impl Bindings {
 }
 
 fn desired(name: String, look: &Look) -> Desired {
-    let servers = &look.resolved.targets;
-    let server = &servers[chosen(look).unwrap_or(0)];
+    let servers: Vec<_> = look.resolved.targets.iter().map(|reached| &reached.settings).collect();
+    let server = servers[chosen(look).unwrap_or(0)];
     let engine = server.engine.as_str();
     let mut data = BTreeMap::from([
         ("type", engine.to_owned()),
         ("provider", "authlink".to_owned()),
         ("host", server.host.clone()),
         ("port", server.port.to_string()),
-        ("uri", uri(servers, server)),
+        ("uri", uri(&servers, server)),
     ]);
     data.extend(server.database.clone().map(|database| ("database", database)));
     data.extend(server.credential.username.clone().map(|username| ("username", username)));
@@ -191,7 +191,7 @@ fn digest(desired: &Desired) -> [u8; 32] {
 }
 
 /// A URI as the engine's own clients take it; PostgreSQL and MongoDB take every server in it.
-fn uri(servers: &[Settings], chosen: &Settings) -> String {
+fn uri(servers: &[&Settings], chosen: &Settings) -> String {
     let engine = chosen.engine;
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let tls = chosen.tls.mode;
@@ -209,7 +209,7 @@ fn uri(servers: &[Settings], chosen: &Settings) -> String {
     };
     let hosts = match engine {
         Engine::Postgresql | Engine::Mongodb => {
-            servers.iter().map(Settings::endpoint).collect::<Vec<_>>().join(",")
+            servers.iter().map(|server| server.endpoint()).collect::<Vec<_>>().join(",")
         }
         Engine::Mysql | Engine::Redis => chosen.endpoint(),
     };

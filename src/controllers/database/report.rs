@@ -1,6 +1,6 @@
 //! What users read of one look at the servers.
 
-use super::{Facts, Look};
+use super::{Facts, Look, Reached};
 use crate::{
     api::{
         ConditionType, Reason,
@@ -23,7 +23,11 @@ use crate::{
 pub async fn report(look: &Look, database: &Database) -> Report<DatabaseStatus> {
     let before = database.status.as_ref();
     let mut report = look.report(database);
-    report.verdicts.push(pool_verdict(look));
+    let room = pool_verdict(look);
+    if room.holds == Some(false) {
+        report.degrade(room.reason, LENT);
+    }
+    report.verdicts.push(room);
     let status = &mut report.status;
     for (endpoint, seen) in status.common.endpoints.iter_mut().zip(&look.observations) {
         let role = seen.facts.as_ref().map(|facts| facts.server.role.as_str().to_owned());
@@ -55,7 +59,7 @@ pub(super) fn sites(look: &Look) -> Vec<Site> {
     let primary_known = look.observations.iter().any(|seen| is(seen, Role::Primary));
     let named = look.resolved.targets.iter().zip(&look.observations);
     named
-        .map(|(settings, seen)| Site {
+        .map(|(Reached { settings, .. }, seen)| Site {
             host: settings.host.clone(),
             port: Port {
                 name: settings.engine.as_str().to_owned(),
@@ -81,7 +85,7 @@ fn replaced(look: &Look, before: Option<&DatabaseStatus>) -> Option<&'static str
     let before = before?.server.as_ref()?.identity.clone()?;
     let now = server(look)?.identity?;
     match look.resolved.targets.as_slice() {
-        [only] if before != now && only.engine == Engine::Redis => {
+        [only] if before != now && only.settings.engine == Engine::Redis => {
             Some("the server was started anew or replaced, and what it did not persist is lost")
         }
         [_] if before != now => Some("another server answers at the same address"),
@@ -95,7 +99,7 @@ fn server(look: &Look) -> Option<ServerStatus> {
     Some(ServerStatus {
         version: facts.server.version.clone(),
         role: facts.server.role.as_str().to_owned(),
-        tls: look.resolved.targets.get(index)?.tls.enabled(),
+        tls: look.resolved.targets.get(index)?.settings.tls.enabled(),
         identity: facts.server.identity.clone(),
     })
 }
@@ -112,10 +116,12 @@ fn pool(look: &Look) -> Option<PoolStatus> {
     })
 }
 
+const LENT: &str = "every connection is lent, and callers wait";
+
 fn pool_verdict(look: &Look) -> Verdict {
     let saturated = |seen: &Observation<Facts>| seen.facts.as_ref().is_some_and(|facts| facts.saturated);
     if look.observations.iter().any(saturated) {
-        let message = advise(Reason::PoolSaturated, "every connection is lent, and callers wait");
+        let message = advise(Reason::PoolSaturated, LENT);
         Verdict::no(ConditionType::PoolHealthy, Reason::PoolSaturated, message)
     } else if chosen(look).is_some() {
         Verdict::yes(ConditionType::PoolHealthy, Reason::WithinBounds, "callers get a connection at once")

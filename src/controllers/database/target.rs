@@ -3,10 +3,7 @@
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,20 +11,23 @@ use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{
         Fault,
-        database::{self, Database, PoolView, Settings},
+        database::{self, PoolView, Servers, Settings, Share},
     },
     controllers::held,
     probing::Target,
 };
 
+/// How a server is reached, and where a share in it is had.
+#[derive(Clone)]
+pub struct Reached {
+    pub(super) settings: Settings,
+    pub(super) servers: Arc<Servers>,
+}
+
 /// A server, with its pool.
 pub struct Server {
-    backend: Arc<dyn Database>,
-    engine: &'static str,
-    endpoint: String,
-    monitor_interval: Duration,
+    backend: Arc<Share>,
     timeout: Duration,
-    saturated: AtomicBool,
     /// The verdicts on the last list of queries, by a digest of it.
     checked: Mutex<Option<(u64, Invalid)>>,
 }
@@ -45,32 +45,12 @@ pub struct Facts {
 }
 
 impl Server {
-    /// Prepares a pool; it connects at the first probe.
-    ///
-    /// # Errors
-    /// A setting that the driver cannot use.
-    pub fn new(settings: Settings) -> Result<Self, Fault> {
+    fn new(Reached { settings, servers }: &Reached) -> Result<Self, Fault> {
         Ok(Self {
-            engine: settings.engine.as_str(),
-            endpoint: settings.endpoint(),
-            monitor_interval: settings.pool.monitor_interval,
             timeout: settings.timeout,
-            backend: database::connect(settings)?,
-            saturated: AtomicBool::new(false),
+            backend: servers.share(settings.clone())?,
             checked: Mutex::default(),
         })
-    }
-
-    /// Such as `postgresql`.
-    #[must_use]
-    pub fn engine(&self) -> &'static str {
-        self.engine
-    }
-
-    /// `host:port`.
-    #[must_use]
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
     }
 
     /// The pool as it is now.
@@ -110,29 +90,29 @@ impl Server {
     }
 }
 
-impl held::Settings for Settings {
+impl held::Settings for Reached {
     type Target = Server;
 
     const CONNECTED: (Reason, &'static str) = (Reason::LoginSucceeded, "network, TLS and login succeed");
 
     fn key(&self) -> [u8; 32] {
-        Settings::key(self)
+        self.settings.key()
     }
 
     fn target_key(&self) -> [u8; 32] {
-        Settings::target_key(self)
+        self.settings.target_key()
     }
 
     fn host(&self) -> &str {
-        &self.host
+        &self.settings.host
     }
 
     fn port(&self) -> u16 {
-        self.port
+        self.settings.port
     }
 
     fn target(&self) -> Result<Server, Fault> {
-        Server::new(self.clone())
+        Server::new(self)
     }
 }
 
@@ -141,19 +121,6 @@ impl Target for Server {
 
     async fn probe(&self) -> Result<Facts, Fault> {
         let server = self.backend.probe().await?;
-        Ok(Facts { server, saturated: self.saturated.load(Relaxed) })
-    }
-
-    fn tend_interval(&self) -> Duration {
-        self.monitor_interval
-    }
-
-    async fn tend(&self) {
-        self.saturated.store(self.backend.pool().saturated(), Relaxed);
-        self.backend.tend().await;
-    }
-
-    async fn close(&self) {
-        self.backend.close().await;
+        Ok(Facts { server, saturated: self.backend.saturated() })
     }
 }

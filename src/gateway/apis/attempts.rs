@@ -8,12 +8,10 @@ use std::{
 };
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
-    extract::Request,
-    http::{HeaderMap, Method, Response, StatusCode, header},
+    body::{Bytes, HttpBody},
+    http::{HeaderMap, Method, Request, Response, StatusCode, header, uri::PathAndQuery},
 };
-use http_body_util::BodyExt;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -38,12 +36,11 @@ use crate::{
 /// Sends the request until an answer is worth giving to the caller, or there is no more time, budget or body.
 pub(super) async fn send(
     api: &Arc<Prepared>,
-    request: Request,
-    target: String,
-    called: &Called,
-) -> Result<Response<Body>, Problem> {
+    request: Request<Incoming>,
+    target: PathAndQuery,
+    called: &mut Called,
+) -> Result<Response<Flying>, Problem> {
     let (head, body) = request.into_parts();
-    let headers = headers::outbound(head.headers);
     let body = Once::new(body);
     let deadline = Instant::now() + api.timeout;
     api.budget.lock().unwrap_or_else(PoisonError::into_inner).request(api.now());
@@ -52,12 +49,16 @@ pub(super) async fn send(
     loop {
         let mut flight = api.choose(&tried)?;
         tried.push(flight.index);
-        called.attempt(&api.endpoints[flight.index].name);
-        let outgoing = assemble(&head.method, &target, &headers, body.share())?;
+        called.endpoint = Some(Arc::clone(&api.endpoints[flight.index].name));
+        called.attempts = number;
+        let mut outgoing = Request::new(body.share());
+        *outgoing.method_mut() = head.method.clone();
+        *outgoing.uri_mut() = target.clone().into();
+        *outgoing.headers_mut() = headers::outbound(&head.headers);
         let answer = api.endpoints[flight.index].service.call(outgoing, deadline).await;
         let failure = flight.judge(&answer);
         let again = failure.and_then(|failure| {
-            let wait = api.again(number, &head.method, &headers, failure, answer.as_ref().ok())?;
+            let wait = api.again(number, &head.method, &head.headers, failure, answer.as_ref().ok())?;
             (body.is_whole() && Instant::now() + wait < deadline).then_some(wait)
         });
         match (again, answer) {
@@ -72,24 +73,9 @@ pub(super) async fn send(
     }
 }
 
-fn assemble(
-    method: &Method,
-    target: &str,
-    headers: &HeaderMap,
-    body: client::Body,
-) -> Result<hyper::Request<client::Body>, Problem> {
-    let mut request = hyper::Request::new(body);
-    *request.method_mut() = method.clone();
-    *request.uri_mut() =
-        target.parse().map_err(|_| Problem::new(Kind::BadRequest, "the path or the query cannot be sent"))?;
-    *request.headers_mut() = headers.clone();
-    Ok(request)
-}
-
-fn deliver(answer: hyper::Response<AnswerBody>, flight: Flight) -> Response<Body> {
-    let (mut head, body) = answer.into_parts();
-    headers::inbound(&mut head.headers);
-    Response::from_parts(head, Body::new(Flying { body, flight }))
+fn deliver(mut answer: Response<AnswerBody>, flight: Flight) -> Response<Flying> {
+    headers::inbound(answer.headers_mut());
+    answer.map(|body| Flying { body, flight })
 }
 
 fn problem(endpoint: &str, failure: &Failure) -> Problem {
@@ -110,6 +96,13 @@ impl Prepared {
     /// `CircuitOpen` with the time after which to ask again, `NotReady`.
     fn choose(self: &Arc<Self>, tried: &[usize]) -> Result<Flight, Problem> {
         let now = self.now();
+        let open = |wait| {
+            let detail = format!("the circuit of every endpoint of the ExternalApi {} is open", self.name);
+            Problem::new(Kind::CircuitOpen, detail).after(wait)
+        };
+        if self.endpoints.len() == 1 {
+            return self.permit(0, now).map(|permit| Flight::start(self, 0, permit)).map_err(open);
+        }
         let mut refused = Vec::new();
         let mut soonest = Duration::MAX;
         while refused.len() < self.endpoints.len() {
@@ -135,8 +128,7 @@ impl Prepared {
                 format!("the ExternalApi {} has no endpoint", self.name),
             ));
         }
-        let detail = format!("the circuit of every endpoint of the ExternalApi {} is open", self.name);
-        Err(Problem::new(Kind::CircuitOpen, detail).after(soonest))
+        Err(open(soonest))
     }
 
     fn candidate(&self, index: usize, now: Duration) -> Candidate<'_> {
@@ -159,7 +151,7 @@ impl Prepared {
 
     fn tell(&self, index: usize, turned: Option<State>) {
         if let Some(state) = turned {
-            let endpoint = &self.endpoints[index].name;
+            let endpoint = &*self.endpoints[index].name;
             tracing::info!(api = self.name, endpoint, circuit = state.as_str(), "a circuit turned");
             self.counters.turned();
         }
@@ -172,7 +164,7 @@ impl Prepared {
         method: &Method,
         headers: &HeaderMap,
         failure: On,
-        answer: Option<&hyper::Response<AnswerBody>>,
+        answer: Option<&Response<AnswerBody>>,
     ) -> Option<Duration> {
         let asked = answer.filter(|_| self.respect_retry_after).and_then(|answer| {
             let value = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
@@ -208,7 +200,7 @@ impl Flight {
     }
 
     /// Takes note of the outcome, and says what a retry would be for.
-    fn judge(&mut self, answer: &Result<hyper::Response<AnswerBody>, Failure>) -> Option<On> {
+    fn judge(&mut self, answer: &Result<Response<AnswerBody>, Failure>) -> Option<On> {
         let (failure, latency) = match answer {
             Ok(answer) => (On::status(answer.status().as_u16()), self.started.elapsed()),
             // The endpoint had no part in it.
@@ -253,7 +245,7 @@ impl Drop for Flight {
 }
 
 /// An answer's body on its way to the caller.
-struct Flying {
+pub(in crate::gateway) struct Flying {
     body: AnswerBody,
     flight: Flight,
 }
@@ -283,22 +275,22 @@ impl HttpBody for Flying {
 }
 
 /// A request's body that is streamed, and can be sent again as long as nobody has begun to read it.
-struct Once(Option<Arc<Mutex<Option<Body>>>>);
+struct Once(Option<Arc<Mutex<Option<Incoming>>>>);
 
 impl Once {
-    fn new(body: Body) -> Self {
+    fn new(body: Incoming) -> Self {
         Self((!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(body)))))
     }
 
     fn share(&self) -> client::Body {
         match &self.0 {
-            None => client::empty(),
-            Some(shared) => Shared { shared: Arc::clone(shared), taken: None }.boxed_unsync(),
+            None => client::Body::empty(),
+            Some(shared) => client::Body::streamed(Shared { shared: Arc::clone(shared), taken: None }),
         }
     }
 
     fn is_whole(&self) -> bool {
-        let begun = |shared: &Arc<Mutex<Option<Body>>>| {
+        let begun = |shared: &Arc<Mutex<Option<Incoming>>>| {
             shared.lock().unwrap_or_else(PoisonError::into_inner).is_none()
         };
         !self.0.as_ref().is_some_and(begun)
@@ -307,8 +299,8 @@ impl Once {
 
 /// One attempt's share in a body: the first that reads it has it.
 struct Shared {
-    shared: Arc<Mutex<Option<Body>>>,
-    taken: Option<Body>,
+    shared: Arc<Mutex<Option<Incoming>>>,
+    taken: Option<Incoming>,
 }
 
 impl HttpBody for Shared {

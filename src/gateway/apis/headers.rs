@@ -1,9 +1,9 @@
 //! Which headers pass, in both directions.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, header};
 
 /// The headers of a connection, not of a message (RFC 9110 7.6.1, and those of its predecessors).
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -14,40 +14,50 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
+/// Room for what is added: host, credential, API key.
+const OF_THE_GATEWAY: usize = 3;
+
 /// What is between the caller and the gateway, and nobody else's business: its token above all.
-const OF_THE_CALLER: [HeaderName; 4] = [header::AUTHORIZATION, header::HOST, header::COOKIE, header::EXPECT];
+static OF_THE_CALLER: [HeaderName; 4] = [header::AUTHORIZATION, header::HOST, header::COOKIE, header::EXPECT];
 
 /// The headers of a request as the API gets them.
-pub(super) fn outbound(mut headers: HeaderMap) -> HeaderMap {
-    drop_hop_by_hop(&mut headers);
-    for name in OF_THE_CALLER {
-        headers.remove(name);
-    }
+pub(super) fn outbound(sent: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(sent);
+    let passes = |name: &HeaderName| {
+        !HOP_BY_HOP.contains(name) && !OF_THE_CALLER.contains(name) && !named.contains(name)
+    };
+    let mut headers = HeaderMap::with_capacity(sent.len() + OF_THE_GATEWAY);
+    let passing = sent.iter().filter(|(name, _)| passes(name));
+    headers.extend(passing.map(|(name, value)| (name.clone(), value.clone())));
     headers
 }
 
-/// The headers of an answer as the caller gets them.
+/// The headers of an answer as the caller gets them. A cookie of the API would be one of the gateway, for every API that it
+/// calls.
 pub(super) fn inbound(headers: &mut HeaderMap) {
-    drop_hop_by_hop(headers);
-    // A cookie of the API would be one of the gateway, for every API that it calls.
-    headers.remove(header::SET_COOKIE);
-}
-
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(named) = headers.get(header::CONNECTION).and_then(|value| HeaderValue::to_str(value).ok()) {
-        let named: Vec<_> =
-            named.split(',').filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
+    for name in named_by_connection(headers) {
         headers.remove(name);
     }
+    let drops = |name: &HeaderName| HOP_BY_HOP.contains(name) || *name == header::SET_COOKIE;
+    while let Some(name) = headers.keys().find(|name| drops(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// What a message says of its own headers: that they are for the next one in line alone.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).map(str::trim);
+    names
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
+        .filter_map(|name| name.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -79,7 +89,7 @@ mod tests {
             ("accept", "*/*"),
             ("traceparent", "00-1-2-01"),
         ]);
-        assert_eq!(names(&outbound(sent)), ["accept", "traceparent"]);
+        assert_eq!(names(&outbound(&sent)), ["accept", "traceparent"]);
         let mut answered =
             headers(&[("connection", "x-hop"), ("x-hop", "1"), ("set-cookie", "a=b"), ("etag", "1")]);
         inbound(&mut answered);

@@ -31,7 +31,8 @@ use crate::{
         problem::{Kind, Problem},
         ready::{Prepare, World},
     },
-    resolving,
+    resolving::{self, Resolved},
+    telemetry::metrics::Calls,
 };
 
 /// Calls of one API that are in flight at the same time: one that is slow must not take what the others need.
@@ -54,6 +55,7 @@ pub(in crate::gateway) struct Prepared {
     pub(super) zone: Option<String>,
     pub(super) in_flight: AtomicU32,
     pub(super) tally: Arc<Mutex<Tally>>,
+    pub(super) calls: Arc<Calls>,
     pub(super) counters: Arc<Counters>,
     started: Instant,
 }
@@ -61,7 +63,7 @@ pub(in crate::gateway) struct Prepared {
 /// One endpoint of it.
 pub(in crate::gateway) struct Endpoint {
     pub(super) service: Service,
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) weight: u32,
     pub(super) zone: Option<String>,
     pub(super) ready: AtomicBool,
@@ -81,8 +83,8 @@ impl Prepare for Prepared {
     async fn resolve(
         api: &ExternalApi,
         references: &dyn References,
-    ) -> Result<Vec<Settings>, resolving::Unresolved> {
-        Ok(resolving::external_api::resolve(api, references).await?.targets)
+    ) -> Result<Resolved<Settings>, resolving::Unresolved> {
+        resolving::external_api::resolve(api, references).await
     }
 
     fn key(settings: &Settings) -> [u8; 32] {
@@ -114,7 +116,7 @@ impl Prepared {
             let service = Service::new(settings, &world.egress)
                 .map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?;
             endpoints.push(Endpoint {
-                name: service.endpoint(),
+                name: service.endpoint().into(),
                 service,
                 weight: declared.weight.into(),
                 zone: declared.zone.clone(),
@@ -135,6 +137,7 @@ impl Prepared {
             zone: world.zone.clone(),
             in_flight: AtomicU32::new(0),
             tally: world.counters.of(&api.uid().unwrap_or_default()),
+            calls: world.calls(api).into(),
             counters: Arc::clone(&world.counters),
             started: world.started,
         })
@@ -149,7 +152,7 @@ impl Prepared {
     pub(in crate::gateway) fn circuits(&self) -> impl Iterator<Item = (&str, breaker::State)> {
         self.endpoints.iter().filter_map(|endpoint| {
             let breaker = endpoint.breaker.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-            Some((endpoint.name.as_str(), breaker.state()))
+            Some((endpoint.name.as_ref(), breaker.state()))
         })
     }
 

@@ -1,6 +1,9 @@
 //! Of the gateway.
 
-use std::time::Duration;
+use std::{
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -10,20 +13,54 @@ use prometheus_client::{
 
 use super::{buckets, series::Series};
 
-/// A call that was let in. Its names are those of objects and of what their specs declare, so that callers cannot make
-/// new series.
+/// What is called of an object, and how that was answered. Its names are those of objects and of what their specs declare, so
+/// that callers cannot make new series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct GatewayCall {
+struct CallLabels {
     /// Such as `ExternalApi`.
-    pub kind: &'static str,
+    kind: String,
     /// The object's namespace.
-    pub namespace: String,
+    namespace: String,
     /// The object's name.
-    pub name: String,
+    name: String,
     /// The method, or the query.
-    pub operation: String,
+    operation: String,
     /// The status of the answer.
-    pub code: u16,
+    code: u16,
+}
+
+/// The calls of one object.
+pub struct Calls {
+    kind: String,
+    namespace: String,
+    name: String,
+    durations: Series<CallLabels, Histogram>,
+    /// Those that were used, by operation and code: a few, found without making labels.
+    used: RwLock<Vec<(String, u16, Histogram)>>,
+}
+
+impl Calls {
+    /// The answer of a call begins.
+    pub fn observe(&self, operation: &str, code: u16, took: Duration) {
+        let took = took.as_secs_f64();
+        let used = self.used.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., duration)) = used.iter().find(|used| used.1 == code && used.0 == operation) {
+            return duration.observe(took);
+        }
+        drop(used);
+        let labels = CallLabels {
+            kind: self.kind.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            operation: operation.to_owned(),
+            code,
+        };
+        self.durations.with(&labels, |duration| {
+            duration.observe(took);
+            let mut used = self.used.write().unwrap_or_else(PoisonError::into_inner);
+            used.push((labels.operation.clone(), code, duration.clone()));
+        });
+    }
 }
 
 /// An object of the gateway.
@@ -36,7 +73,7 @@ struct ObjectLabels {
 /// Of the gateway.
 #[derive(Clone)]
 pub struct GatewayMetrics {
-    durations: Series<GatewayCall, Histogram>,
+    durations: Series<CallLabels, Histogram>,
     limited: Series<ObjectLabels, Counter>,
 }
 
@@ -56,9 +93,11 @@ impl GatewayMetrics {
         metrics
     }
 
-    /// The answer of a call begins.
-    pub fn observe(&self, call: &GatewayCall, took: Duration) {
-        self.durations.with(call, |duration| duration.observe(took.as_secs_f64()));
+    /// Those of this object.
+    #[must_use]
+    pub fn calls(&self, kind: &str, namespace: &str, name: &str) -> Calls {
+        let (kind, namespace, name) = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        Calls { kind, namespace, name, durations: self.durations.clone(), used: RwLock::default() }
     }
 
     /// A rate limit refused a call of an ExternalApi.
@@ -71,7 +110,7 @@ impl GatewayMetrics {
 
     /// Drops the series of objects that are not there, by kind, namespace and name.
     pub fn retain(&self, is_there: impl Fn(&str, &str, &str) -> bool) {
-        self.durations.retain(|call| is_there(call.kind, &call.namespace, &call.name));
+        self.durations.retain(|call| is_there(&call.kind, &call.namespace, &call.name));
         self.limited.retain(|labels| is_there("ExternalApi", &labels.namespace, &labels.name));
     }
 }
@@ -86,16 +125,12 @@ mod tests {
     fn the_series_of_an_object_go_with_it_and_those_of_others_stay() {
         let mut registry = Registry::with_prefix("authlink");
         let metrics = GatewayMetrics::register(&mut registry);
-        let call = |kind, name: &str| GatewayCall {
-            kind,
-            namespace: "team".to_owned(),
-            name: name.to_owned(),
-            operation: "GET".to_owned(),
-            code: 200,
-        };
         for name in ["gone", "kept"] {
-            metrics.observe(&call("ExternalApi", name), Duration::from_millis(1));
-            metrics.observe(&call("Database", name), Duration::from_millis(1));
+            for kind in ["ExternalApi", "Database"] {
+                let calls = metrics.calls(kind, "team", name);
+                calls.observe("GET", 200, Duration::from_millis(1));
+                calls.observe("GET", 200, Duration::from_millis(1));
+            }
             metrics.limited("team", name);
         }
         metrics.retain(|kind, namespace, name| (kind, namespace, name) != ("ExternalApi", "team", "gone"));
@@ -105,6 +140,8 @@ mod tests {
         assert_eq!(count("kind=\"ExternalApi\",namespace=\"team\",name=\"gone\""), 0, "{page}");
         assert_eq!(count("rate_limited_total{namespace=\"team\",name=\"gone\""), 0, "{page}");
         assert_eq!(count("rate_limited_total{namespace=\"team\",name=\"kept\""), 1, "{page}");
-        assert!(count("kind=\"Database\",namespace=\"team\",name=\"gone\"") > 0, "{page}");
+        let twice =
+            "_count{kind=\"Database\",namespace=\"team\",name=\"gone\",operation=\"GET\",code=\"200\"} 2";
+        assert_eq!(count(twice), 1, "{page}");
     }
 }

@@ -33,6 +33,21 @@ async fn one_of_several_hosts_that_lives_is_enough_and_the_others_are_named() {
     }
 }
 
+/// On the first, which the system prefers, most of the servers do not listen; the second is nobody's and stays silent.
+const HOSTS: &str =
+    "127.0.0.1 localhost\n::1 half-dead.test\n10.99.0.9 half-dead.test\n10.99.0.1 half-dead.test\n";
+
+#[tokio::test]
+async fn a_name_with_dead_and_live_addresses_is_reached_by_a_live_one() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start_with_hosts(&namespace, HOSTS).await;
+    for system in System::ALL {
+        let require = json!({ "host": "half-dead.test", "tls": { "mode": "Require", "caRef": null } });
+        namespace.database(system.engine(), &system.spec().with(&require)).await;
+        namespace.ready(system.engine()).await;
+    }
+}
+
 #[tokio::test]
 async fn hosts_that_are_all_dead_are_all_named() {
     let namespace = Namespace::create().await;

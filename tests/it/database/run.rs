@@ -73,9 +73,16 @@ impl Backend {
         Self { database: connect(settings).expect("a backend"), metrics }
     }
 
-    /// Starts a query.
+    /// Starts a query, which goes on by itself.
     fn start(&self, query: &Value, values: &str) -> Answer {
-        let query = query_of(query);
+        let mut answer = self.ask(query, values);
+        answer.detach();
+        answer
+    }
+
+    /// A query that runs while its answer is read.
+    fn ask(&self, query: &Value, values: &str) -> Answer {
+        let query = Arc::new(query_of(query));
         let values: Vec<Box<RawValue>> = serde_json::from_str(values).expect("a list");
         let run = Run::new(&query, &QueryLimits::default(), &values).expect("values that fit");
         let observed = self.metrics.queries.start("test", "test", "test", "test");
@@ -84,13 +91,15 @@ impl Backend {
 
     /// Runs a query to its end.
     async fn run(&self, query: &Value, values: &str) -> Ran {
-        let mut answer = self.start(query, values);
+        let mut answer = self.ask(query, values);
         let mut rows = Vec::new();
         while let Some(item) = answer.next().await {
             let end = match item {
-                Ok(Item::Row(row)) => {
-                    assert!(serde_json::from_str::<&RawValue>(&row).is_ok() && !row.contains('\n'), "{row}");
-                    rows.push(row);
+                Ok(Item::Rows(some)) => {
+                    for row in some.lines() {
+                        assert!(serde_json::from_str::<&RawValue>(row).is_ok(), "{row}");
+                        rows.push(row.to_owned());
+                    }
                     continue;
                 }
                 Ok(Item::End { truncated, affected }) => Ok(End { truncated, affected }),
@@ -133,6 +142,18 @@ impl Backend {
         })
         .await;
     }
+}
+
+/// The first rows of an answer, as many or a few more.
+async fn first(answer: &mut Answer, count: usize) -> String {
+    let mut rows = String::new();
+    while rows.lines().count() < count {
+        match answer.next().await {
+            Some(Ok(Item::Rows(some))) => rows += &some,
+            other => panic!("{other:?} after {rows}"),
+        }
+    }
+    rows
 }
 
 /// A query from its manifest; its name does not matter here.

@@ -1,10 +1,14 @@
 //! Declared queries, by name, for whoever has the right.
 
+use futures::future::join_all;
 use hyper::{Method, StatusCode};
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use super::apis::ALLOWED;
-use crate::support::{Namespace, System, gateway::Gateway};
+use crate::support::{
+    Namespace, SOON, System, condition, eventually, gateway::Gateway, password_secret, postgresql,
+};
 
 struct Scene {
     namespace: Namespace,
@@ -43,6 +47,7 @@ async fn a_declared_query_takes_typed_parameters_and_answers_without_loss() {
         { "name": "many", "statement": "select generate_series(1, 100) as n", "readOnly": true, "maxRows": 3 },
         { "name": "none", "statement": "select 1 as n where false", "readOnly": true },
         { "name": "slow", "statement": "select pg_sleep(60)", "readOnly": true, "timeout": "500ms" },
+        { "name": "wrong", "statement": "select * from no_such_table", "readOnly": true },
     ]);
     let scene = Scene::set(System::Postgresql, queries).await;
     let evil = "'; drop table users; --";
@@ -80,6 +85,7 @@ async fn a_declared_query_takes_typed_parameters_and_answers_without_loss() {
     );
     assert_eq!(scene.run("nothing", &json!({})).await.problem(), (404, "query-not-found".to_owned()));
     assert_eq!(scene.run("slow", &json!({})).await.problem(), (504, "upstream-timeout".to_owned()));
+    assert_eq!(scene.run("wrong", &json!({})).await.problem(), (500, "query-invalid".to_owned()));
     let seen =
         scene.gateway.operator.metric("authlink_db_query_duration_seconds_count", "result=\"timeout\"");
     assert!((seen - 1.0).abs() < f64::EPSILON, "{seen}");
@@ -117,4 +123,80 @@ async fn every_engine_answers_and_the_right_is_needed_by_name() {
         let refused = scene.gateway.call(Method::POST, &path, &other, "{}").await;
         assert_eq!(refused.problem(), (403, "forbidden".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn callers_that_use_up_the_pool_are_told_of_and_make_no_dead_server() {
+    const CALLERS: usize = 3;
+    let queries =
+        json!([{ "name": "slow", "statement": "select pg_sleep(8)", "readOnly": true, "timeout": "30s" }]);
+    let namespace = Namespace::create().await;
+    let gateway = Gateway::start(&namespace, &ALLOWED).await;
+    let spec = System::Postgresql.spec().probed_patiently().with(&json!({
+        "queries": queries, "pool": { "max": 1, "monitorInterval": "5s", "acquireTimeout": "1m" },
+    }));
+    namespace.database("db", &spec).await;
+    namespace.ready("db").await;
+    let token = namespace.caller("shop", &[("create", "databases/query", &["db"])]).await;
+    let path = format!("/v1/databases/{}/db/queries/slow", namespace.name);
+    let (_, failed) = gateway.operator.probes();
+    let calls = join_all((0..CALLERS).map(|_| gateway.call(Method::POST, &path, &token, "{}")));
+    let told = async {
+        let saturated = [
+            ("PoolHealthy", "False", "PoolSaturated"),
+            ("Degraded", "True", "PoolSaturated"),
+            ("Healthy", "True", "ProbeSucceeded"),
+            ("Ready", "True", "Available"),
+        ];
+        let database = namespace.expect("db", &saturated).await;
+        let pool = database.status.expect("a status").pool.expect("a pool");
+        assert_eq!((pool.size, pool.in_use), (1, 1), "{pool:?}");
+        assert!(pool.waiting > 0, "{pool:?}");
+        gateway.operator.more_probes(1).await;
+    };
+    let (answers, ()) = tokio::join!(calls, told);
+    for answer in answers {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    assert_eq!(failed, gateway.operator.probes().1, "failed probes");
+    let database = namespace.expect("db", &[("PoolHealthy", "True", "WithinBounds")]).await;
+    assert!(condition(&database, "Degraded").is_none());
+}
+
+#[tokio::test]
+async fn a_changed_credential_serves_callers_once_it_is_proven() {
+    let namespace = Namespace::create().await;
+    let gateway = Gateway::start(&namespace, &ALLOWED).await;
+    let mut admin = postgresql::admin().await;
+    let role = postgresql::new_role(&mut admin, "first-password").await;
+    namespace.apply::<Secret>(password_secret("rotated", &role, "first-password")).await;
+    let spec = System::Postgresql.spec().probed_often().with(&json!({
+        "credentialsRef": { "name": "rotated" },
+        "queries": [{ "name": "any", "statement": "select 1 as n", "readOnly": true }],
+    }));
+    namespace.database("db", &spec).await;
+    namespace.ready("db").await;
+    let token = namespace.caller("shop", &[("create", "databases/query", &["db"])]).await;
+    let path = format!("/v1/databases/{}/db/queries/any", namespace.name);
+    let called = async || gateway.call(Method::POST, &path, &token, "{}").await.status;
+    assert_eq!(called().await, StatusCode::OK);
+
+    namespace.apply::<Secret>(password_secret("rotated", &role, "mistyped")).await;
+    namespace
+        .expect("db", &[("Degraded", "True", "PreviousCredentialInUse"), ("Ready", "True", "Available")])
+        .await;
+    // Longer than it takes the gateway to look at the Secret again.
+    gateway.operator.more_probes(5).await;
+    assert_eq!(called().await, StatusCode::OK);
+
+    postgresql::run(&mut admin, &format!("alter role {role} password 'second-password'")).await;
+    namespace.apply::<Secret>(password_secret("rotated", &role, "second-password")).await;
+    eventually(SOON, "callers are served with the new one", async || {
+        let degraded = condition(&namespace.ready("db").await, "Degraded").cloned();
+        match (degraded, called().await) {
+            (None, StatusCode::OK) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }

@@ -32,6 +32,18 @@ impl Operator {
         operator
     }
 
+    /// The same with this as its `/etc/hosts`, in a mount namespace of its own.
+    pub(crate) async fn start_with_hosts(namespace: &Namespace, hosts: &str) -> Self {
+        let file = test_dir().join(format!("hosts-{}", namespace.name));
+        fs::write(&file, hosts).expect("the test folder can be written to");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(file);
+        command.arg(env!("CARGO_BIN_EXE_authlink"));
+        let operator = Self::spawn_by(command, &operator_kubeconfig(), &namespace.name, &[]);
+        operator.is_ready().await;
+        operator
+    }
+
     /// Waits until it is ready.
     pub(crate) async fn is_ready(&self) {
         eventually(SOON, "the operator is ready", async || match self.get("/readyz") {
@@ -49,12 +61,16 @@ impl Operator {
 
     /// Starts one, and does not wait.
     pub(crate) fn spawn(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
+        Self::spawn_by(Command::new(env!("CARGO_BIN_EXE_authlink")), kubeconfig, namespace, flags)
+    }
+
+    fn spawn_by(mut command: Command, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let folder = test_dir().join("operators");
         fs::create_dir_all(&folder).expect("the test folder can be written to");
         let log = folder.join(format!("{namespace}-{}.log", address.port()));
         let file = File::create(&log).expect("a log file");
-        let process = Command::new(env!("CARGO_BIN_EXE_authlink"))
+        let process = command
             .args(["run", "--watch-namespaces", namespace, "--leader-elect", "false"])
             .args(["--http-addr", &address.to_string(), "--log-format", "json"])
             .args(["--log-level", "authlink=debug,info"])
@@ -147,7 +163,8 @@ impl Operator {
         fs::read_to_string(&self.log).expect("the log")
     }
 
-    fn ended_within(&mut self, patience: Duration) -> bool {
+    /// Whether it ends by itself, within this time.
+    pub(crate) fn ended_within(&mut self, patience: Duration) -> bool {
         let started = Instant::now();
         while started.elapsed() < patience {
             if !matches!(self.process.try_wait(), Ok(None)) {

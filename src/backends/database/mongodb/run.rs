@@ -98,7 +98,7 @@ impl Mongodb {
             _ => vec![Bson::Document(answer)],
         };
         for value in values {
-            if rows.send(relaxed(value)).await? == Wanted::Enough {
+            if rows.send(&relaxed(value)).await? == Wanted::Enough {
                 break;
             }
         }
@@ -134,7 +134,7 @@ impl Mongodb {
                     Err(error) => return Err(self.refusal(&error).await.into()),
                 };
                 // A cursor that is dropped is closed on the server.
-                if rows.send(relaxed(Bson::Document(document))).await? == Wanted::Enough {
+                if rows.send(&relaxed(Bson::Document(document))).await? == Wanted::Enough {
                     return Ok(Done::default());
                 }
             }

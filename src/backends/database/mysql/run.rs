@@ -135,7 +135,7 @@ async fn work(link: &mut MySqlConnection, run: &Run, rows: &mut Rows) -> Result<
                     }
                 },
             };
-            enough = rows.send(columns.json(&row)?).await? == Wanted::Enough;
+            enough = rows.send(&columns.json(&row)?).await? == Wanted::Enough;
         }
         rows.flush().await?;
     }

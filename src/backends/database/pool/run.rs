@@ -30,18 +30,29 @@ impl<W: Wire> Pooled<W> {
             Err(None) => return,
         };
         let reused = lent.metrics().is_some_and(|metrics| metrics.recycle_count > 0);
-        let mut ended = self.attempt(&mut lent, run, &mut asked.rows).await;
+        let ended = self.attempt(&mut lent, run, &mut asked.rows).await;
         if reused && may_run_again(&ended, run, &mut asked.rows) {
             // The server may have restarted since: as with probes, connections from before say nothing of now.
             drop(lent);
-            self.shut(|_| false).await;
-            lent = match self.lend_wanted(&asked.rows).await {
-                Ok(lent) => lent,
-                Err(Some(fault)) => return asked.end(Err(fault.into())),
-                Err(None) => return,
-            };
-            ended = self.attempt(&mut lent, run, &mut asked.rows).await;
+            return Box::pin(self.serve_anew(run, asked)).await;
         }
+        self.close(ended, lent, asked).await;
+    }
+
+    async fn serve_anew(&self, run: &Run, mut asked: Asked) {
+        self.shut(|_| false).await;
+        match self.lend_wanted(&asked.rows).await {
+            Ok(mut lent) => {
+                let ended = self.attempt(&mut lent, run, &mut asked.rows).await;
+                self.close(ended, lent, asked).await;
+            }
+            Err(Some(fault)) => asked.end(Err(fault.into())),
+            Err(None) => {}
+        }
+    }
+
+    /// Answers, and gives the connection back or closes it.
+    async fn close(&self, ended: Result<Done, Stop>, mut lent: Lent<W>, asked: Asked) {
         let redacted = |fault: QueryFault| fault.redacted(&self.settings);
         match ended {
             Ok(done @ Done { busy: false, .. }) => {
@@ -50,7 +61,7 @@ impl<W: Wire> Pooled<W> {
             }
             Ok(done) => {
                 asked.end(Ok(done));
-                self.abort(lent).await;
+                Box::pin(self.abort(lent)).await;
             }
             Err(Stop::Fault(fault @ QueryFault::Server(_))) => asked.end(Err(redacted(fault))),
             Err(Stop::Fault(fault)) => {
@@ -60,11 +71,11 @@ impl<W: Wire> Pooled<W> {
             Err(Stop::Unsent(fault)) => asked.end(Err(redacted(fault.into()))),
             Err(Stop::Late) => {
                 asked.end(Err(QueryFault::TimedOut));
-                self.abort(lent).await;
+                Box::pin(self.abort(lent)).await;
             }
             Err(Stop::Abandoned) => {
                 drop(asked);
-                self.abort(lent).await;
+                Box::pin(self.abort(lent)).await;
             }
         }
     }

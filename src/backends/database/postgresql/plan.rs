@@ -39,26 +39,28 @@ pub(super) struct Plans(Mutex<HashMap<Key, Arc<Plan>>>);
 type Key = (String, Vec<ParamType>, u32);
 
 impl Plans {
-    /// The plan for this query with so many rows, and whether it was made before.
-    pub(super) async fn of(
+    /// The plan for this query with so many rows, if it was made before.
+    pub(super) fn known(&self, query: &Query, max_rows: u32) -> Option<Arc<Plan>> {
+        let key = (query.statement.clone(), query.params.clone(), max_rows);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// A plan for this query with so many rows.
+    pub(super) async fn make(
         &self,
         client: &Client,
         direct: bool,
         query: &Query,
         max_rows: u32,
-    ) -> Result<(Arc<Plan>, bool), QueryFault> {
+    ) -> Result<Arc<Plan>, QueryFault> {
         let key = (query.statement.clone(), query.params.clone(), max_rows);
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(plan) = known {
-            return Ok((plan, true));
-        }
         let plan = Arc::new(plan(client, direct, query, max_rows).await?);
         let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= KEPT {
             plans.clear();
         }
         plans.insert(key, Arc::clone(&plan));
-        Ok((plan, false))
+        Ok(plan)
     }
 
     /// What a statement names has changed, perhaps.

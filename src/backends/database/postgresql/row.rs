@@ -25,7 +25,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 
 /// A column of a result, and how it is written.
 pub(super) struct Column {
-    /// As JSON has it.
+    /// As JSON has it, with its colon.
     name: String,
     form: Form,
 }
@@ -73,11 +73,15 @@ impl Form {
     fn write(self, out: &mut String, bytes: &[u8]) -> Option<()> {
         match self {
             Self::Boolean => out.push_str(if *bytes.first()? == 0 { "false" } else { "true" }),
-            Self::Integer => write!(out, "{}", integer(bytes)?).ok()?,
+            Self::Integer => {
+                let number = integer(bytes)?;
+                out.push_str(if number < 0 { "-" } else { "" });
+                digits(out, number.unsigned_abs(), 1);
+            }
             Self::Oid => write!(out, "{}", u32::from_be_bytes(bytes.try_into().ok()?)).ok()?,
             Self::Float => float(out, bytes)?,
             Self::Numeric => numeric(out, bytes)?,
-            Self::Text => out.push_str(&quoted(std::str::from_utf8(bytes).ok()?)),
+            Self::Text => quote(out, std::str::from_utf8(bytes).ok()?),
             Self::Uuid => write!(out, "\"{}\"", Uuid::from_slice(bytes).ok()?).ok()?,
             Self::Date => date(out, i32::from_be_bytes(bytes.try_into().ok()?)),
             Self::Timestamp => timestamp(out, integer(bytes)?, ""),
@@ -94,25 +98,24 @@ impl Form {
 
 impl Column {
     pub(super) fn new(name: &str, form: Option<Form>) -> Self {
-        Self { name: quoted(name), form: form.unwrap_or(Form::Json) }
+        Self { name: quoted(name) + ":", form: form.unwrap_or(Form::Json) }
     }
 }
 
-/// A row as a JSON object.
-pub(super) fn json(columns: &[Column], row: &Row) -> Result<String, Fault> {
-    let mut out = String::from("{");
+/// Writes a row as a JSON object.
+pub(super) fn json(columns: &[Column], row: &Row, out: &mut String) -> Result<(), Fault> {
+    out.push('{');
     for (index, Column { name, form }) in columns.iter().enumerate() {
         out.push_str(if index == 0 { "" } else { "," });
         out.push_str(name);
-        out.push(':');
         let value: Option<Raw<'_>> = row.try_get(index).map_err(|_| unreadable())?;
         match value {
-            Some(Raw(bytes)) => form.write(&mut out, bytes).ok_or_else(unreadable)?,
+            Some(Raw(bytes)) => form.write(out, bytes).ok_or_else(unreadable)?,
             None => out.push_str("null"),
         }
     }
     out.push('}');
-    Ok(out)
+    Ok(())
 }
 
 fn unreadable() -> Fault {
@@ -160,7 +163,7 @@ fn float(out: &mut String, bytes: &[u8]) -> Option<()> {
 
 /// How many digits of base 10000 follow, the weight of the first, a sign, digits after the point, and the digits.
 fn numeric(out: &mut String, bytes: &[u8]) -> Option<()> {
-    let (head, digits) = bytes.split_at_checked(8)?;
+    let (head, groups) = bytes.split_at_checked(8)?;
     let part = |index: usize| u16::from_be_bytes([head[index], head[index + 1]]);
     let weight = i64::from(part(2).cast_signed());
     let (sign, number) = match part(4) {
@@ -177,18 +180,18 @@ fn numeric(out: &mut String, bytes: &[u8]) -> Option<()> {
     }
     let digit = |of: i64| {
         let at = usize::try_from(weight - of).ok().map(|index| index * 2);
-        at.and_then(|at| digits.get(at..at + 2)).map_or(0, |digit| u16::from_be_bytes([digit[0], digit[1]]))
+        at.and_then(|at| groups.get(at..at + 2)).map_or(0, |digit| u16::from_be_bytes([digit[0], digit[1]]))
     };
-    write!(out, "{}", digit(weight.max(0))).ok()?;
+    digits(out, digit(weight.max(0)).into(), 1);
     for of in (0..weight).rev() {
-        write!(out, "{:04}", digit(of)).ok()?;
+        digits(out, digit(of).into(), 4);
     }
     let scale = usize::from(part(6));
     if scale > 0 {
         out.push('.');
         let end = out.len() + scale;
         for of in 1..=i64::try_from(scale.div_ceil(4)).ok()? {
-            write!(out, "{:04}", digit(-of)).ok()?;
+            digits(out, digit(-of).into(), 4);
         }
         out.truncate(end);
     }
@@ -200,8 +203,9 @@ fn date(out: &mut String, days: i32) {
         i32::MAX => out.push_str("\"infinity\""),
         i32::MIN => out.push_str("\"-infinity\""),
         days => {
-            let (date, era) = civil(days.into());
-            out.extend(["\"", &date, era, "\""]);
+            out.push('"');
+            let era = civil(out, days.into());
+            out.extend([era, "\""]);
         }
     }
 }
@@ -212,21 +216,48 @@ fn timestamp(out: &mut String, micros: i64, zone: &str) {
         i64::MIN => return out.push_str("\"-infinity\""),
         _ => {}
     }
-    let (date, era) = civil(micros.div_euclid(DAY_MICROS));
-    let time = micros.rem_euclid(DAY_MICROS);
+    out.push('"');
+    let era = civil(out, micros.div_euclid(DAY_MICROS));
+    let time = micros.rem_euclid(DAY_MICROS).unsigned_abs();
     let (seconds, fraction) = (time / 1_000_000, time % 1_000_000);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let _ = write!(out, "\"{date}T{hour:02}:{minute:02}:{second:02}");
+    for (before, part) in [("T", seconds / 3600), (":", seconds / 60 % 60), (":", seconds % 60)] {
+        out.push_str(before);
+        digits(out, part, 2);
+    }
     if fraction > 0 {
-        let _ = write!(out, ".{fraction:06}");
+        out.push('.');
+        digits(out, fraction, 6);
         out.truncate(out.trim_end_matches('0').len());
     }
     out.extend([zone, era, "\""]);
 }
 
-/// The date so many days after the first of 2000, in the Gregorian calendar of all times, and whether it was before Christ.
+/// In decimal, with zeros in front if there are fewer digits than that.
+fn digits(out: &mut String, mut number: u64, least: usize) {
+    let mut text = [b'0'; 20];
+    let mut start = text.len();
+    while number > 0 {
+        start -= 1;
+        text[start] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+    }
+    let text = &text[start.min(text.len() - least)..];
+    out.push_str(std::str::from_utf8(text).unwrap_or_default());
+}
+
+/// A string as JSON has it; most have nothing to be escaped (RFC 8259, section 7).
+fn quote(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(&quoted(text));
+    } else {
+        out.extend(["\"", text, "\""]);
+    }
+}
+
+/// Writes the date so many days after the first of 2000, in the Gregorian calendar of all times; gives what is to follow if it
+/// was before Christ.
 /// The server's years reach from -4713 to 294276, which is more than calendars here know.
-fn civil(days: i64) -> (String, &'static str) {
+fn civil(out: &mut String, days: i64) -> &'static str {
     // By years that begin in March, in eras of 400 years (Howard Hinnant, "chrono-compatible low-level date algorithms").
     let days = days + EPOCH_DAYS + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -238,7 +269,12 @@ fn civil(days: i64) -> (String, &'static str) {
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     // There is no year zero.
     let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
-    (format!("{year:04}-{month:02}-{day:02}"), era)
+    digits(out, year.unsigned_abs(), 4);
+    for part in [month, day] {
+        out.push('-');
+        digits(out, part.unsigned_abs(), 2);
+    }
+    era
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use tokio_postgres::{
 };
 
 use super::{
-    Connection,
-    error::{closed, fault, refusal},
+    Session,
+    error::{fault, refusal},
     plan::{Plan, Plans, suits},
     row::json,
 };
@@ -32,18 +32,26 @@ const PREPARED: usize = 128;
 /// Rows that are taken at once, if they are there.
 const READY: usize = 64;
 
-impl Connection {
+impl Session {
     pub(super) async fn run(&mut self, plans: &Plans, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
-        if self.client.is_closed() {
-            return Err(Stop::Unsent(closed()));
-        }
         loop {
-            let planned = plans.of(&self.client, self.direct, &run.query, run.max_rows).await;
-            let (plan, known) = planned.map_err(unsent)?;
+            // What is rare is on the heap: each query would carry the room for it about.
+            let (plan, known) = if let Some(plan) = plans.known(&run.query, run.max_rows) {
+                (plan, true)
+            } else {
+                let made = Box::pin(plans.make(&self.client, self.direct, &run.query, run.max_rows));
+                (made.await.map_err(unsent)?, false)
+            };
             suits(&plan, &run.query)?;
-            let statement =
-                if self.direct { Some(self.prepared(&plan).await.map_err(unsent)?) } else { None };
-            let ended = self.execute(&plan, statement, run, rows).await;
+            let statement = match self.prepared(&plan) {
+                None if self.direct => Some(Box::pin(self.prepare(&plan)).await.map_err(unsent)?),
+                prepared => prepared,
+            };
+            let ended = if run.query.read_only && self.direct {
+                self.read(&plan, statement, run, rows).await
+            } else {
+                Box::pin(self.transact(&plan, statement, run, rows)).await
+            };
             if !matches!(ended, Err(Stop::Fault(QueryFault::Invalid(_)))) {
                 return ended;
             }
@@ -56,11 +64,13 @@ impl Connection {
         }
     }
 
-    /// The statement in this session, prepared by its first run.
-    async fn prepared(&mut self, plan: &Arc<Plan>) -> Result<Statement, QueryFault> {
-        if let Some((_, statement)) = self.statements.iter().find(|(of, _)| Arc::ptr_eq(of, plan)) {
-            return Ok(statement.clone());
-        }
+    /// The statement in this session, if a run has prepared it.
+    fn prepared(&self, plan: &Arc<Plan>) -> Option<Statement> {
+        let (_, statement) = self.statements.iter().find(|(of, _)| Arc::ptr_eq(of, plan))?;
+        Some(statement.clone())
+    }
+
+    async fn prepare(&mut self, plan: &Arc<Plan>) -> Result<Statement, QueryFault> {
         if self.statements.len() >= PREPARED {
             self.statements.clear();
         }
@@ -70,42 +80,47 @@ impl Connection {
         Ok(statement)
     }
 
-    /// Puts the statement into a transaction of its own. All that this takes is sent at once: each future sends as it is asked
-    /// for the first time, in their order. If one fails, the server refuses those after it.
-    async fn execute(
+    /// Runs the statement on its own, which is a transaction, and in our own session one that only reads.
+    async fn read(
         &mut self,
         plan: &Plan,
         statement: Option<Statement>,
         run: &Run,
         rows: &mut Rows,
     ) -> Result<Done, Stop> {
-        // Zero would be no time-out at all.
-        let timeout = i32::try_from(run.timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+        let timeout = timeout_of(run);
+        if self.timeout == Some(timeout) {
+            let affected = work(&self.client, plan, statement, run, rows).await?;
+            return Ok(Done { affected, busy: false });
+        }
+        // Both are sent at once: each future sends as it is asked for the first time, in their order.
+        let statement_timeout = format!("set statement_timeout = {timeout}");
+        let set = self.client.batch_execute(&statement_timeout);
+        let (set, worked) = Box::pin(join(set, work(&self.client, plan, statement, run, rows))).await;
+        set.map_err(|error| refusal(&error))?;
+        self.timeout = Some(timeout);
+        Ok(Done { affected: worked?, busy: false })
+    }
+
+    /// Puts the statement into a transaction of its own. All that this takes is sent at once. If one part fails, the server
+    /// refuses those after it.
+    async fn transact(
+        &mut self,
+        plan: &Plan,
+        statement: Option<Statement>,
+        run: &Run,
+        rows: &mut Rows,
+    ) -> Result<Done, Stop> {
+        let mode = if run.query.read_only { "only" } else { "write" };
+        let zone = if self.direct { "" } else { "; set local timezone = 'UTC'" };
+        let begin = format!("begin read {mode}; set local statement_timeout = {}{zone}", timeout_of(run));
         let work = work(&self.client, plan, statement, run, rows);
-        let affected = if run.query.read_only && self.direct {
-            // A statement on its own is a transaction, and in our own session one that only reads.
-            let set = async {
-                if self.timeout == Some(timeout) {
-                    return Ok(());
-                }
-                self.client.batch_execute(&format!("set statement_timeout = {timeout}")).await
-            };
-            let (set, worked) = join(set, work).await;
-            set.map_err(|error| refusal(&error))?;
-            self.timeout = Some(timeout);
-            worked?
-        } else {
-            let mode = if run.query.read_only { "only" } else { "write" };
-            let zone = if self.direct { "" } else { "; set local timezone = 'UTC'" };
-            let begin = format!("begin read {mode}; set local statement_timeout = {timeout}{zone}");
-            // The transaction is over with this, whatever happened before.
-            let (begun, worked, ended) =
-                join3(self.client.batch_execute(&begin), work, self.client.batch_execute("commit")).await;
-            begun.map_err(|error| refusal(&error))?;
-            let affected = worked?;
-            ended.map_err(|error| refusal(&error))?;
-            affected
-        };
+        // The transaction is over with this, whatever happened before.
+        let (begun, worked, ended) =
+            join3(self.client.batch_execute(&begin), work, self.client.batch_execute("commit")).await;
+        begun.map_err(|error| refusal(&error))?;
+        let affected = worked?;
+        ended.map_err(|error| refusal(&error))?;
         Ok(Done { affected, busy: false })
     }
 
@@ -116,6 +131,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// In milliseconds; zero would be no time-out at all.
+fn timeout_of(run: &Run) -> i32 {
+    i32::try_from(run.timeout.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
 /// Runs the statement, and says how many rows it has changed if it gives none.
@@ -137,7 +157,7 @@ async fn work(
         for row in some {
             let row = row.map_err(|error| refusal(&error))?;
             if !plan.columns.is_empty() {
-                rows.send(json(&plan.columns, &row)?).await?;
+                rows.write(|out| json(&plan.columns, &row, out)).await?;
             }
         }
         rows.flush().await?;

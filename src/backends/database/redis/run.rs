@@ -81,7 +81,7 @@ impl Redis {
         let answer: Value =
             command.query_async(&mut connection.commands).await.map_err(|error| refusal(&error))?;
         for value in answer::rows(answer) {
-            if rows.send(answer::json(&value)).await? == Wanted::Enough {
+            if rows.send(&answer::json(&value)).await? == Wanted::Enough {
                 break;
             }
         }

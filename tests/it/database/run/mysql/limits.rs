@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use serde_json::json;
 use sqlx::{ConnectOptions, Connection, MySqlConnection, Row, mysql::MySqlConnectOptions};
 
 use crate::{
-    database::run::{Backend, End, Item, QueryFault, read, unique, write},
+    database::run::{Backend, End, QueryFault, first, read, unique, write},
     support::{SOON, System, eventually},
 };
 
@@ -123,9 +122,7 @@ async fn a_million_rows_stream_to_a_slow_reader_and_stop_when_it_goes() {
     let statement = format!("select seq as n, repeat('x', 1000) as x from seq_1_to_1000000 /* {words} */");
     let query = json!({ "statement": statement, "maxRows": 1_000_000, "timeout": "10m", "readOnly": true });
     let mut answer = backend.start(&query, "[]");
-    for number in 1..=100 {
-        let item = answer.next().await.expect("a row").expect("no fault");
-        let Item::Row(row) = item else { panic!("{item:?}") };
+    for (number, row) in (1..=100).zip(first(&mut answer, 100).await.lines()) {
         assert!(row.starts_with(&format!("{{\"n\":{number},")), "{row}");
     }
     // A gigabyte is on its way, and the server waits with most of it.

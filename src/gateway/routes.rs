@@ -1,0 +1,209 @@
+//! From a request to the route that answers it. The two that carry the load are found by hand, without a box or a copy on their
+//! way; all others are `axum`'s.
+
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes, HttpBody},
+    http::{Method, Request, Response, Uri},
+    response::IntoResponse,
+    routing::get,
+};
+use hyper::body::{Frame, Incoming, SizeHint};
+use percent_encoding::percent_decode_str;
+use tower_service::Service;
+
+use super::{
+    Gateway, apis,
+    audit::{Began, Called},
+    discovery, openapi,
+    problem::{Kind, Problem},
+    queries,
+};
+
+/// The routes.
+#[derive(Clone)]
+pub struct Routes {
+    gateway: Arc<Gateway>,
+    others: Router,
+}
+
+/// What a path leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    /// Of the namespace and the name, and what follows, as it was sent: what was decoded could not be told from what was meant.
+    Api(Cow<'a, str>, Cow<'a, str>, &'a str),
+    /// Of the namespace, the name and the query.
+    Query(Cow<'a, str>, Cow<'a, str>, Cow<'a, str>),
+    /// Something else.
+    Other,
+}
+
+impl Routes {
+    /// Those of this gateway.
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        let others = Router::new()
+            .route("/v1/discovery/{namespace}/{service}", get(discovery::find))
+            .route("/v1/discovery/{namespace}/{service}/watch", get(discovery::watch))
+            .route("/openapi.json", get(|| async { Json(openapi::document()) }))
+            .fallback(async |uri: Uri| no_route(&uri))
+            .method_not_allowed_fallback(async |uri: Uri| wrong_method(&uri))
+            .with_state(Arc::clone(&gateway));
+        Self { gateway, others }
+    }
+
+    /// Answers whatever is asked for.
+    pub(super) async fn answer(mut self, mut request: Request<Incoming>) -> Response<Outgoing> {
+        let began = Began::of(&mut request);
+        let uri = request.uri().clone();
+        let mut called = Called::default();
+        let mut is_call = true;
+        let answered = match route(uri.path()) {
+            Route::Api(namespace, name, path) => {
+                apis::call(&self.gateway, (&namespace, &name), path, request, &mut called).await
+            }
+            Route::Query(namespace, name, query) if request.method() == Method::POST => {
+                let names = (namespace.as_ref(), name.as_ref(), query.as_ref());
+                queries::run(&self.gateway, names, request, &mut called).await.map(Outgoing::of)
+            }
+            Route::Query(..) => Err(wrong_method(&uri)),
+            Route::Other => {
+                let Ok(mut response) = self.others.call(request.map(Body::new)).await;
+                match response.extensions_mut().remove() {
+                    Some(seen) => called = seen,
+                    None => is_call = false,
+                }
+                Ok(Outgoing::of(response))
+            }
+        };
+        let mut response = answered.unwrap_or_else(|problem| Outgoing::of(problem.into_response()));
+        began.end(&mut response, is_call.then_some(called));
+        response
+    }
+}
+
+fn route(path: &str) -> Route<'_> {
+    let decoded = |segment| {
+        percent_decode_str(segment).decode_utf8().ok().filter(|segment: &Cow<'_, str>| !segment.is_empty())
+    };
+    let found = || {
+        let (family, rest) = path.strip_prefix("/v1/")?.split_once('/')?;
+        let (namespace, rest) = rest.split_once('/')?;
+        let (name, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (namespace, name) = (decoded(namespace)?, decoded(name)?);
+        match family {
+            "apis" => Some(Route::Api(namespace, name, if rest.is_empty() { "/" } else { rest })),
+            "databases" => {
+                let query = rest.strip_prefix("/queries/").filter(|query| !query.contains('/'))?;
+                Some(Route::Query(namespace, name, decoded(query)?))
+            }
+            _ => None,
+        }
+    };
+    found().unwrap_or(Route::Other)
+}
+
+fn no_route(uri: &Uri) -> Problem {
+    Problem::new(Kind::RouteNotFound, format!("there is no route {}: see /openapi.json", uri.path()))
+}
+
+fn wrong_method(uri: &Uri) -> Problem {
+    Problem::new(Kind::MethodNotAllowed, format!("{} has other methods: see /openapi.json", uri.path()))
+}
+
+/// The body of an answer.
+pub(super) enum Outgoing {
+    /// That of an API, on its way through.
+    Api(apis::Flying),
+    /// One that is made here.
+    Own(Body),
+}
+
+impl Outgoing {
+    fn of(response: Response<Body>) -> Response<Self> {
+        response.map(Self::Own)
+    }
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Api(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Api(body) => body.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Api(body) => body.size_hint(),
+            Self::Own(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_the_name_of_an_api_is_taken_as_it_was_sent() {
+        let rows = [
+            ("/v1/apis/shop/billing", "/"),
+            ("/v1/apis/shop/billing/", "/"),
+            ("/v1/apis/shop/billing/a%2Fb//c", "/a%2Fb//c"),
+            ("/v1/apis/shop/billing/../../x", "/../../x"),
+            ("/v1/apis/sho%70/billin%67/%67", "/%67"),
+        ];
+        for (path, rest) in rows {
+            assert_eq!(route(path), Route::Api("shop".into(), "billing".into(), rest), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_query_has_three_names() {
+        let found = Route::Query("shop".into(), "orders".into(), "by-id".into());
+        assert_eq!(route("/v1/databases/shop/orders/queries/by-id"), found);
+        assert_eq!(route("/v1/databases/shop/orders/queries/by%2Did"), found);
+    }
+
+    #[test]
+    fn all_else_is_somebody_elses() {
+        for path in [
+            "/",
+            "/v1/apis",
+            "/v1/apis/shop",
+            "/v1/apis/shop/",
+            "/v1/apis//billing/x",
+            "/v1/apis/%ff/billing/x",
+            "/v2/apis/shop/billing",
+            "//v1/apis/shop/billing",
+            "/v1/databases/shop/orders",
+            "/v1/databases/shop/orders/queries/",
+            "/v1/databases/shop/orders/queries/a/b",
+            "/v1/discovery/shop/billing",
+            "/openapi.json",
+        ] {
+            assert_eq!(route(path), Route::Other, "{path}");
+        }
+    }
+}
