@@ -20,6 +20,7 @@ LABEL org.opencontainers.image.title="authlink" \
       org.opencontainers.image.revision="${REVISION}"
 # A number, so that runAsNonRoot can be checked.
 USER 65532:65532
-EXPOSE 8080
+# Probes and metrics; the gateway.
+EXPOSE 8080 8081
 ENTRYPOINT ["/usr/local/bin/authlink"]
 CMD ["run"]

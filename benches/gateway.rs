@@ -12,6 +12,7 @@ use std::{
 };
 
 use authlink::api::v1alpha1::{Database, ExternalApi};
+use axum::Router;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
@@ -182,15 +183,23 @@ impl Bench {
             let path = format!("/v1/databases/{}/fleet-00000/queries/{query}", self.cluster.namespace);
             let call = Call { body: Some(r#"{"params":[400]}"#.to_owned()), ..self.call(self.gateway, path) };
             wait_for(&call).await?;
-            let (mut own, mut bare) = (Vec::new(), Vec::new());
+            let served = Call { address: bare_server(pool.clone(), statement).await?, ..call.clone() };
+            let (mut own, mut bare, mut http) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..self.rounds {
                 bare.push(bare_loop(&pool, statement, self.period).await?);
+                http.push(flat_out(&served, CALLERS, self.period).await?);
                 own.push(flat_out(&call, CALLERS, self.period).await?);
             }
-            let (own, bare) = (median(&own), median(&bare));
-            let name = format!("queries per second, {rows}, {CALLERS} callers, beside sqlx in a loop");
-            let measure = Measure::new(name, own, "1/s", Some(bare));
+            let (own, bare, http) = (median(&own), median(&bare), median(&http));
+            let name = format!("queries per second, {rows}, {CALLERS} callers");
+            let measure = Measure::new(format!("{name}, beside sqlx in a loop"), own, "1/s", Some(bare));
             self.report.add(measure.wanting("at least 0.7 x sqlx", own >= 0.7 * bare));
+            self.report.add(Measure::new(
+                format!("{name}, beside a bare HTTP server"),
+                own,
+                "1/s",
+                Some(http),
+            ));
         }
         operator.stop().await?;
         self.cluster.clear::<Database>().await
@@ -264,6 +273,23 @@ async fn bare_loop(pool: &PgPool, statement: &'static str, period: Duration) -> 
         all += f64::from(done?);
     }
     Ok(all / began.elapsed().as_secs_f64())
+}
+
+/// A server that runs the statement for whoever asks, whatever that is, and says how many rows there were: what HTTP alone
+/// costs.
+async fn bare_server(pool: PgPool, statement: &'static str) -> Outcome<SocketAddr> {
+    let run = move || {
+        let pool = pool.clone();
+        async move {
+            let rows = sqlx::query(statement).bind(400).fetch_all(&pool).await;
+            rows.map_or_else(|error| error.to_string(), |rows| rows.len().to_string())
+        }
+    };
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let routes = Router::new().fallback(run);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(address)
 }
 
 /// Calls until the gateway has seen the object, which its own watch brings.

@@ -26,21 +26,10 @@ use libfuzzer_sys::fuzz_target;
 use parameters::{MAX_DIGITS, Value, bind};
 use serde_json::value::RawValue;
 
-const TYPES: [ParamType; 8] = [
-    ParamType::Text,
-    ParamType::Integer,
-    ParamType::Number,
-    ParamType::Boolean,
-    ParamType::Timestamp,
-    ParamType::Uuid,
-    ParamType::Json,
-    ParamType::Bytes,
-];
-
 fuzz_target!(|json: &str| {
     let Ok(raw) = serde_json::from_str::<Box<RawValue>>(json) else { return };
     let text = serde_json::from_str::<String>(raw.get()).ok();
-    for kind in TYPES {
+    for kind in ParamType::ALL {
         match bind(&[kind], std::slice::from_ref(&raw)) {
             Ok(bound) => match bound[0].value() {
                 Some(value) => keeps(value, &raw, text.as_deref()),

@@ -200,17 +200,6 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    const ALL: [ParamType; 8] = [
-        ParamType::Text,
-        ParamType::Integer,
-        ParamType::Number,
-        ParamType::Boolean,
-        ParamType::Timestamp,
-        ParamType::Uuid,
-        ParamType::Json,
-        ParamType::Bytes,
-    ];
-
     fn raw(json: &str) -> Box<RawValue> {
         RawValue::from_string(json.to_owned()).unwrap()
     }
@@ -244,7 +233,7 @@ mod tests {
 
     #[test]
     fn null_fits_every_type() {
-        for kind in ALL {
+        for kind in ParamType::ALL {
             let bound = bind(&[kind], &[raw("null")]).unwrap();
             assert!(bound[0].value().is_none());
             assert_eq!(bound[0].kind(), kind);

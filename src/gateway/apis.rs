@@ -14,7 +14,6 @@ use super::{
     audit::Called,
     counts::Counting,
     problem::{Kind, Problem},
-    routes::Outgoing,
 };
 use crate::{cluster::review::Right, domain::path};
 
@@ -28,7 +27,7 @@ pub(super) async fn call(
     path: &str,
     request: Request<Incoming>,
     called: &mut Called,
-) -> Result<Response<Outgoing>, Problem> {
+) -> Result<Response<Flying>, Problem> {
     let right =
         Right { verb: "create", resource: "externalapis", subresource: Some("invoke"), namespace, name };
     let caller = gateway.admit(request.headers(), &right).await?;
@@ -55,7 +54,7 @@ pub(super) async fn call(
             counting.answered(problem.kind.status().as_u16());
         }
     }
-    answer.map(|answer| answer.map(Outgoing::Api))
+    answer
 }
 
 /// The method as metrics have it: callers cannot make new ones.

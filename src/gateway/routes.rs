@@ -67,7 +67,8 @@ impl Routes {
         let mut is_call = true;
         let answered = match route(uri.path()) {
             Route::Api(namespace, name, path) => {
-                apis::call(&self.gateway, (&namespace, &name), path, request, &mut called).await
+                let answer = apis::call(&self.gateway, (&namespace, &name), path, request, &mut called).await;
+                answer.map(|answer| answer.map(Outgoing::Api))
             }
             Route::Query(namespace, name, query) if request.method() == Method::POST => {
                 let names = (namespace.as_ref(), name.as_ref(), query.as_ref());

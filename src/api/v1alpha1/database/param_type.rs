@@ -19,6 +19,18 @@ pub enum ParamType {
 }
 
 impl ParamType {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Text,
+        Self::Integer,
+        Self::Number,
+        Self::Boolean,
+        Self::Timestamp,
+        Self::Uuid,
+        Self::Json,
+        Self::Bytes,
+    ];
+
     /// As users write it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
