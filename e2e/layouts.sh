@@ -160,37 +160,6 @@ gateways_roll() {
   quiet roller
 }
 
-# rolled SETTINGS: the release with these settings besides, gateways apart from operators.
-rolled() {
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --set "$1" --wait --timeout 90s
-  operator rollout status deployment/authlink --timeout=60s
-  operator rollout status deployment/authlink-gateway --timeout=60s
-}
-
-# welcomed CURL_ARGUMENT...: what the API says through the gateway, by TLS and the Service's own name.
-welcomed() {
-  local name=authlink.authlink.svc address
-  address=$(operator get service authlink -o jsonpath='{.spec.clusterIP}')
-  curl -sS --max-time 10 --resolve "$name:443:$address" -H "Authorization: Bearer $(in_shop create token checkout --audience authlink)" \
-    "$@" "https://$name/v1/apis/$namespace/welcome/"
-}
-
-# What clusters are hardened with. Nothing here enforces a NetworkPolicy or measures load: that they are taken is what is seen.
-hardened() {
-  local before
-  before=$(ready_since)
-  rolled gateway.tls.enabled=true,networkPolicy.enabled=true,gateway.autoscaling.enabled=true
-  operator get secret authlink-gateway-tls -o jsonpath='{.data.ca\.crt}' | base64 -d >"$work/gateway-ca.pem"
-  [ "$(welcomed --cacert "$work/gateway-ca.pem")" = welcome ]
-  [ "$(welcomed --cacert "$work/gateway-ca.pem" --http1.1)" = welcome ]
-  ! welcomed # whoever does not know the authority
-  [ "$(operator get networkpolicies -o name | wc -l)" = 2 ]
-  [ "$(operator get hpa authlink-gateway -o jsonpath='{.spec.scaleTargetRef.name}')" = authlink-gateway ]
-  [ "$(ready_replicas authlink-gateway)" = 2 ]
-  rolled gateway.tls.enabled=false,networkPolicy.enabled=false,gateway.autoscaling.enabled=false
-  unchanged "$before" "$(ready_since)"
-}
-
 # An operator that may look at one namespace does not know of any other. The rights of before are gone with the upgrade.
 one_namespace() {
   kubectl get namespace elsewhere || kubectl create namespace elsewhere
