@@ -68,11 +68,11 @@ impl Routes {
         let answered = match route(uri.path()) {
             Route::Api(namespace, name, path) => {
                 let answer = apis::call(&self.gateway, (&namespace, &name), path, request, &mut called).await;
-                answer.map(|answer| answer.map(Outgoing::Api))
+                answer.map(Outgoing::api)
             }
             Route::Query(namespace, name, query) if request.method() == Method::POST => {
                 let names = (namespace.as_ref(), name.as_ref(), query.as_ref());
-                queries::run(&self.gateway, names, request, &mut called).await.map(Outgoing::of)
+                queries::run(&self.gateway, names, request, &mut called).await.map(Outgoing::own)
             }
             Route::Query(..) => Err(wrong_method(&uri)),
             Route::Other => {
@@ -81,10 +81,10 @@ impl Routes {
                     Some(seen) => called = seen,
                     None => is_call = false,
                 }
-                Ok(Outgoing::of(response))
+                Ok(Outgoing::own(response))
             }
         };
-        let mut response = answered.unwrap_or_else(|problem| Outgoing::of(problem.into_response()));
+        let mut response = answered.unwrap_or_else(|problem| Outgoing::own(problem.into_response()));
         began.end(&mut response, is_call.then_some(called));
         response
     }
@@ -120,7 +120,14 @@ fn wrong_method(uri: &Uri) -> Problem {
 }
 
 /// The body of an answer.
-pub(super) enum Outgoing {
+pub(super) struct Outgoing {
+    source: Source,
+    /// Why it breaks off, held back once: the server sends what it has only while it waits for more, and a caller whose answer
+    /// breaks off is to have its head and all that came until then.
+    broken: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+enum Source {
     /// That of an API, on its way through.
     Api(apis::Flying),
     /// One that is made here.
@@ -128,8 +135,12 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
-    fn of(response: Response<Body>) -> Response<Self> {
-        response.map(Self::Own)
+    fn api(response: Response<apis::Flying>) -> Response<Self> {
+        response.map(|body| Self { source: Source::Api(body), broken: None })
+    }
+
+    fn own(response: Response<Body>) -> Response<Self> {
+        response.map(|body| Self { source: Source::Own(body), broken: None })
     }
 }
 
@@ -141,23 +152,33 @@ impl HttpBody for Outgoing {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.get_mut() {
-            Self::Api(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        let Self { source, broken } = self.get_mut();
+        if let Some(error) = broken.take() {
+            return Poll::Ready(Some(Err(error)));
         }
+        let frame = match source {
+            Source::Api(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Source::Own(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        };
+        if let Poll::Ready(Some(Err(error))) = frame {
+            *broken = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Api(body) => body.is_end_stream(),
-            Self::Own(body) => body.is_end_stream(),
+        match &self.source {
+            Source::Api(body) => body.is_end_stream(),
+            Source::Own(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Api(body) => body.size_hint(),
-            Self::Own(body) => body.size_hint(),
+        match &self.source {
+            Source::Api(body) => body.size_hint(),
+            Source::Own(body) => body.size_hint(),
         }
     }
 }
