@@ -1,6 +1,10 @@
 //! Answers of the API server, remembered for a short while, and for a longer one while it does not answer.
 
-use std::{hash::Hash, time::Duration};
+use std::{
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use moka::future::Cache;
 use tokio::time::Instant;
@@ -18,14 +22,21 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same where an earlier answer will do: calls wait for it.
+/// The same where an earlier answer will do: a call waits for it, and none of the others until the end of `PAUSE`.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers that are remembered at the most.
 pub(super) const CAPACITY: usize = 10_000;
 
 /// Asks once for each question, however many want to know.
-pub(super) struct Answers<K, V>(Cache<K, Answer<V>>);
+pub(super) struct Answers<K, V> {
+    known: Cache<K, Answer<V>>,
+    outage: Arc<Outage>,
+}
+
+/// Until when the API server is left in peace. Whoever finds it away finds so for all questions: else each of them would wait.
+#[derive(Default)]
+pub(super) struct Outage(Mutex<Option<Instant>>);
 
 #[derive(Clone)]
 struct Answer<V> {
@@ -38,8 +49,9 @@ struct Answer<V> {
 
 impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Answers<K, V> {
     /// Nothing is known yet.
-    pub(super) fn new() -> Self {
-        Self(Cache::builder().max_capacity(CAPACITY as u64).time_to_live(BRIDGED).build())
+    pub(super) fn new(outage: &Arc<Outage>) -> Self {
+        let known = Cache::builder().max_capacity(CAPACITY as u64).time_to_live(BRIDGED).build();
+        Self { known, outage: Arc::clone(outage) }
     }
 
     /// What is remembered, or else the answer, and until when it is believed; none where there is neither.
@@ -48,7 +60,7 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Ans
         key: K,
         ask: impl Future<Output = kube::Result<V>>,
     ) -> Option<(V, Instant)> {
-        let known = self.0.get(&key).await;
+        let known = self.known.get(&key).await;
         let answer = match known {
             Some(known) if !known.is_due() => known,
             known => self.ask(key, known.filter(Answer::may_serve), ask).await,
@@ -63,17 +75,42 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Ans
         ask: impl Future<Output = kube::Result<V>>,
     ) -> Answer<V> {
         let asked = async {
+            if let (Some(known), Some(end)) = (&known, self.outage.end()) {
+                return Answer { due: end, ..known.clone() };
+            }
             let patience = if known.is_some() { SHORT_PATIENCE } else { PATIENCE };
             let now = Instant::now();
             match tokio::time::timeout(patience, ask).await {
-                Ok(Ok(value)) => return Answer { value: Some(value), asked: now, due: now + REMEMBERED },
+                Ok(Ok(value)) => {
+                    self.outage.is_over();
+                    return Answer { value: Some(value), asked: now, due: now + REMEMBERED };
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "the API server failed a review"),
                 Err(_) => tracing::warn!("the API server does not answer a review"),
             }
-            let bridged = known.map(|known| Answer { due: Instant::now() + PAUSE, ..known });
+            let end = self.outage.goes_on();
+            let bridged = known.map(|known| Answer { due: end, ..known });
             bridged.unwrap_or(Answer { value: None, asked: now, due: now })
         };
-        self.0.entry(key).or_insert_with_if(asked, Answer::is_due).await.into_value()
+        self.known.entry(key).or_insert_with_if(asked, Answer::is_due).await.into_value()
+    }
+}
+
+impl Outage {
+    /// If it has not come.
+    fn end(&self) -> Option<Instant> {
+        let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        end.filter(|end| Instant::now() < *end)
+    }
+
+    fn goes_on(&self) -> Instant {
+        let end = Instant::now() + PAUSE;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        end
+    }
+
+    fn is_over(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -109,7 +146,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_half_a_minute_and_then_asked_for_again() {
-        let answers = Answers::new();
+        let answers = Answers::new(&Arc::default());
         assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
         tokio::time::advance(Duration::from_secs(29)).await;
         assert_eq!(said(&answers, ready(Ok(2))).await, Some(1));
@@ -119,7 +156,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_answer_bridges_an_outage_for_ten_minutes_and_no_longer() {
-        let answers = Answers::new();
+        let answers = Answers::new(&Arc::default());
         assert_eq!(said(&answers, ready(refused())).await, None);
         assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
         let began = Instant::now();
@@ -132,14 +169,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_waits_a_second_for_an_api_server_that_hangs_and_the_next_ones_do_not() {
-        let answers = Answers::new();
-        assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
-        tokio::time::advance(REMEMBERED).await;
-        for waits in [SHORT_PATIENCE, Duration::ZERO, Duration::ZERO] {
-            let began = Instant::now();
-            assert_eq!(said(&answers, pending()).await, Some(1));
-            assert_eq!(began.elapsed().as_secs(), waits.as_secs());
+    async fn one_call_waits_a_second_for_an_api_server_that_hangs_and_no_other_until_it_is_asked_again() {
+        let outage = Arc::default();
+        let (answers, others) = (Answers::new(&outage), Answers::new(&outage));
+        for answers in [&answers, &others] {
+            assert_eq!(said(answers, ready(Ok(1))).await, Some(1));
         }
+        tokio::time::advance(REMEMBERED).await;
+        for _ in 0..3 {
+            for (answers, waits) in
+                [(&answers, SHORT_PATIENCE), (&answers, Duration::ZERO), (&others, Duration::ZERO)]
+            {
+                let began = Instant::now();
+                assert_eq!(said(answers, pending()).await, Some(1));
+                assert_eq!(began.elapsed().as_secs(), waits.as_secs());
+            }
+            tokio::time::advance(PAUSE).await;
+        }
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(2), "it is back");
+        assert_eq!(said(&others, ready(Ok(2))).await, Some(2), "for the others as well");
     }
 }

@@ -91,7 +91,9 @@ impl Reviewer {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, callers: Answers::new(), decisions: Answers::new(), allowed: RwLock::default() }
+        let outage = Arc::default();
+        let (callers, decisions) = (Answers::new(&outage), Answers::new(&outage));
+        Self { client, callers, decisions, allowed: RwLock::default() }
     }
 
     /// Whether whoever shows the token has the right.
