@@ -1,7 +1,7 @@
 //! `status.runtime`: what gateways have written into the store, as users read it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use super::{Context, Note, Report, held::Wake};
 use crate::{
     api::{
-        Managed, Reason,
+        ConditionType, Managed, Reason,
         status::{Circuit, CommonStatus, RuntimeStatus, Status},
     },
     domain::{
@@ -57,6 +57,8 @@ struct Seen {
     replicas: u32,
     /// Those that are not closed, by uid.
     circuits: HashMap<String, State>,
+    /// Those whose pool has no room at some gateway, by uid.
+    saturated: HashSet<String>,
     /// What the objects were told, by uid.
     told: HashMap<String, Told>,
 }
@@ -65,6 +67,7 @@ struct Told {
     wake: Wake,
     counted: Counted,
     circuit: Option<Circuit>,
+    saturated: bool,
 }
 
 /// How much is known.
@@ -120,8 +123,25 @@ impl Runtime {
             Known::Read => seen.runtime(&uid, counted),
         };
         let circuit = runtime.as_ref().and_then(|runtime| runtime.circuit);
-        seen.told.insert(uid, Told { wake: Arc::clone(&cx.wake), counted, circuit });
+        let saturated = self.saturated(&seen, object);
+        seen.told.insert(uid, Told { wake: Arc::clone(&cx.wake), counted, circuit, saturated });
         report.status.common_mut().runtime = runtime;
+    }
+
+    /// Whether a gateway's pool for the object has no room for callers.
+    pub(super) fn saturates<K: Managed>(&self, object: &K) -> bool {
+        self.saturated(&self.seen(), object)
+    }
+
+    fn saturated<K: Managed>(&self, seen: &Seen, object: &K) -> bool {
+        match self.known(seen) {
+            Known::NotYet => {
+                let told = object.status().and_then(|it| it.common().condition(ConditionType::PoolHealthy));
+                told.is_some_and(|condition| condition.reason == Reason::PoolSaturated.as_str())
+            }
+            Known::Nothing => false,
+            Known::Read => object.uid().is_some_and(|uid| seen.saturated.contains(&uid)),
+        }
     }
 
     /// The object is gone.
@@ -135,12 +155,13 @@ impl Runtime {
             seen.usage.put(&entry.uid, entry.slot, replica, entry.counts);
         }
         seen.usage.trim(slot);
-        seen.circuits = read.circuits.into_iter().collect();
+        seen.circuits = read.standing.circuits.into_iter().collect();
+        seen.saturated = read.standing.saturated.into_iter().collect();
         seen.replicas = read.replicas;
         seen.at = Some(Instant::now());
     }
 
-    /// Those whose circuit is another one than they were told.
+    /// Those whose circuit or pool is otherwise than they were told.
     fn turned(&self) -> Vec<Wake> {
         let mut guard = self.seen();
         let seen = &mut *guard;
@@ -152,10 +173,12 @@ impl Runtime {
                 Known::Nothing => None,
                 Known::Read => circuit(seen.replicas, &seen.circuits, uid, told.counted),
             };
-            if is_open(circuit) != is_open(told.circuit) {
+            let saturated = known == Known::Read && seen.saturated.contains(uid);
+            if is_open(circuit) != is_open(told.circuit) || saturated != told.saturated {
                 wakes.push(Arc::clone(&told.wake));
             }
             told.circuit = circuit;
+            told.saturated = saturated;
         }
         wakes
     }
@@ -234,7 +257,10 @@ pub(super) fn transition(before: &CommonStatus, now: &CommonStatus) -> Option<No
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::usage::Counts, store::Entry};
+    use crate::{
+        domain::usage::Counts,
+        store::{Entry, Standing},
+    };
 
     const WITH_BREAKERS: Counted = Counted::Calls { breakers: true };
 
@@ -247,7 +273,8 @@ mod tests {
         let circuits = circuits.iter().map(|(uid, state)| ((*uid).to_owned(), *state)).collect();
         let counts = Counts { requests: 7, ..Counts::default() };
         let entry = Entry { uid: "called".to_owned(), slot: slot_now(), counts };
-        Snapshot { replicas, circuits, entries: vec![(1, entry)], at: 0 }
+        let standing = Standing { circuits, ..Standing::default() };
+        Snapshot { replicas, standing, entries: vec![(1, entry)], at: 0 }
     }
 
     fn runtime(interval: Duration, read: Option<Snapshot>) -> Runtime {
@@ -312,7 +339,8 @@ mod tests {
     #[test]
     fn only_an_object_whose_circuit_turned_gets_a_pass_and_only_one() {
         let runtime = runtime(Duration::from_mins(1), Some(read(1, &[("a", State::Open)])));
-        let told = |circuit| Told { wake: Arc::new(|| ()), counted: WITH_BREAKERS, circuit };
+        let told =
+            |circuit| Told { wake: Arc::new(|| ()), counted: WITH_BREAKERS, circuit, saturated: false };
         runtime.seen().told.extend([("a".to_owned(), told(None)), ("b".to_owned(), told(None))]);
         assert_eq!(runtime.turned().len(), 1);
         assert_eq!(runtime.turned().len(), 0);

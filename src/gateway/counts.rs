@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Gateway;
 use crate::{
     domain::usage::{self, Call, SLOT, Tally},
-    store::{Entry, Store},
+    store::{Entry, Standing, Store},
 };
 
 /// How long the last write may take: what is left of the time that a process gets to end.
@@ -154,7 +154,8 @@ impl Gateway {
 
     async fn write(&self, store: &Store, replica: i64) -> bool {
         let entries = self.counters.unwritten();
-        let written = store.write(replica, &entries, &self.open_circuits()).await.is_ok();
+        let standing = Standing { circuits: self.open_circuits(), saturated: self.saturated() };
+        let written = store.write(replica, &entries, &standing).await.is_ok();
         if written {
             self.counters.written(&entries);
         }

@@ -111,6 +111,15 @@ impl Prepare for Servers {
     }
 }
 
+impl Gateway {
+    /// The Databases whose pool has no room for callers, by uid.
+    pub(super) fn saturated(&self) -> Vec<String> {
+        let full =
+            self.databases.all().into_iter().filter(|it| it.prepared.all.iter().any(|it| it.saturated()));
+        full.map(|made| made.uid).collect()
+    }
+}
+
 /// Runs the query of this namespace, Database and name.
 pub(super) async fn run(
     gateway: &Gateway,

@@ -178,7 +178,7 @@ impl Checked for Database {
         references: &FileReferences,
     ) -> Result<Report<DatabaseStatus>, Error> {
         let look = checks.databases.look(self, references, Arc::new(|| ())).await?;
-        Ok(database::report(&look, self).await)
+        Ok(database::report(&look, self, false).await)
     }
 }
 

@@ -17,9 +17,9 @@ use std::{
 use secrecy::SecretString;
 
 pub use error::{Error, InvalidUrl};
-pub use queries::{Entry, Snapshot};
+pub use queries::{Entry, Snapshot, Standing};
 
-use crate::{domain::breaker::State, telemetry::metrics::StoreMetrics};
+use crate::telemetry::metrics::StoreMetrics;
 use target::{Pool, Target};
 
 /// How long one operation may take, connecting included.
@@ -69,21 +69,16 @@ impl Store {
     }
 
     /// Writes what a gateway counts, and that it lives: each entry takes the place of an earlier one of the same object and
-    /// slot, `circuits` of all earlier ones. A write that failed may be done again, whatever came of it.
+    /// slot, `standing` of all earlier ones. A write that failed may be done again, whatever came of it.
     ///
     /// # Errors
     /// What kept it from being written.
-    pub async fn write(
-        &self,
-        replica: i64,
-        entries: &[Entry],
-        circuits: &[(String, State)],
-    ) -> Result<(), Error> {
+    pub async fn write(&self, replica: i64, entries: &[Entry], standing: &Standing) -> Result<(), Error> {
         let pool = self.pool();
         let work = async {
             match &pool {
-                Pool::Sqlite(pool) => queries::sqlite::write(pool, replica, entries, circuits).await,
-                Pool::Postgresql(pool) => queries::postgresql::write(pool, replica, entries, circuits).await,
+                Pool::Sqlite(pool) => queries::sqlite::write(pool, replica, entries, standing).await,
+                Pool::Postgresql(pool) => queries::postgresql::write(pool, replica, entries, standing).await,
             }
         };
         self.operate("write", &pool, work).await

@@ -15,6 +15,15 @@ pub struct Entry {
     pub counts: Counts,
 }
 
+/// What is not as it should be at a gateway right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The worst circuit of each object that has one which is not closed, by uid.
+    pub circuits: Vec<(String, State)>,
+    /// Objects whose pool has no room for callers, by uid.
+    pub saturated: Vec<String>,
+}
+
 /// What gateways have written.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -24,8 +33,8 @@ pub struct Snapshot {
     pub entries: Vec<(i64, Entry)>,
     /// Gateways that live.
     pub replicas: u32,
-    /// Of those that live, the worst of each object; closed ones are left out.
-    pub circuits: Vec<(String, State)>,
+    /// Of those that live: the worst circuit of each object, and every pool that one of them has no room in.
+    pub standing: Standing,
 }
 
 /// A statement in the words of each engine.
@@ -52,14 +61,17 @@ const SEEN: &str = "insert into authlink_replicas (replica, seen) values ($1, $2
                     on conflict (replica) do update set seen = excluded.seen";
 const CLOSED: &str = "delete from authlink_circuits where replica = $1";
 const CIRCUIT: &str = "insert into authlink_circuits (uid, replica, state) values ($1, $2, $3)";
+const ROOM: &str = "delete from authlink_saturated where replica = $1";
+const SATURATED: &str = "insert into authlink_saturated (uid, replica) values ($1, $2)";
 const COUNTED: &str =
     "insert into authlink_counts (uid, slot, replica, requests, errors, limited, latencies, changed) ";
 const COUNTED_AGAIN: &str = " on conflict (uid, slot, replica) do update set requests = excluded.requests, \
                              errors = excluded.errors, limited = excluded.limited, \
                              latencies = excluded.latencies, changed = excluded.changed";
 const LEFT: &str = "delete from authlink_replicas where replica = $1";
-const PURGE: [&str; 3] = [
+const PURGE: [&str; 4] = [
     "delete from authlink_counts where slot < $1",
+    "delete from authlink_saturated where replica in (select replica from authlink_replicas where seen < $1)",
     "delete from authlink_circuits where replica in (select replica from authlink_replicas where seen < $1)",
     "delete from authlink_replicas where seen < $1",
 ];
@@ -68,6 +80,8 @@ const ENTRIES: &str = "select replica, uid, slot, requests, errors, limited, lat
 const REPLICAS: &str = "select count(*) from authlink_replicas where seen >= $1";
 const CIRCUITS: &str = "select c.uid, max(c.state) from authlink_circuits c \
                         join authlink_replicas r on r.replica = c.replica where r.seen >= $1 group by c.uid";
+const ALL_SATURATED: &str = "select distinct s.uid from authlink_saturated s \
+                             join authlink_replicas r on r.replica = s.replica where r.seen >= $1";
 
 /// Rows of one statement; each has 8 values, and SQLite takes 32766.
 const AT_ONCE: usize = 1000;
@@ -99,8 +113,9 @@ macro_rules! engine {
             use sqlx::{Pool, QueryBuilder, Row};
 
             use super::{
-                AS_READER, AS_WRITER, AT_ONCE, CIRCUIT, CIRCUITS, CLOSED, COUNTED, COUNTED_AGAIN, ENTRIES,
-                Entry, FORGOTTEN, LATE, LEFT, NOW, PURGE, REPLICAS, SEEN, Snapshot, counted, millis, stored,
+                ALL_SATURATED, AS_READER, AS_WRITER, AT_ONCE, CIRCUIT, CIRCUITS, CLOSED, COUNTED,
+                COUNTED_AGAIN, ENTRIES, Entry, FORGOTTEN, LATE, LEFT, NOW, PURGE, REPLICAS, ROOM, SATURATED,
+                SEEN, Snapshot, Standing, counted, millis, stored,
             };
             use crate::domain::{breaker::State, usage::Counts};
 
@@ -108,13 +123,18 @@ macro_rules! engine {
                 pool: &Pool<$engine>,
                 replica: i64,
                 entries: &[Entry],
-                circuits: &[(String, State)],
+                standing: &Standing,
             ) -> sqlx::Result<()> {
                 let mut transaction = pool.begin_with(AS_WRITER.$name).await?;
                 let now: i64 = sqlx::query(NOW.$name).fetch_one(&mut *transaction).await?.try_get(0)?;
                 sqlx::query(SEEN).bind(replica).bind(now).execute(&mut *transaction).await?;
-                sqlx::query(CLOSED).bind(replica).execute(&mut *transaction).await?;
-                for (uid, state) in circuits {
+                for statement in [CLOSED, ROOM] {
+                    sqlx::query(statement).bind(replica).execute(&mut *transaction).await?;
+                }
+                for uid in &standing.saturated {
+                    sqlx::query(SATURATED).bind(uid).bind(replica).execute(&mut *transaction).await?;
+                }
+                for (uid, state) in &standing.circuits {
                     let circuit =
                         sqlx::query(CIRCUIT).bind(uid).bind(replica).bind(i64::from(state.number()));
                     circuit.execute(&mut *transaction).await?;
@@ -138,7 +158,7 @@ macro_rules! engine {
 
             pub(in crate::store) async fn leave(pool: &Pool<$engine>, replica: i64) -> sqlx::Result<()> {
                 let mut transaction = pool.begin_with(AS_WRITER.$name).await?;
-                for statement in [CLOSED, LEFT] {
+                for statement in [CLOSED, ROOM, LEFT] {
                     sqlx::query(statement).bind(replica).execute(&mut *transaction).await?;
                 }
                 transaction.commit().await
@@ -148,7 +168,7 @@ macro_rules! engine {
                 let mut transaction = pool.begin_with(AS_WRITER.$name).await?;
                 let now: i64 = sqlx::query(NOW.$name).fetch_one(&mut *transaction).await?.try_get(0)?;
                 let forgotten = now - millis(FORGOTTEN);
-                for (statement, limit) in PURGE.into_iter().zip([oldest, forgotten, forgotten]) {
+                for (statement, limit) in PURGE.into_iter().zip([oldest, forgotten, forgotten, forgotten]) {
                     sqlx::query(statement).bind(limit).execute(&mut *transaction).await?;
                 }
                 transaction.commit().await
@@ -180,13 +200,17 @@ macro_rules! engine {
                 let alive = at - millis(alive);
                 let replicas: i64 =
                     sqlx::query(REPLICAS).bind(alive).fetch_one(&mut *transaction).await?.try_get(0)?;
-                let mut circuits = Vec::new();
+                let mut standing = Standing::default();
+                for row in sqlx::query(ALL_SATURATED).bind(alive).fetch_all(&mut *transaction).await? {
+                    standing.saturated.push(row.try_get(0)?);
+                }
                 for row in sqlx::query(CIRCUITS).bind(alive).fetch_all(&mut *transaction).await? {
                     let state = u8::try_from(row.try_get::<i64, _>(1)?).ok().and_then(State::from_number);
-                    circuits.extend(state.map(|state| row.try_get(0).map(|uid| (uid, state))).transpose()?);
+                    let circuit = state.map(|state| row.try_get(0).map(|uid| (uid, state)));
+                    standing.circuits.extend(circuit.transpose()?);
                 }
                 transaction.commit().await?;
-                Ok(Snapshot { at, entries, replicas: u32::try_from(replicas).unwrap_or(u32::MAX), circuits })
+                Ok(Snapshot { at, entries, replicas: u32::try_from(replicas).unwrap_or(u32::MAX), standing })
             }
         }
     };

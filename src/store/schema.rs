@@ -8,7 +8,8 @@ use sqlx::Row;
 use super::{Error, queries::AS_WRITER, target::Pool};
 
 /// In the order in which they are applied: the version of a schema is how many of them it has.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_usage.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_usage.sql"), include_str!("migrations/0002_saturated.sql")];
 
 /// Only one process at a time makes tables: a lock that ends with the transaction. The number is that of nobody else.
 const LOCK: &str = "select pg_advisory_xact_lock(7021791284)";

@@ -39,6 +39,8 @@ use crate::{
 
 pub(super) struct Mongodb {
     client: Client,
+    /// To reach the server once more beside the pool.
+    options: ClientOptions,
     settings: Settings,
     counts: Arc<Counts>,
     /// The driver reads certificates from files only; these go with the pool.
@@ -75,16 +77,39 @@ impl Mongodb {
             .build();
         options.credential = credential;
         options.tls = tls;
-        let client = Client::with_options(options).map_err(|error| settings.redact(fault(&error)))?;
-        Ok(Self { client, settings, counts, _files: files })
+        let connect = Client::with_options(options.clone());
+        let client = connect.map_err(|error| settings.redact(fault(&error)))?;
+        Ok(Self { client, options, settings, counts, _files: files })
     }
 
     fn database(&self) -> mongodb::Database {
-        self.client.database(self.settings.database.as_deref().unwrap_or("admin"))
+        self.database_of(&self.client)
     }
 
-    async fn command(&self, command: Document) -> Result<Document, Error> {
-        self.database().run_command(command).await
+    fn database_of(&self, client: &Client) -> mongodb::Database {
+        client.database(self.settings.database.as_deref().unwrap_or("admin"))
+    }
+
+    async fn identify(&self, client: &Client) -> Result<Server, Error> {
+        let database = self.database_of(client);
+        let hello = database.run_command(doc! { "hello": 1 }).await?;
+        let build = database.run_command(doc! { "buildInfo": 1 }).await?;
+        let primary = hello.get_bool("isWritablePrimary").unwrap_or(true);
+        Ok(Server {
+            version: build.get_str("version").unwrap_or_default().to_owned(),
+            role: if primary { Role::Primary } else { Role::Replica },
+            identity: identity(&hello),
+        })
+    }
+
+    /// Asks over a connection of its own: that callers use all of the pool must not look like a dead server.
+    async fn identify_beside(&self) -> Result<Server, Error> {
+        let mut options = self.options.clone();
+        (options.min_pool_size, options.max_pool_size, options.cmap_event_handler) = (None, Some(1), None);
+        let client = Client::with_options(options)?;
+        let answer = self.identify(&client).await;
+        client.shutdown().await;
+        answer
     }
 
     /// The driver reports a server that it cannot reach as text only: look again by ourselves to tell why.
@@ -143,20 +168,14 @@ impl Database for Mongodb {
             if self.counts.size.load(Relaxed) == 0 {
                 self.reach().await?;
             }
-            let answers = async {
-                let hello = self.command(doc! { "hello": 1 }).await?;
-                Ok::<_, Error>((hello, self.command(doc! { "buildInfo": 1 }).await?))
+            let view = self.pool();
+            let answer = if view.size >= view.max && view.idle == 0 {
+                self.identify_beside().await
+            } else {
+                self.identify(&self.client).await
             };
-            match answers.await {
-                Ok((hello, build)) => Ok(Server {
-                    version: build.get_str("version").unwrap_or_default().to_owned(),
-                    role: if hello.get_bool("isWritablePrimary").unwrap_or(true) {
-                        Role::Primary
-                    } else {
-                        Role::Replica
-                    },
-                    identity: identity(&hello),
-                }),
+            match answer {
+                Ok(server) => Ok(server),
                 Err(error) => Err(self.settings.redact(self.explain(&error).await)),
             }
         }

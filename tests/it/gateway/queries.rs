@@ -1,5 +1,6 @@
 //! Declared queries, by name, for whoever has the right.
 
+use authlink::api::v1alpha1::Database;
 use futures::future::join_all;
 use hyper::{Method, StatusCode};
 use k8s_openapi::api::core::v1::Secret;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::apis::ALLOWED;
 use crate::support::{
-    Namespace, SOON, System, condition, eventually, gateway::Gateway, password_secret, postgresql,
+    Namespace, Operator, SOON, System, condition, eventually, gateway::Gateway, password_secret, postgresql,
 };
 
 struct Scene {
@@ -125,13 +126,11 @@ async fn every_engine_answers_and_the_right_is_needed_by_name() {
     }
 }
 
-#[tokio::test]
-async fn callers_that_use_up_the_pool_are_told_of_and_make_no_dead_server() {
+/// Several callers want the only connection for a while: the status tells of it, `meanwhile` looks on, and it ends with them.
+async fn use_up_the_pool(namespace: &Namespace, gateway: &Gateway, meanwhile: impl AsyncFnOnce(&Database)) {
     const CALLERS: usize = 3;
     let queries =
         json!([{ "name": "slow", "statement": "select pg_sleep(8)", "readOnly": true, "timeout": "30s" }]);
-    let namespace = Namespace::create().await;
-    let gateway = Gateway::start(&namespace, &ALLOWED).await;
     let spec = System::Postgresql.spec().probed_patiently().with(&json!({
         "queries": queries, "pool": { "max": 1, "monitorInterval": "5s", "acquireTimeout": "1m" },
     }));
@@ -139,7 +138,6 @@ async fn callers_that_use_up_the_pool_are_told_of_and_make_no_dead_server() {
     namespace.ready("db").await;
     let token = namespace.caller("shop", &[("create", "databases/query", &["db"])]).await;
     let path = format!("/v1/databases/{}/db/queries/slow", namespace.name);
-    let (_, failed) = gateway.operator.probes();
     let calls = join_all((0..CALLERS).map(|_| gateway.call(Method::POST, &path, &token, "{}")));
     let told = async {
         let saturated = [
@@ -148,19 +146,43 @@ async fn callers_that_use_up_the_pool_are_told_of_and_make_no_dead_server() {
             ("Healthy", "True", "ProbeSucceeded"),
             ("Ready", "True", "Available"),
         ];
-        let database = namespace.expect("db", &saturated).await;
-        let pool = database.status.expect("a status").pool.expect("a pool");
-        assert_eq!((pool.size, pool.in_use), (1, 1), "{pool:?}");
-        assert!(pool.waiting > 0, "{pool:?}");
-        gateway.operator.more_probes(1).await;
+        meanwhile(&namespace.expect("db", &saturated).await).await;
     };
     let (answers, ()) = tokio::join!(calls, told);
     for answer in answers {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     }
-    assert_eq!(failed, gateway.operator.probes().1, "failed probes");
     let database = namespace.expect("db", &[("PoolHealthy", "True", "WithinBounds")]).await;
     assert!(condition(&database, "Degraded").is_none());
+}
+
+#[tokio::test]
+async fn callers_that_use_up_the_pool_are_told_of_and_make_no_dead_server() {
+    let namespace = Namespace::create().await;
+    let gateway = Gateway::start(&namespace, &[&ALLOWED[..], &["--store-interval", "1s"]].concat()).await;
+    use_up_the_pool(&namespace, &gateway, async |database| {
+        let pool = database.status.as_ref().expect("a status").pool.as_ref().expect("a pool");
+        assert_eq!((pool.size, pool.in_use), (1, 1), "{pool:?}");
+        assert!(pool.waiting > 0, "{pool:?}");
+        gateway.operator.more_probes(1).await;
+    })
+    .await;
+    let (_, failed) = gateway.operator.probes();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test]
+async fn callers_that_use_up_the_pool_of_a_gateway_of_its_own_are_told_of_as_well() {
+    let namespace = Namespace::create().await;
+    let store = postgresql::new_database().await;
+    let flags = [&ALLOWED[..], &["--store", &store.url, "--store-interval", "1s"]].concat();
+    let _operator = Operator::start(&namespace, &flags).await;
+    let gateway = Gateway::start_alone(&namespace, &flags).await;
+    use_up_the_pool(&namespace, &gateway, async |database| {
+        let pool = database.status.as_ref().expect("a status").pool.as_ref().expect("a pool");
+        assert_eq!(pool.waiting, 0, "the operator's own has room: {pool:?}");
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -182,8 +182,8 @@ async fn gateways_of_one_store_add_up_and_what_one_counted_outlives_it() {
     let namespace = Namespace::create().await;
     let flags = [&QUICK[..], &ALLOWED, &["--store", &database.url]].concat();
     let operator = Operator::start(&namespace, &flags).await;
-    let roles = [&flags[..], &["--roles", "gateway"]].concat();
-    let (one, other) = tokio::join!(Gateway::start(&namespace, &roles), Gateway::start(&namespace, &roles));
+    let start = || Gateway::start_alone(&namespace, &flags);
+    let (one, other) = tokio::join!(start(), start());
     let breaker = json!({ "circuitBreaker": {
         "failureThreshold": 50, "minRequests": 3, "window": "1m", "openFor": "10m", "halfOpenRequests": 1,
     } });

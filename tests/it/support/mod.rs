@@ -9,6 +9,7 @@ mod namespace;
 mod operator;
 mod ports;
 pub(crate) mod postgresql;
+mod processes;
 mod systems;
 
 use std::{
@@ -21,6 +22,7 @@ pub(crate) use manifests::{Spec, password_secret, secret};
 pub(crate) use namespace::{Namespace, condition, conditions};
 pub(crate) use operator::Operator;
 pub(crate) use ports::free_port;
+pub(crate) use processes::signal;
 pub(crate) use systems::{Server, System};
 
 /// How long anything may take that should happen at once: two busy cores included.

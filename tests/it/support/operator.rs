@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Namespace, SOON, environment::operator_kubeconfig, eventually, free_port, test_dir};
+use super::{Namespace, SOON, environment::operator_kubeconfig, eventually, free_port, processes, test_dir};
 
 /// A running operator, ended with the value.
 pub(crate) struct Operator {
@@ -86,8 +86,7 @@ impl Operator {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "SIG{name}");
+        processes::signal(name, &self.process.id().to_string());
     }
 
     fn get(&self, path: &str) -> io::Result<(u16, String)> {

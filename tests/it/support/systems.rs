@@ -1,6 +1,9 @@
 //! The real servers: those that all tests share, and private ones for tests that break them.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::json;
 
@@ -8,6 +11,7 @@ use super::{
     environment::{test_dir, variable},
     free_port,
     manifests::Spec,
+    processes,
 };
 
 /// The kinds of servers.
@@ -106,6 +110,11 @@ impl Server {
         self.run("start");
     }
 
+    /// Where it keeps its data.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.dir
+    }
+
     /// Crashes it.
     pub(crate) fn kill(&self) {
         self.run("kill");
@@ -124,8 +133,7 @@ impl Server {
     fn signal(&self, signal: &str) {
         let pid = std::fs::read_to_string(self.dir.join("pid")).expect("the id of the server's process");
         let pid = pid.split_whitespace().next().expect("an id");
-        let status = Command::new("kill").args([&format!("-{signal}"), pid]).status().expect("kill");
-        assert!(status.success(), "{signal} to {:?} failed", self.system);
+        processes::signal(signal, pid);
     }
 
     /// Crashes it, and puts a new server without history into its place.

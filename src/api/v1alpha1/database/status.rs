@@ -16,7 +16,7 @@ pub struct DatabaseStatus {
     /// The server that answers; of several, the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerStatus>,
-    /// The connection pool, as last looked at.
+    /// The connection pool of the operator's process, as last looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolStatus>,
     /// Declared queries that cannot be prepared.

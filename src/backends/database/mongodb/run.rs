@@ -83,7 +83,7 @@ impl Mongodb {
         if CURSORS.contains(&template.name()) {
             return self.read(&template, command, run, rows).await;
         }
-        let mut answer = match self.command(command).await {
+        let mut answer = match self.database().run_command(command).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.refusal(&error).await.into()),
         };

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use authlink::backends::database::Item;
+use futures::StreamExt;
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
 
 use super::{Backend, End, QueryFault, read, unique, write};
 use crate::support::{SOON, Server, System, eventually};
@@ -176,6 +179,30 @@ async fn a_command_that_takes_too_long_ends_in_time() {
     assert_eq!(backend.fault(&query, "[]").await, QueryFault::TimedOut);
     assert_eq!(backend.rows(&read(r#"{"ping": 1}"#), "[]").await.len(), 1);
     collection.drop().await;
+}
+
+#[tokio::test]
+async fn a_probe_needs_no_room_in_a_pool_that_callers_use_up() {
+    let server = Server::start(System::Ferretdb);
+    let backend = Backend::on(System::Ferretdb, server.port, "app", "app-secret");
+    let insert = write(r#"{"insert": "c", "documents": [{"a": 1}]}"#, &json!([]));
+    backend.rows(&insert, "[]").await;
+    // Whoever writes now waits: FerretDB keeps each database in a file.
+    let file = server.folder().join("data/app.sqlite");
+    let mut other = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.expect("a file");
+    sqlx::raw_sql("begin immediate").execute(&mut other).await.expect("a lock");
+    let mut waits = backend.start(&insert, "[]");
+    eventually(SOON, "a lent connection", async || {
+        let view = backend.database.pool();
+        if (view.size, view.idle) == (1, 0) { Ok(()) } else { Err(format!("{view:?}")) }
+    })
+    .await;
+    let probe = tokio::time::timeout(Duration::from_secs(5), backend.database.probe());
+    assert!(probe.await.expect("in time").is_ok());
+    assert_eq!(backend.database.pool().idle, 0, "it is still lent");
+    sqlx::raw_sql("rollback").execute(&mut other).await.expect("unlocked");
+    let end = waits.next().await.expect("an end");
+    assert!(matches!(end, Ok(Item::End { affected: Some(1), .. })), "{end:?}");
 }
 
 #[tokio::test]
