@@ -19,11 +19,12 @@ running() {
   [[ ${fields[0]:-Z} != [ZX] && ${fields[19]} = "$started" ]]
 }
 
-# record_pid FILE PID
+# record_pid FILE PID: whole at once, because somebody may be reading the file.
 record_pid() {
-  local fields
+  local fields part=${1%/*}/.${1##*/}.$BASHPID
   read -ra fields <<<"$(process_fields "$2")"
-  echo "$2 ${fields[19]:-0}" >"$1"
+  echo "$2 ${fields[19]:-0}" >"$part"
+  mv -f "$part" "$1"
 }
 
 # launch FILE LOG COMMAND...: starts a server in a session of its own, where a Ctrl-C meant for a test does not reach it. It

@@ -56,7 +56,7 @@ pub struct Right<'a> {
 
 /// What the API server says of a caller.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+pub enum Ruling {
     /// It has the right.
     Allowed(Arc<Caller>),
     /// It has not.
@@ -100,10 +100,10 @@ impl Reviewer {
     ///
     /// # Errors
     /// The API server does not answer, and nothing is remembered.
-    pub async fn review(&self, token: &str, right: &Right<'_>) -> Result<Verdict, Unanswered> {
+    pub async fn review(&self, token: &str, right: &Right<'_>) -> Result<Ruling, Unanswered> {
         let key = digest([token].into_iter().chain(right.parts()));
         match self.was_allowed(&key) {
-            Some(caller) => Ok(Verdict::Allowed(caller)),
+            Some(caller) => Ok(Ruling::Allowed(caller)),
             // On the heap, because it is large, and rare.
             None => Box::pin(self.ask(token, right, key)).await,
         }
@@ -125,7 +125,7 @@ impl Reviewer {
         }
     }
 
-    async fn ask(&self, token: &str, right: &Right<'_>, key: Digest) -> Result<Verdict, Unanswered> {
+    async fn ask(&self, token: &str, right: &Right<'_>, key: Digest) -> Result<Ruling, Unanswered> {
         let ask = Box::pin(async { Ok(self.caller(token).await?.map(Arc::new)) });
         let (caller, mut until) = self.callers.get(digest([token]), ask).await.ok_or(Unanswered)?;
         // What is remembered must not outlive the token.
@@ -134,17 +134,17 @@ impl Reviewer {
             None => Some(REMEMBERED),
         };
         let Some((caller, left)) = caller.and_then(|caller| left(&caller).map(|left| (caller, left))) else {
-            return Ok(Verdict::Unknown);
+            return Ok(Ruling::Unknown);
         };
         until = until.min(Instant::now() + left);
         let question = digest(caller.parts().chain(right.parts()));
         let (allowed, decided) =
             self.decisions.get(question, Box::pin(self.decide(&caller, right))).await.ok_or(Unanswered)?;
         if !allowed {
-            return Ok(Verdict::Forbidden(caller));
+            return Ok(Ruling::Forbidden(caller));
         }
         self.allow(key, Allowed { caller: Arc::clone(&caller), until: until.min(decided) });
-        Ok(Verdict::Allowed(caller))
+        Ok(Ruling::Allowed(caller))
     }
 
     async fn caller(&self, token: &str) -> kube::Result<Option<Caller>> {

@@ -8,7 +8,7 @@ use super::{
     Gateway,
     problem::{Kind, Problem},
 };
-use crate::cluster::review::{AUDIENCE, Caller, Right, Verdict};
+use crate::cluster::review::{AUDIENCE, Caller, Right, Ruling};
 
 impl Gateway {
     /// Who calls, if it has the right.
@@ -22,9 +22,9 @@ impl Gateway {
             ));
         };
         match self.reviewer.review(token, right).await? {
-            Verdict::Allowed(caller) => Ok(caller),
-            Verdict::Forbidden(caller) => Err(Problem::forbidden(&caller.name, right)),
-            Verdict::Unknown => Err(unauthenticated("the API server does not take the token")),
+            Ruling::Allowed(caller) => Ok(caller),
+            Ruling::Forbidden(caller) => Err(Problem::forbidden(&caller.name, right)),
+            Ruling::Unknown => Err(unauthenticated("the API server does not take the token")),
         }
     }
 }

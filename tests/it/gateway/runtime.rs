@@ -234,8 +234,8 @@ async fn a_gateway_that_ends_writes_what_it_counted_last() {
     let url = format!("sqlite://{}/authlink.db", folder.path().display());
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[&QUICK[..], &ALLOWED, &["--store", &url]].concat()).await;
-    let flags = ["--store", &url, "--store-interval", "1h", "--roles", "gateway"];
-    let gateway = Gateway::start(&namespace, &[&ALLOWED[..], &flags].concat()).await;
+    let flags = [&ALLOWED[..], &["--store", &url, "--store-interval", "1h"]].concat();
+    let gateway = Gateway::start_alone(&namespace, &flags).await;
     namespace.apply::<ExternalApi>(api("billing", &[backend.url()], json!({}))).await;
     namespace.expect_of::<ExternalApi>("billing", &[("Ready", "True", "Available")]).await;
     let token = namespace.caller("shop", &[("create", "externalapis/invoke", &[])]).await;
