@@ -11,6 +11,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/authlink /usr/local/bin/authlink
+COPY LICENSE /usr/share/doc/authlink/
 ARG VERSION=0.1.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="authlink" \
