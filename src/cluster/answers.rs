@@ -34,7 +34,9 @@ pub(super) struct Answers<K, V> {
     outage: Arc<Outage>,
 }
 
-/// Until when the API server is left in peace. Whoever finds it away finds so for all questions: else each of them would wait.
+/// Until when the API server is left in peace. Who finds it away where an earlier answer will do finds so for all questions: else
+/// each of them would wait. What it refuses, and new questions, say nothing of others: strangers ask those, and must not keep the
+/// rights alive that it has taken away.
 #[derive(Default)]
 pub(super) struct Outage(Mutex<Option<Instant>>);
 
@@ -80,17 +82,26 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Ans
             }
             let patience = if known.is_some() { SHORT_PATIENCE } else { PATIENCE };
             let now = Instant::now();
-            match tokio::time::timeout(patience, ask).await {
+            let away = match tokio::time::timeout(patience, ask).await {
                 Ok(Ok(value)) => {
                     self.outage.is_over();
                     return Answer { value: Some(value), asked: now, due: now + REMEMBERED };
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the API server failed a review"),
-                Err(_) => tracing::warn!("the API server does not answer a review"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the API server failed a review");
+                    !matches!(error, kube::Error::Api(_))
+                }
+                Err(_) => {
+                    tracing::warn!("the API server does not answer a review");
+                    true
+                }
+            };
+            let Some(known) = known else { return Answer { value: None, asked: now, due: now } };
+            let due = Instant::now() + PAUSE;
+            if away {
+                self.outage.lasts_until(due);
             }
-            let end = self.outage.goes_on();
-            let bridged = known.map(|known| Answer { due: end, ..known });
-            bridged.unwrap_or(Answer { value: None, asked: now, due: now })
+            Answer { due, ..known }
         };
         self.known.entry(key).or_insert_with_if(asked, Answer::is_due).await.into_value()
     }
@@ -103,10 +114,8 @@ impl Outage {
         end.filter(|end| Instant::now() < *end)
     }
 
-    fn goes_on(&self) -> Instant {
-        let end = Instant::now() + PAUSE;
+    fn lasts_until(&self, end: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
-        end
     }
 
     fn is_over(&self) {
@@ -188,5 +197,20 @@ mod tests {
         }
         assert_eq!(said(&answers, ready(Ok(2))).await, Some(2), "it is back");
         assert_eq!(said(&others, ready(Ok(2))).await, Some(2), "for the others as well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_strangers_ask_keeps_no_right_alive() {
+        let outage = Arc::default();
+        let (strangers, revoked) = (Answers::new(&outage), Answers::new(&outage));
+        for answers in [&strangers, &revoked] {
+            assert_eq!(said(answers, ready(Ok(1))).await, Some(1));
+        }
+        tokio::time::advance(REMEMBERED).await;
+        let status = kube::core::Status::failure("too large", "RequestEntityTooLarge");
+        let refused = ready(Err(kube::Error::Api(Box::new(status))));
+        assert_eq!(said(&strangers, refused).await, Some(1));
+        assert_eq!(strangers.get("new", pending()).await, None);
+        assert_eq!(said(&revoked, ready(Ok(0))).await, Some(0), "asked for again");
     }
 }
