@@ -65,8 +65,9 @@ impl Reconciler for Databases {
 
     async fn apply(&self, database: &Database, cx: &Context) -> Result<Report<DatabaseStatus>, Error> {
         let look = self.look(database, cx.references.as_ref(), Arc::clone(&cx.wake)).await?;
-        let mut report = report(&look, database, cx.runtime.saturates(database)).await;
-        cx.runtime.report(database, Counted::Queries, cx, &mut report);
+        let saturated = cx.runtime.saturates(database);
+        let mut report = report(&look, database, saturated).await;
+        cx.runtime.report(database, Counted::Queries { saturated }, cx, &mut report);
         match self.bindings.settle(database, &look, cx).await? {
             Ok(binding) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
             Err((reason, problem)) => report.degrade(reason, &problem),

@@ -39,7 +39,10 @@ pub enum Counted {
         breakers: bool,
     },
     /// Queries.
-    Queries,
+    Queries {
+        /// Whether the report says that a gateway's pool has no room.
+        saturated: bool,
+    },
 }
 
 /// What gateways have written, as last read.
@@ -123,18 +126,15 @@ impl Runtime {
             Known::Read => seen.runtime(&uid, counted),
         };
         let circuit = runtime.as_ref().and_then(|runtime| runtime.circuit);
-        let saturated = self.saturated(&seen, object);
+        let saturated = counted == Counted::Queries { saturated: true };
         seen.told.insert(uid, Told { wake: Arc::clone(&cx.wake), counted, circuit, saturated });
         report.status.common_mut().runtime = runtime;
     }
 
     /// Whether a gateway's pool for the object has no room for callers.
     pub(super) fn saturates<K: Managed>(&self, object: &K) -> bool {
-        self.saturated(&self.seen(), object)
-    }
-
-    fn saturated<K: Managed>(&self, seen: &Seen, object: &K) -> bool {
-        match self.known(seen) {
+        let seen = self.seen();
+        match self.known(&seen) {
             Known::NotYet => {
                 let told = object.status().and_then(|it| it.common().condition(ConditionType::PoolHealthy));
                 told.is_some_and(|condition| condition.reason == Reason::PoolSaturated.as_str())
@@ -263,6 +263,7 @@ mod tests {
     };
 
     const WITH_BREAKERS: Counted = Counted::Calls { breakers: true };
+    const QUERIES: Counted = Counted::Queries { saturated: false };
 
     fn status(circuit: Option<Circuit>) -> CommonStatus {
         let runtime = Some(RuntimeStatus { circuit, ..RuntimeStatus::default() });
@@ -322,8 +323,8 @@ mod tests {
         assert_eq!(circuit("called", WITH_BREAKERS), Some(Circuit::Closed));
         assert_eq!(circuit("other", WITH_BREAKERS), Some(Circuit::HalfOpen));
         assert_eq!(circuit("other", Counted::Calls { breakers: false }), None);
-        assert_eq!(circuit("other", Counted::Queries), None);
-        assert_eq!(seen.runtime("other", Counted::Queries).unwrap().rate_limited_1h, None);
+        assert_eq!(circuit("other", QUERIES), None);
+        assert_eq!(seen.runtime("other", QUERIES).unwrap().rate_limited_1h, None);
     }
 
     #[test]
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_whose_circuit_turned_gets_a_pass_and_only_one() {
+    fn only_an_object_whose_circuit_or_pool_turned_gets_a_pass_and_only_one() {
         let runtime = runtime(Duration::from_mins(1), Some(read(1, &[("a", State::Open)])));
         let told =
             |circuit| Told { wake: Arc::new(|| ()), counted: WITH_BREAKERS, circuit, saturated: false };
@@ -350,5 +351,11 @@ mod tests {
         assert_eq!(runtime.turned().len(), 1);
         runtime.take(read(1, &[]), slot_now());
         assert_eq!(runtime.turned().len(), 0, "a closed one is nothing to tell of");
+        let mut full = read(1, &[]);
+        full.standing.saturated.push("b".to_owned());
+        runtime.take(full, slot_now());
+        assert_eq!([runtime.turned().len(), runtime.turned().len()], [1, 0]);
+        runtime.take(read(1, &[]), slot_now());
+        assert_eq!([runtime.turned().len(), runtime.turned().len()], [1, 0]);
     }
 }
