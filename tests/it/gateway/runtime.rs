@@ -277,7 +277,7 @@ async fn without_the_store_calls_go_on_and_what_they_counted_comes_later() {
     server.resume();
     until::<ExternalApi>(&scene.namespace, "billing", "7 calls", |found| requests(found) == 7).await;
 
-    let logs = scene.gateway.operator.logs();
-    assert!(logs.contains("the store does not work") && logs.contains("the store works again"), "{logs}");
+    let told = ["the store does not work", "the store works again"];
+    let logs = scene.gateway.operator.logged(&told).await;
     assert!(!logs.contains("app-secret") && !logs.contains("app:app"), "{logs}");
 }

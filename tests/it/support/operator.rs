@@ -162,6 +162,18 @@ impl Operator {
         fs::read_to_string(&self.log).expect("the log")
     }
 
+    /// The same once all these words are there: lines are written a moment after what they tell of.
+    pub(crate) async fn logged(&self, words: &[&str]) -> String {
+        eventually(SOON, "lines in the log", async || {
+            let logs = self.logs();
+            match words.iter().find(|words| !logs.contains(**words)) {
+                None => Ok(logs),
+                Some(missing) => Err(format!("no {missing} in {logs}")),
+            }
+        })
+        .await
+    }
+
     /// Whether it ends by itself, within this time.
     pub(crate) fn ended_within(&mut self, patience: Duration) -> bool {
         let started = Instant::now();
