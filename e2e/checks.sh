@@ -280,7 +280,8 @@ uninstall() {
   before=$(ready_since)
   binding=$(identity)
   helm uninstall authlink --namespace authlink --wait --timeout 60s
-  operator wait --for=delete pod -l app.kubernetes.io/name=authlink --timeout=60s
+  # A gateway serves on for a while, and after an outage of its API server a kubelet is up to a minute late to see a change.
+  operator wait --for=delete pod -l app.kubernetes.io/name=authlink --timeout=150s
   kubectl get crd databases.authlink.dev
   [ "$(ready_since)" = "$before" ]
   [ "$(identity)" = "$binding" ]
