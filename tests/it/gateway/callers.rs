@@ -1,16 +1,38 @@
 //! Who may call, and what everybody else is told.
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
 use authlink::api::v1alpha1::ExternalApi;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hyper::{Method, StatusCode};
 use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::Role};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use super::apis::{ALLOWED, Backend, api};
-use crate::support::{Namespace, SOON, eventually, gateway::Gateway};
+use crate::support::{Namespace, SOON, eventually, gateway::Gateway, test_dir};
+
+/// The token with other claims, signed by the cluster's own key (RFC 7518 3.3): the API server issues none that has expired.
+fn signed_anew(token: &str, claims: impl FnOnce(&mut Value)) -> String {
+    let parts: Vec<_> = token.split('.').collect();
+    let text = BASE64_URL_SAFE_NO_PAD.decode(parts[1]).expect("claims");
+    let mut said = serde_json::from_slice(&text).expect("claims");
+    claims(&mut said);
+    let signed = format!("{}.{}", parts[0], BASE64_URL_SAFE_NO_PAD.encode(said.to_string()));
+    let key = test_dir().join("cluster/pki/sa.key");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["dgst", "-sha256", "-sign"]).arg(key).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut signing = openssl.spawn().expect("openssl");
+    signing.stdin.take().expect("a pipe").write_all(signed.as_bytes()).expect("written");
+    let signature = signing.wait_with_output().expect("a signature").stdout;
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
 
 #[tokio::test]
-async fn a_token_that_is_missing_forged_or_for_another_audience_is_refused() {
+async fn a_token_that_is_missing_forged_expired_or_for_another_audience_is_refused() {
     let namespace = Namespace::create().await;
     let gateway = Gateway::start(&namespace, &ALLOWED).await;
     namespace.caller("shop", &[("create", "externalapis/invoke", &[])]).await;
@@ -22,11 +44,18 @@ async fn a_token_that_is_missing_forged_or_for_another_audience_is_refused() {
     let other = namespace.token("shop", "https://kubernetes.default.svc").await;
     let good = namespace.token("shop", "authlink").await;
     let forged = format!("{good}x");
-    for token in [other.as_str(), &forged, "none"] {
+    let expired = signed_anew(&good, |claims| {
+        for time in ["iat", "nbf", "exp"] {
+            claims[time] = json!(claims[time].as_i64().expect("a time") - 24 * 3600);
+        }
+    });
+    for token in [other.as_str(), &forged, &expired, "none"] {
         let answer = gateway.get(&path, token).await;
         assert_eq!(answer.problem(), (401, "unauthenticated".to_owned()));
         assert!(!answer.text().contains(token), "a token is nowhere said");
     }
+    let renewed = signed_anew(&good, |claims| claims["jti"] = json!("another one"));
+    assert_eq!(gateway.get(&path, &renewed).await.problem().0, 404, "the signature is not what was wrong");
     assert!(!gateway.operator.logs().contains(&good), "nor in the log");
 }
 
