@@ -153,6 +153,17 @@ mod tests {
         Some(value)
     }
 
+    /// Two kinds of questions, each with an answer that is due.
+    async fn due() -> [Answers<&'static str, u8>; 2] {
+        let outage = Arc::default();
+        let both = [Answers::new(&outage), Answers::new(&outage)];
+        for answers in &both {
+            assert_eq!(said(answers, ready(Ok(1))).await, Some(1));
+        }
+        tokio::time::advance(REMEMBERED).await;
+        both
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_half_a_minute_and_then_asked_for_again() {
         let answers = Answers::new(&Arc::default());
@@ -179,12 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_call_waits_a_second_for_an_api_server_that_hangs_and_no_other_until_it_is_asked_again() {
-        let outage = Arc::default();
-        let (answers, others) = (Answers::new(&outage), Answers::new(&outage));
-        for answers in [&answers, &others] {
-            assert_eq!(said(answers, ready(Ok(1))).await, Some(1));
-        }
-        tokio::time::advance(REMEMBERED).await;
+        let [answers, others] = due().await;
         for _ in 0..3 {
             for (answers, waits) in
                 [(&answers, SHORT_PATIENCE), (&answers, Duration::ZERO), (&others, Duration::ZERO)]
@@ -201,12 +207,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_strangers_ask_keeps_no_right_alive() {
-        let outage = Arc::default();
-        let (strangers, revoked) = (Answers::new(&outage), Answers::new(&outage));
-        for answers in [&strangers, &revoked] {
-            assert_eq!(said(answers, ready(Ok(1))).await, Some(1));
-        }
-        tokio::time::advance(REMEMBERED).await;
+        let [strangers, revoked] = due().await;
         let status = kube::core::Status::failure("too large", "RequestEntityTooLarge");
         let refused = ready(Err(kube::Error::Api(Box::new(status))));
         assert_eq!(said(&strangers, refused).await, Some(1));

@@ -45,6 +45,16 @@ pub enum Counted {
     },
 }
 
+impl Counted {
+    /// The same, with a pool that has no room, or has.
+    fn with(self, saturated: bool) -> Self {
+        match self {
+            Self::Calls { .. } => self,
+            Self::Queries { .. } => Self::Queries { saturated },
+        }
+    }
+}
+
 /// What gateways have written, as last read.
 pub struct Runtime {
     interval: Duration,
@@ -70,7 +80,6 @@ struct Told {
     wake: Wake,
     counted: Counted,
     circuit: Option<Circuit>,
-    saturated: bool,
 }
 
 /// How much is known.
@@ -126,8 +135,7 @@ impl Runtime {
             Known::Read => seen.runtime(&uid, counted),
         };
         let circuit = runtime.as_ref().and_then(|runtime| runtime.circuit);
-        let saturated = counted == Counted::Queries { saturated: true };
-        seen.told.insert(uid, Told { wake: Arc::clone(&cx.wake), counted, circuit, saturated });
+        seen.told.insert(uid, Told { wake: Arc::clone(&cx.wake), counted, circuit });
         report.status.common_mut().runtime = runtime;
     }
 
@@ -173,12 +181,11 @@ impl Runtime {
                 Known::Nothing => None,
                 Known::Read => circuit(seen.replicas, &seen.circuits, uid, told.counted),
             };
-            let saturated = known == Known::Read && seen.saturated.contains(uid);
-            if is_open(circuit) != is_open(told.circuit) || saturated != told.saturated {
+            let now = told.counted.with(known == Known::Read && seen.saturated.contains(uid));
+            if is_open(circuit) != is_open(told.circuit) || now != told.counted {
                 wakes.push(Arc::clone(&told.wake));
             }
-            told.circuit = circuit;
-            told.saturated = saturated;
+            (told.circuit, told.counted) = (circuit, now);
         }
         wakes
     }
@@ -340,9 +347,10 @@ mod tests {
     #[test]
     fn only_an_object_whose_circuit_or_pool_turned_gets_a_pass_and_only_one() {
         let runtime = runtime(Duration::from_mins(1), Some(read(1, &[("a", State::Open)])));
-        let told =
-            |circuit| Told { wake: Arc::new(|| ()), counted: WITH_BREAKERS, circuit, saturated: false };
-        runtime.seen().told.extend([("a".to_owned(), told(None)), ("b".to_owned(), told(None))]);
+        let told = |counted| Told { wake: Arc::new(|| ()), counted, circuit: None };
+        let told = [("a", WITH_BREAKERS), ("b", WITH_BREAKERS), ("c", QUERIES)]
+            .map(|(uid, counted)| (uid.to_owned(), told(counted)));
+        runtime.seen().told.extend(told);
         assert_eq!(runtime.turned().len(), 1);
         assert_eq!(runtime.turned().len(), 0);
         runtime.take(read(1, &[("a", State::HalfOpen)]), slot_now());
@@ -352,7 +360,7 @@ mod tests {
         runtime.take(read(1, &[]), slot_now());
         assert_eq!(runtime.turned().len(), 0, "a closed one is nothing to tell of");
         let mut full = read(1, &[]);
-        full.standing.saturated.push("b".to_owned());
+        full.standing.saturated.push("c".to_owned());
         runtime.take(full, slot_now());
         assert_eq!([runtime.turned().len(), runtime.turned().len()], [1, 0]);
         runtime.take(read(1, &[]), slot_now());

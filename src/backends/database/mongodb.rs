@@ -168,8 +168,7 @@ impl Database for Mongodb {
             if self.counts.size.load(Relaxed) == 0 {
                 self.reach().await?;
             }
-            let view = self.pool();
-            let answer = if view.size >= view.max && view.idle == 0 {
+            let answer = if self.pool().is_lent() {
                 self.identify_beside().await
             } else {
                 self.identify(&self.client).await

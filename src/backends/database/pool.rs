@@ -80,10 +80,16 @@ pub struct PoolView {
 }
 
 impl PoolView {
+    /// Every connection is lent.
+    #[must_use]
+    pub fn is_lent(&self) -> bool {
+        self.size >= self.max && self.idle == 0
+    }
+
     /// Every connection is lent, and somebody waits.
     #[must_use]
     pub fn saturated(&self) -> bool {
-        self.size >= self.max && self.idle == 0 && self.waiting > 0
+        self.is_lent() && self.waiting > 0
     }
 }
 

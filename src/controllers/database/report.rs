@@ -19,11 +19,11 @@ use crate::{
     probing::Observation,
 };
 
-/// What users read of it; `lent`: whether the pool of a gateway has no room for callers.
-pub async fn report(look: &Look, database: &Database, lent: bool) -> Report<DatabaseStatus> {
+/// What users read of it; `saturated`: whether the pool of a gateway has no room for callers.
+pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report<DatabaseStatus> {
     let before = database.status.as_ref();
     let mut report = look.report(database);
-    let room = pool_verdict(look, lent);
+    let room = pool_verdict(look, saturated);
     if room.holds == Some(false) {
         report.degrade(room.reason, LENT);
     }
@@ -118,9 +118,9 @@ fn pool(look: &Look) -> Option<PoolStatus> {
 
 const LENT: &str = "every connection is lent, and callers wait";
 
-fn pool_verdict(look: &Look, lent: bool) -> Verdict {
+fn pool_verdict(look: &Look, elsewhere: bool) -> Verdict {
     let saturated = |seen: &Observation<Facts>| seen.facts.as_ref().is_some_and(|facts| facts.saturated);
-    if lent || look.observations.iter().any(saturated) {
+    if elsewhere || look.observations.iter().any(saturated) {
         let message = advise(Reason::PoolSaturated, LENT);
         Verdict::no(ConditionType::PoolHealthy, Reason::PoolSaturated, message)
     } else if chosen(look).is_some() {
