@@ -5,6 +5,7 @@ mod apis;
 mod callers;
 mod crowd;
 mod discovery;
+mod failures;
 mod farewell;
 mod hostile;
 mod queries;

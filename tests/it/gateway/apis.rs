@@ -37,7 +37,7 @@ pub(crate) struct Backend {
 
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Calls of `/flaky`.
+    /// Calls of `/flaky` and of `/half`.
     calls: AtomicU32,
     /// What `/flaky` is answered by; 0 for 200.
     status: AtomicU16,
@@ -53,6 +53,7 @@ impl Backend {
             .route("/v2/echo", any(|body: Body| async { body }))
             .route("/v2/slow", get(slow))
             .route("/v2/flaky", any(flaky))
+            .route("/v2/half", any(half))
             .fallback(headers)
             .with_state(Arc::clone(&seen));
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
@@ -95,6 +96,15 @@ async fn flaky(State(seen): State<Arc<Seen>>) -> impl IntoResponse {
     let _ = seen.times.fetch_update(SeqCst, SeqCst, |times| times.checked_sub(1));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     (status, [("retry-after", if status == StatusCode::TOO_MANY_REQUESTS { "1" } else { "0" })], "flaky")
+}
+
+/// Fails every second time.
+async fn half(State(seen): State<Arc<Seen>>) -> StatusCode {
+    if seen.calls.fetch_add(1, SeqCst).is_multiple_of(2) {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    }
 }
 
 /// What the API was asked, as JSON.
@@ -147,7 +157,7 @@ impl Scene {
         format!("/v1/apis/{}/billing{path}", self.namespace.name)
     }
 
-    async fn call(&self, method: Method, path: &str) -> crate::support::gateway::Answer {
+    pub(super) async fn call(&self, method: Method, path: &str) -> crate::support::gateway::Answer {
         self.gateway.call(method, &self.path(path), &self.token, "").await
     }
 
@@ -259,68 +269,6 @@ async fn a_rate_limit_lets_exactly_its_number_pass_for_all_or_for_each_caller() 
     assert!((refused - 11.0).abs() < f64::EPSILON, "{refused}");
     scene.change(&[backend.url()], limit("Caller")).await;
     assert_eq!((passed(&scene.token).await, passed(&other).await), (5, 5));
-}
-
-#[tokio::test]
-async fn failures_are_tried_again_where_that_is_safe() {
-    let backend = Backend::start().await;
-    let retry = json!({ "retry": { "attempts": 3, "on": ["5xx", "429", "connect-failure"], "backoff": { "initial": "1ms", "max": "2ms" } } });
-    let scene = Scene::set(&[backend.url()], retry.clone()).await;
-    backend.fail(503, 2);
-    assert_eq!(scene.get("/flaky").await.status, StatusCode::OK);
-    assert_eq!(backend.calls(), 3);
-    backend.fail(503, 0);
-    assert_eq!(scene.get("/flaky").await.status, StatusCode::SERVICE_UNAVAILABLE, "the answer is passed on");
-    assert_eq!(backend.calls(), 3);
-    assert_eq!(scene.call(Method::POST, "/flaky").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(backend.calls(), 1, "a POST may have had its effect");
-    let bearer = format!("Bearer {}", scene.token);
-    let keyed = [("authorization", bearer.as_str()), ("idempotency-key", "7")];
-    scene.gateway.send(Method::POST, &scene.path("/flaky"), &keyed, "").await;
-    assert_eq!(backend.calls(), 3, "with a key the server knows that it is the same");
-    scene.gateway.send(Method::PUT, &scene.path("/flaky"), &keyed, "a body").await;
-    assert_eq!(backend.calls(), 1, "a body that was streamed is gone");
-    backend.fail(429, 1);
-    let started = std::time::Instant::now();
-    assert_eq!(scene.get("/flaky").await.status, StatusCode::OK);
-    assert!(started.elapsed() >= Duration::from_secs(1), "Retry-After is waited for");
-    backend.calls();
-
-    // A dead endpoint costs nothing but another attempt, a body included: nobody had begun to read it.
-    let dead = format!("http://127.0.0.1:{}/v2", crate::support::free_port());
-    scene.change(&[dead, backend.url()], retry).await;
-    for _ in 0..8 {
-        let answer = scene.gateway.call(Method::POST, &scene.path("/echo"), &scene.token, "a body").await;
-        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "a body"));
-    }
-}
-
-#[tokio::test]
-async fn a_circuit_opens_half_opens_and_closes() {
-    let backend = Backend::start().await;
-    let breaker = json!({ "circuitBreaker": {
-        "failureThreshold": 50, "minRequests": 4, "window": "10s", "openFor": "2s", "halfOpenRequests": 1,
-    } });
-    let scene = Scene::set(&[backend.url()], breaker).await;
-    backend.fail(500, 0);
-    for _ in 0..4 {
-        assert_eq!(scene.get("/flaky").await.status, StatusCode::INTERNAL_SERVER_ERROR);
-    }
-    let refused = scene.get("/flaky").await;
-    assert_eq!(refused.problem(), (503, "circuit-open".to_owned()));
-    assert_eq!(refused.headers["retry-after"], "2");
-    assert_eq!(backend.calls(), 4, "an open circuit calls nobody");
-    backend.fail(0, 0);
-    eventually(SOON, "the circuit closes", async || match scene.get("/flaky").await.status {
-        StatusCode::OK => Ok(()),
-        status => Err(status),
-    })
-    .await;
-    for _ in 0..8 {
-        assert_eq!(scene.get("/flaky").await.status, StatusCode::OK);
-    }
-    let turns = [r#""circuit":"Open""#, r#""circuit":"HalfOpen""#, r#""circuit":"Closed""#];
-    scene.gateway.operator.logged(&turns).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,108 @@
+//! Calls of an API that fails: tried again, given up, kept away from it.
+
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use serde_json::json;
+
+use super::apis::{Backend, Scene};
+use crate::support::{SOON, eventually};
+
+#[tokio::test]
+async fn failures_are_tried_again_where_that_is_safe() {
+    let backend = Backend::start().await;
+    let retry = json!({ "retry": { "attempts": 3, "on": ["5xx", "429", "connect-failure"], "backoff": { "initial": "1ms", "max": "2ms" } } });
+    let scene = Scene::set(&[backend.url()], retry.clone()).await;
+    backend.fail(503, 2);
+    assert_eq!(scene.get("/flaky").await.status, StatusCode::OK);
+    assert_eq!(backend.calls(), 3);
+    backend.fail(503, 0);
+    assert_eq!(scene.get("/flaky").await.status, StatusCode::SERVICE_UNAVAILABLE, "the answer is passed on");
+    assert_eq!(backend.calls(), 3);
+    assert_eq!(scene.call(Method::POST, "/flaky").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(backend.calls(), 1, "a POST may have had its effect");
+    let bearer = format!("Bearer {}", scene.token);
+    let keyed = [("authorization", bearer.as_str()), ("idempotency-key", "7")];
+    scene.gateway.send(Method::POST, &scene.path("/flaky"), &keyed, "").await;
+    assert_eq!(backend.calls(), 3, "with a key the server knows that it is the same");
+    scene.gateway.send(Method::PUT, &scene.path("/flaky"), &keyed, "a body").await;
+    assert_eq!(backend.calls(), 1, "a body that was streamed is gone");
+    backend.fail(429, 1);
+    let started = std::time::Instant::now();
+    assert_eq!(scene.get("/flaky").await.status, StatusCode::OK);
+    assert!(started.elapsed() >= Duration::from_secs(1), "Retry-After is waited for");
+    backend.calls();
+
+    // A dead endpoint costs nothing but another attempt, a body included: nobody had begun to read it.
+    let dead = format!("http://127.0.0.1:{}/v2", crate::support::free_port());
+    scene.change(&[dead, backend.url()], retry).await;
+    for _ in 0..8 {
+        let answer = scene.gateway.call(Method::POST, &scene.path("/echo"), &scene.token, "a body").await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "a body"));
+    }
+}
+
+#[tokio::test]
+async fn a_circuit_opens_half_opens_and_closes() {
+    let backend = Backend::start().await;
+    let breaker = json!({ "circuitBreaker": {
+        "failureThreshold": 50, "minRequests": 4, "window": "10s", "openFor": "2s", "halfOpenRequests": 1,
+    } });
+    let scene = Scene::set(&[backend.url()], breaker).await;
+    backend.fail(500, 0);
+    for _ in 0..4 {
+        assert_eq!(scene.get("/flaky").await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    let refused = scene.get("/flaky").await;
+    assert_eq!(refused.problem(), (503, "circuit-open".to_owned()));
+    assert_eq!(refused.headers["retry-after"], "2");
+    assert_eq!(backend.calls(), 4, "an open circuit calls nobody");
+    backend.fail(0, 0);
+    eventually(SOON, "the circuit closes", async || match scene.get("/flaky").await.status {
+        StatusCode::OK => Ok(()),
+        status => Err(status),
+    })
+    .await;
+    for _ in 0..8 {
+        assert_eq!(scene.get("/flaky").await.status, StatusCode::OK);
+    }
+    let turns = [r#""circuit":"Open""#, r#""circuit":"HalfOpen""#, r#""circuit":"Closed""#];
+    scene.gateway.operator.logged(&turns).await;
+}
+
+#[tokio::test]
+async fn an_api_that_fails_half_of_the_time_is_hidden_by_retries_within_their_budget_and_opens_its_circuit() {
+    let backend = Backend::start().await;
+    let retry = |percent: u32| {
+        json!({ "retry": {
+            "attempts": 2, "on": ["5xx"], "backoff": { "initial": "1ms", "max": "1ms" }, "budgetPercent": percent,
+        } })
+    };
+    let scene = Scene::set(&[backend.url()], retry(100)).await;
+    // How many of so many calls, one after the other, the caller saw fail.
+    let failed = async |calls: u32| {
+        let mut failed = 0;
+        for _ in 0..calls {
+            let answer = scene.get("/half").await;
+            assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status), "{answer:?}");
+            failed += u32::from(answer.status != StatusCode::OK);
+        }
+        failed
+    };
+    assert_eq!((failed(250).await, backend.calls()), (0, 500), "each failure is tried again");
+
+    // Ten retries a second are free; beyond them the budget has none, and the caller gets the API's own answer.
+    scene.change(&[backend.url()], retry(0)).await;
+    let failed_anyway = failed(250).await;
+    let retries = backend.calls() - 250;
+    assert!((100..250).contains(&retries), "{retries}");
+    assert!(failed_anyway > 0, "{retries} retries");
+
+    let breaker = |threshold: u32| json!({ "circuitBreaker": { "failureThreshold": threshold, "minRequests": 10, "window": "1m", "openFor": "1m" } });
+    scene.change(&[backend.url()], breaker(60)).await;
+    assert_eq!((failed(40).await, backend.calls()), (20, 40), "half are fewer than 60 %");
+    scene.change(&[backend.url()], breaker(50)).await;
+    assert_eq!((failed(10).await, backend.calls()), (5, 10));
+    assert_eq!(scene.get("/half").await.problem(), (503, "circuit-open".to_owned()));
+    assert_eq!(backend.calls(), 0, "an open circuit calls nobody");
+}
