@@ -16,7 +16,7 @@ use crate::{
 /// Connects an authentication platform with everything around it.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -35,9 +35,20 @@ enum Command {
     Check(CheckArgs),
 }
 
+/// Does what the command line asks for.
+///
+/// # Panics
+/// Where the system gives a process no threads.
+#[tokio::main]
+#[must_use]
+pub async fn main() -> ExitCode {
+    // One TLS provider for every client; fails only if one was installed before, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Cli::parse().run().await
+}
+
 impl Cli {
-    /// Does what the command line asks for.
-    pub async fn run(self) -> ExitCode {
+    async fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Run(args) => run(*args).await.map(|()| ExitCode::SUCCESS),
             Command::Crds { out } => crds(out.as_deref()).map(|()| ExitCode::SUCCESS),
