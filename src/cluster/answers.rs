@@ -10,7 +10,7 @@ use moka::future::Cache;
 use tokio::time::Instant;
 
 /// How long an answer is believed: a right that is taken away ends within it.
-pub const REMEMBERED: Duration = Duration::from_secs(30);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// How long one is believed while the API server does not answer: it is away, or cut off from this process alone, where
 /// rights may end meanwhile.

@@ -20,8 +20,7 @@ use kube::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-pub use super::answers::REMEMBERED;
-use super::answers::{Answers, CAPACITY};
+use super::answers::{Answers, CAPACITY, REMEMBERED};
 use crate::api::GROUP;
 
 /// The audience that tokens must be for.

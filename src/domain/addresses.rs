@@ -18,6 +18,8 @@ pub struct Egress {
     pub allowed: Vec<IpNet>,
     /// The cluster's own Service and Pod ranges.
     pub cluster: Vec<IpNet>,
+    /// Where Pods find the API server; refused whatever is allowed.
+    pub api_server: Option<IpAddr>,
 }
 
 /// An address that may not be reached.
@@ -45,7 +47,7 @@ impl Egress {
     /// With the reason, when it may not.
     pub fn endpoint(&self, address: IpAddr) -> Result<(), Refused> {
         let target = target_of(address);
-        match self.of_cluster(target).or_else(|| find(&[ALWAYS, LOOPBACK, NO_HOST], target)) {
+        match self.never(target).or(self.of_cluster(target)).or_else(|| find(&[LOOPBACK, NO_HOST], target)) {
             Some(meaning) => Err(Refused { address, meaning, allowable: false }),
             None => Ok(()),
         }
@@ -59,7 +61,7 @@ impl Egress {
     pub fn call(&self, address: IpAddr) -> Result<(), Refused> {
         let target = target_of(address);
         let refused = |meaning, allowable| Err(Refused { address, meaning, allowable });
-        if let Some(meaning) = find(&[ALWAYS], target) {
+        if let Some(meaning) = self.never(target) {
             return refused(meaning, false);
         }
         let mut allowed = self.allowed.iter().filter(|net| net.contains(&target));
@@ -85,6 +87,11 @@ impl Egress {
     /// With the first address that may not.
     pub fn vet(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Result<(), Refused> {
         addresses.into_iter().try_for_each(|address| self.call(address))
+    }
+
+    fn never(&self, target: IpAddr) -> Option<&'static str> {
+        let api_server = (self.api_server == Some(target)).then_some("it is the cluster's API server");
+        api_server.or_else(|| find(&[ALWAYS], target))
     }
 
     fn of_cluster(&self, target: IpAddr) -> Option<&'static str> {
@@ -115,7 +122,19 @@ mod tests {
 
     fn egress(allowed: &[&str], cluster: &[&str]) -> Egress {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        Egress { allowed: nets(allowed), cluster: nets(cluster) }
+        Egress { allowed: nets(allowed), cluster: nets(cluster), api_server: None }
+    }
+
+    #[test]
+    fn the_api_server_is_refused_whatever_is_allowed() {
+        let api_server = address("10.96.0.1");
+        let egress = Egress { api_server: Some(api_server), ..egress(&["10.0.0.0/8"], &[]) };
+        assert!(egress.call(address("10.96.0.2")).is_ok());
+        for way in
+            [egress.call(api_server), egress.call(address("::ffff:10.96.0.1")), egress.endpoint(api_server)]
+        {
+            assert!(way.is_err_and(|refused| !refused.allowable));
+        }
     }
 
     /// The first and the last address of each range.

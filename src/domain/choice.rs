@@ -13,6 +13,8 @@ pub struct Candidate<'a> {
     pub measured: f64,
     /// Its load as it says itself, not below 0; compared only where both endpoints say one.
     pub reported: Option<f64>,
+    /// Whether the same call has failed there already.
+    pub tried: bool,
 }
 
 /// What else decides.
@@ -26,8 +28,8 @@ pub struct Preference<'a> {
 
 /// The index of the endpoint that gets the next call; none when there is none to choose.
 ///
-/// Of those that are ready, have a weight, and are in the caller's zone (each only if any are), two different ones are
-/// drawn by weight, as the `chances` (0 to 1) say. The first one gets the call, so that the weights hold, unless its load
+/// Of those that are ready, have a weight, were not tried, and are in the caller's zone (each only if any are), two different ones
+/// are drawn by weight, as the `chances` (0 to 1) say. The first one gets the call, so that the weights hold, unless its load
 /// is more than twice the second one's. This is the "power of two choices": nearly as even as to compare all, and
 /// callers that know no more than each other do not all run to the same one.
 #[must_use]
@@ -37,6 +39,7 @@ pub fn choose(candidates: &[Candidate<'_>], prefer: Preference<'_>, chances: [f6
         return None;
     }
     narrow(&mut pool, |index| candidates[index].weight > 0);
+    narrow(&mut pool, |index| !candidates[index].tried);
     narrow(&mut pool, |index| prefer.zone.is_some() && candidates[index].zone == prefer.zone);
 
     let first = draw(&mut pool, candidates, chances[0])?;
@@ -79,7 +82,7 @@ mod tests {
     use super::*;
 
     const IDLE: Candidate<'_> =
-        Candidate { ready: true, zone: None, weight: 1, measured: 1.0, reported: None };
+        Candidate { ready: true, zone: None, weight: 1, measured: 1.0, reported: None, tried: false };
 
     /// Percent of the calls that each gets, over all chances.
     fn shares(candidates: &[Candidate<'_>], prefer: Preference<'_>) -> Vec<u32> {
@@ -129,6 +132,18 @@ mod tests {
         assert_eq!(any(&[none, Candidate { measured: 99.0, ..IDLE }]), [0, 100]);
         assert_eq!(any(&[none, Candidate { ready: false, ..IDLE }]), [100, 0]);
         assert_eq!(any(&[none, none]), [50, 50]);
+    }
+
+    #[test]
+    fn where_a_call_has_failed_it_goes_again_only_if_no_other_is_good() {
+        let tried = Candidate { tried: true, ..IDLE };
+        assert_eq!(any(&[tried, Candidate { measured: 99.0, ..IDLE }]), [0, 100]);
+        assert_eq!(
+            any(&[tried, Candidate { ready: false, ..IDLE }, Candidate { weight: 0, ..IDLE }]),
+            [100, 0, 0]
+        );
+        let near = Preference { zone: Some("a"), panic: false };
+        assert_eq!(shares(&[Candidate { zone: Some("a"), ..tried }, IDLE], near), [0, 100]);
     }
 
     #[test]

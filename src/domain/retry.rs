@@ -93,6 +93,8 @@ pub struct Attempt<'a> {
     pub failure: On,
     /// What the answer's `Retry-After` says.
     pub retry_after: Option<Duration>,
+    /// What is left of the call's time.
+    pub left: Duration,
 }
 
 impl Policy {
@@ -109,14 +111,24 @@ impl Policy {
         now: Duration,
     ) -> Option<Duration> {
         let asked = failed.retry_after.unwrap_or_default();
+        let doubled = self.initial.saturating_mul(1 << failed.number.saturating_sub(1).min(16));
+        let wait = asked.max(doubled.min(self.max).mul_f64(chance.clamp(0.0, 1.0)));
         let wanted = failed.number < self.attempts
             && self.on.contains(&failed.failure)
             && repeatable(failed)
-            && asked <= self.longest_retry_after;
-        (wanted && budget.take(now)).then(|| {
-            let doubled = self.initial.saturating_mul(1 << failed.number.saturating_sub(1).min(16));
-            asked.max(doubled.min(self.max).mul_f64(chance.clamp(0.0, 1.0)))
-        })
+            && asked <= self.longest_retry_after
+            && wait < failed.left;
+        // Last: what is not tried takes nothing.
+        (wanted && budget.take(now)).then_some(wait)
+    }
+
+    /// How long an attempt may take of what is `left` of the call's time: where a time-out is tried again there must be time
+    /// for that, so that each attempt has its share.
+    #[must_use]
+    pub fn share(&self, number: u32, method: &str, idempotency_key: bool, left: Duration) -> Duration {
+        let again = self.on.contains(&On::Timeout) && (idempotency_key || idempotent(method));
+        let attempts = self.attempts.saturating_sub(number.saturating_sub(1)).max(1);
+        if again { left / attempts } else { left }
     }
 }
 
@@ -162,7 +174,7 @@ mod tests {
     }
 
     fn failed(method: &str, failure: On) -> Attempt<'_> {
-        Attempt { number: 1, method, idempotency_key: false, failure, retry_after: None }
+        Attempt { number: 1, method, idempotency_key: false, failure, retry_after: None, left: Duration::MAX }
     }
 
     fn again(policy: &Policy, attempt: &Attempt<'_>) -> Option<Duration> {
@@ -240,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn a_time_out_that_is_tried_again_leaves_the_others_their_share() {
+        let (policy, left) = (Policy { on: vec![On::Timeout], ..policy() }, Duration::from_secs(9));
+        let shares = [1, 2, 3, 4].map(|number| policy.share(number, "GET", false, left).as_millis());
+        assert_eq!(shares, [3000, 4500, 9000, 9000]);
+        assert_eq!(policy.share(1, "POST", false, left), left, "it is not tried again");
+        assert_eq!(policy.share(1, "POST", true, left), left / 3);
+        assert_eq!(self::policy().share(1, "GET", false, left), left, "time-outs are not");
+    }
+
+    #[test]
     fn an_empty_budget_ends_the_retries() {
         let mut budget = Budget::new(20);
         let tried = (0..1000)
@@ -248,6 +270,8 @@ mod tests {
         let refused = failed("POST", On::ServerError);
         let mut budget = Budget::new(20);
         assert_eq!((0..1000).find_map(|_| policy().again(&refused, &mut budget, 1.0, NOW)), None);
+        let late = Attempt { left: Duration::from_millis(100), ..failed("GET", On::ServerError) };
+        assert_eq!((0..1000).find_map(|_| policy().again(&late, &mut budget, 1.0, NOW)), None);
         assert!(
             again(&policy(), &failed("GET", On::ServerError)).is_some(),
             "what is not tried takes nothing"

@@ -24,13 +24,20 @@ pub(super) struct Called {
     pub(super) attempts: u32,
 }
 
-/// A call that has begun.
+/// The status in the log and the metrics of a call whose caller went away before its answer began; nobody is sent it. nginx
+/// has made it known.
+const CALLER_GONE: u16 = 499;
+
+/// A call that has begun. One that is dropped before it has ended leaves its line all the same: it may have had its effect.
 pub(super) struct Began {
     at: Instant,
     id: HeaderValue,
     trace: Option<HeaderValue>,
     method: Method,
     uri: Uri,
+    /// What is known of it; what calls nothing has none, and leaves no line.
+    pub(super) called: Option<Called>,
+    ended: bool,
 }
 
 impl Began {
@@ -44,17 +51,24 @@ impl Began {
             trace: request.headers().get("traceparent").cloned(),
             method: request.method().clone(),
             uri: request.uri().clone(),
+            called: None,
+            ended: false,
         }
     }
 
-    /// Its answer begins. What called nothing leaves no line.
-    pub(super) fn end<B>(self, response: &mut Response<B>, called: Option<Called>) {
+    /// Its answer begins.
+    pub(super) fn end<B>(mut self, response: &mut Response<B>) {
         response.headers_mut().insert(&REQUEST_ID, self.id.clone());
-        let Some(called) = called else { return };
+        self.ended = true;
+        let problem = response.extensions().get::<problem::Kind>().map(|kind| kind.as_str());
+        self.write(response.status().as_u16(), problem);
+    }
+
+    fn write(&self, status: u16, problem: Option<&str>) {
+        let Some(called) = &self.called else { return };
         let took = self.at.elapsed();
-        let status = response.status().as_u16();
-        if let Some((calls, operation)) = called.found {
-            calls.observe(&operation, status, took);
+        if let Some((calls, operation)) = &called.found {
+            calls.observe(operation, status, took);
         }
         audit::write(&audit::Call {
             method: self.method.as_str(),
@@ -63,11 +77,19 @@ impl Began {
             caller: called.by.as_ref().map_or("", |caller| &caller.name),
             endpoint: called.endpoint.as_deref().unwrap_or_default(),
             attempts: called.attempts,
-            problem: response.extensions().get::<problem::Kind>().map(|kind| kind.as_str()),
+            problem,
             request_id: self.id.to_str().unwrap_or_default(),
             traceparent: self.trace.as_ref().and_then(|trace| trace.to_str().ok()),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
+    }
+}
+
+impl Drop for Began {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.write(CALLER_GONE, Some("caller-gone"));
+        }
     }
 }
 

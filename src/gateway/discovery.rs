@@ -1,6 +1,10 @@
 //! `/v1/discovery`: the instances of a service, as they are registered, the least loaded one first.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{
+    collections::{BTreeMap, HashSet},
+    convert::Infallible,
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -12,7 +16,10 @@ use axum::{
     },
 };
 use futures::{Stream, stream};
-use kube::core::{Expression, Selector, SelectorExt};
+use kube::{
+    Resource, ResourceExt,
+    core::{Expression, Selector, SelectorExt},
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -23,8 +30,11 @@ use super::{
 };
 use crate::{
     api::{ConditionType, v1alpha1::ServiceRegistration},
-    cluster::review::{REMEMBERED, Right},
+    cluster::review::Right,
 };
+
+/// How often the right of a caller that watches is looked up, beyond what is remembered of it.
+const REVIEW: Duration = Duration::from_secs(1);
 
 /// What is asked for.
 #[derive(Clone, Debug, Deserialize)]
@@ -198,7 +208,16 @@ impl Gateway {
         let all = self.registrations.all_in(namespace);
         let registered = all.iter().filter_map(|guard| guard.0.as_ref().ok());
         let wanted = registered.filter(|it| it.spec.service_name == service && is_accepted(it));
+        let mut wanted: Vec<_> = wanted.collect();
+        // Of several objects with one id the oldest has it, and none that goes while another one is there.
+        let age = |it: &ServiceRegistration| {
+            (it.meta().deletion_timestamp.is_some(), it.creation_timestamp(), it.uid())
+        };
+        wanted.sort_by_cached_key(|it| age(it));
+        let mut ids = HashSet::new();
+        wanted.retain(|it| ids.insert(it.spec.instance_id.as_str()));
         let mut instances: Vec<_> = wanted
+            .into_iter()
             .filter(|it| selector.matches(&it.spec.labels))
             .filter(|it| asked.zone.is_none() || asked.zone == it.spec.zone)
             .map(Instance::of)
@@ -290,7 +309,7 @@ impl Watcher {
             return true;
         }
         loop {
-            let review = self.admitted + REMEMBERED;
+            let review = self.admitted + REVIEW;
             tokio::select! {
                 () = self.state.0.stopping.cancelled() => return false,
                 () = self.changes.next() => return true,
@@ -300,8 +319,7 @@ impl Watcher {
                     let names = (self.namespace.as_str(), self.service.as_str());
                     match self.state.0.admit_to("watch", names, &self.headers, &mut called).await {
                         Ok(()) => {}
-                        // Its right was seen a moment ago, and nobody has said that it ended.
-                        Err(problem) if problem.kind == Kind::ReviewUnavailable => {}
+                        // Known rights have served on while the API server was away, for as long as they may.
                         Err(_) => return false,
                     }
                 }

@@ -16,7 +16,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Request, Response, header},
 };
 use futures::{StreamExt, stream};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use kube::ResourceExt;
 use serde::Deserialize;
@@ -48,6 +48,9 @@ use text::Text;
 
 /// Bytes of parameters that a call may bring.
 const MAX_BODY: usize = 1024 * 1024;
+
+/// How long the parameters may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What comes within this time and has at most so many bytes is answered as a whole; all else as it comes.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -149,9 +152,13 @@ pub(super) async fn run(
 }
 
 async fn read(body: Incoming) -> Result<Asked, Problem> {
-    let body = Limited::new(body, MAX_BODY).collect().await;
+    let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let body = body
-        .map_err(|_| Problem::new(Kind::TooLarge, format!("the body must have at most {MAX_BODY} bytes")))?
+        .map_err(|_| Problem::new(Kind::BadRequest, "the body did not arrive in time"))?
+        .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => Problem::new(Kind::TooLarge, format!("the body must have at most {MAX_BODY} bytes")),
+            None => Problem::new(Kind::BadRequest, "the body broke off"),
+        })?
         .to_bytes();
     if body.is_empty() {
         return Ok(Asked { params: Vec::new() });

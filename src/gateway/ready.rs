@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -28,6 +28,9 @@ use crate::{
 
 /// A changed Secret is noticed within this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long the API server may take to tell what an object names.
+const RESOLVE: Duration = Duration::from_secs(5);
 
 /// What everything is made ready with.
 pub(super) struct World {
@@ -84,8 +87,8 @@ pub(super) struct Ready<P: Prepare> {
     objects: Catalog<P::Object>,
     world: Arc<World>,
     made: RwLock<ByName<Arc<Made<P>>>>,
-    /// One is made ready at a time: it is rare, and nobody makes one twice.
-    making: tokio::sync::Mutex<()>,
+    /// Held by whoever makes an object ready: nobody makes one twice, and none waits for another one's Secret.
+    making: Mutex<ByName<Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// One that is ready, by its object.
@@ -110,7 +113,7 @@ struct Made<P> {
 
 impl<P: Prepare> Ready<P> {
     pub(super) fn new(objects: Catalog<P::Object>, world: Arc<World>) -> Self {
-        Self { objects, world, made: RwLock::default(), making: tokio::sync::Mutex::default() }
+        Self { objects, world, made: RwLock::default(), making: Mutex::default() }
     }
 
     /// The object of this name as it is now, ready for calls.
@@ -139,18 +142,34 @@ impl<P: Prepare> Ready<P> {
     }
 
     async fn make(&self, object: &P::Object, namespace: &str, name: &str) -> Result<Arc<P>, Problem> {
-        let _making = self.making.lock().await;
+        let lock = self.lock(namespace, name);
+        let known = self.known(namespace, name).filter(|known| known.is_of(object));
+        let _making = match (&known, lock.try_lock()) {
+            (_, Ok(making)) => making,
+            // Somebody is looking; what serves goes on serving meanwhile.
+            (Some(known), Err(_)) => return Ok(Arc::clone(&known.prepared)),
+            (None, Err(_)) => lock.lock().await,
+        };
         let known = self.known(namespace, name).filter(|known| known.is_of(object));
         if let Some(known) = known.as_ref().filter(|known| !known.is_due(self.now())) {
             return Ok(Arc::clone(&known.prepared)); // made while this one waited
         }
-        let resolved = match (P::resolve(object, self.world.references.as_ref()).await, &known) {
-            (Ok(resolved), _) => resolved,
+        let kind = P::Object::kind(&());
+        let resolved =
+            tokio::time::timeout(RESOLVE, P::resolve(object, self.world.references.as_ref())).await;
+        let resolved = match (resolved, &known) {
+            (Ok(Ok(resolved)), _) => resolved,
             // The last good state serves while the API server is away.
-            (Err(Unresolved::Cluster(_)), Some(known)) => return Ok(Arc::clone(&known.prepared)),
-            (Err(error), _) => {
-                let kind = P::Object::kind(&());
+            (Err(_) | Ok(Err(Unresolved::Cluster(_))), Some(known)) => {
+                known.looked.store(self.now(), Relaxed);
+                return Ok(Arc::clone(&known.prepared));
+            }
+            (Ok(Err(error)), _) => {
                 return Err(Problem::new(Kind::NotReady, format!("the {kind} {name}: {error}")));
+            }
+            (Err(_), None) => {
+                let detail = format!("the {kind} {name}: the API server does not tell what it names");
+                return Err(Problem::new(Kind::NotReady, detail));
             }
         };
         let keys: Vec<_> = resolved.targets.iter().map(P::key).collect();
@@ -188,6 +207,12 @@ impl<P: Prepare> Ready<P> {
 
     /// Lets go of those whose objects are gone or suspended.
     pub(super) fn sweep(&self) {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.retain(|namespace, locks| {
+            locks.retain(|name, _| self.has(namespace, name));
+            !locks.is_empty()
+        });
+        drop(making);
         self.made_mut().retain(|namespace, made| {
             made.retain(|name, made| self.serves(namespace, name, &made.uid));
             !made.is_empty()
@@ -208,6 +233,11 @@ impl<P: Prepare> Ready<P> {
         let object = self.objects.get(namespace, name);
         let object = object.as_deref().and_then(|object| object.0.as_ref().ok());
         object.is_some_and(|object| object.meta().uid.as_deref() == Some(uid) && !object.suspended())
+    }
+
+    fn lock(&self, namespace: &str, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(making.entry(namespace.to_owned()).or_default().entry(name.to_owned()).or_default())
     }
 
     fn known(&self, namespace: &str, name: &str) -> Option<Arc<Made<P>>> {

@@ -61,31 +61,30 @@ impl Routes {
 
     /// Answers whatever is asked for.
     pub(super) async fn answer(mut self, mut request: Request<Incoming>) -> Response<Outgoing> {
-        let began = Began::of(&mut request);
+        let mut began = Began::of(&mut request);
         let uri = request.uri().clone();
-        let mut called = Called::default();
-        let mut is_call = true;
         let answered = match route(uri.path()) {
             Route::Api(namespace, name, path) => {
-                let answer = apis::call(&self.gateway, (&namespace, &name), path, request, &mut called).await;
-                answer.map(Outgoing::api)
+                let called = began.called.insert(Called::default());
+                apis::call(&self.gateway, (&namespace, &name), path, request, called).await.map(Outgoing::api)
             }
             Route::Query(namespace, name, query) if request.method() == Method::POST => {
+                let called = began.called.insert(Called::default());
                 let names = (namespace.as_ref(), name.as_ref(), query.as_ref());
-                queries::run(&self.gateway, names, request, &mut called).await.map(Outgoing::own)
+                queries::run(&self.gateway, names, request, called).await.map(Outgoing::own)
             }
-            Route::Query(..) => Err(wrong_method(&uri)),
+            Route::Query(..) => {
+                began.called = Some(Called::default());
+                Err(wrong_method(&uri))
+            }
             Route::Other => {
                 let Ok(mut response) = self.others.call(request.map(Body::new)).await;
-                match response.extensions_mut().remove() {
-                    Some(seen) => called = seen,
-                    None => is_call = false,
-                }
+                began.called = response.extensions_mut().remove();
                 Ok(Outgoing::own(response))
             }
         };
         let mut response = answered.unwrap_or_else(|problem| Outgoing::own(problem.into_response()));
-        began.end(&mut response, is_call.then_some(called));
+        began.end(&mut response);
         response
     }
 }

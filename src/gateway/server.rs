@@ -2,7 +2,7 @@
 
 mod certificate;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -12,6 +12,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -19,11 +20,14 @@ use tokio_util::sync::CancellationToken;
 use super::Routes;
 use certificate::Certificate;
 
-/// How long callers may take to send the head of a request, and to shake hands.
+/// How long callers may take to shake hands, and to send the head of a request: the first one, and over HTTP/1.1 each.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long calls in flight may go on when the process ends.
 const DRAIN: Duration = Duration::from_secs(25);
+
+/// How often a caller's connection of HTTP/2 is tried; one that is dead is closed 20 s later.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Bytes that the head of a request may have.
 const MAX_HEAD: usize = 64 * 1024;
@@ -116,15 +120,34 @@ where
         .max_buf_size(MAX_HEAD)
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    let first = Arc::new(Notify::new());
+    let asked = Arc::clone(&first);
     let service = service_fn(move |request| {
+        asked.notify_one();
         let routes = routes.clone();
         async move { Ok::<_, Infallible>(routes.answer(request).await) }
     });
     let served = server.serve_connection(TokioIo::new(stream), service).into_owned();
+    let mut served = pin!(calls.watch(served));
+    // hyper's own time-out begins when it knows which HTTP is spoken, and there is none for HTTP/2: a connection that asks for
+    // nothing would be held for ever, without a token.
+    let opened = tokio::select! {
+        biased;
+        served = &mut served => Some(served),
+        asked = tokio::time::timeout(HEAD_TIMEOUT, first.notified()) => match asked {
+            Ok(()) => None,
+            Err(_) => return tracing::debug!("a connection asked for nothing"),
+        },
+    };
+    let ended = match opened {
+        Some(ended) => ended,
+        None => served.await,
+    };
     // That a caller breaks off is its own affair.
-    if let Err(error) = calls.watch(served).await {
+    if let Err(error) = ended {
         tracing::debug!(error, "a connection broke");
     }
 }

@@ -195,7 +195,12 @@ impl RunArgs {
             store: self.store,
             store_interval: self.store_interval,
             zone: self.zone.filter(|zone| !zone.is_empty()),
-            egress: Egress { cluster: self.cluster_cidrs, allowed: self.egress_allow_cidrs },
+            egress: Egress {
+                cluster: self.cluster_cidrs,
+                allowed: self.egress_allow_cidrs,
+                // Each Pod is told so.
+                api_server: std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok()),
+            },
             resolv_conf: self.resolv_conf,
             engine: engine::Settings {
                 concurrency: self.concurrency,

@@ -10,3 +10,4 @@ mod farewell;
 mod hostile;
 mod queries;
 mod runtime;
+mod wire;

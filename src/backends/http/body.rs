@@ -103,6 +103,11 @@ impl AnswerBody {
         Self { incoming, link, kept, deadline, timer: None }
     }
 
+    /// Gives it another deadline, that of a call of which this is only one attempt.
+    pub fn until(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         if let ready @ Poll::Ready(_) = Pin::new(&mut self.incoming).poll_frame(cx) {
             return ready;

@@ -12,9 +12,9 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response, Uri,
-    body::Incoming,
+    body::{Body as _, Incoming},
     client::conn::http2,
-    header::{HOST, HeaderValue},
+    header::{HOST, HeaderValue, TRANSFER_ENCODING},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
@@ -172,6 +172,7 @@ impl Client {
         }
         *request.uri_mut() = target;
         request.headers_mut().remove(HOST);
+        request.headers_mut().remove(TRANSFER_ENCODING);
         let answer = sender.try_send_request(request).await.map_err(|error| failed(error.error()))?;
         Ok((answer, None))
     }
@@ -200,6 +201,11 @@ fn in_http1(mut request: Request<Body>) -> Request<Body> {
     let host = parts.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
         request.headers_mut().insert(HOST, host);
+    }
+    // hyper says by itself how a body is framed, except for methods that have none as a rule (GET): there it would drop it.
+    let body = request.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     request
 }

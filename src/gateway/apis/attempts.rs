@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     body::{Bytes, HttpBody},
-    http::{HeaderMap, Method, Request, Response, StatusCode, header, uri::PathAndQuery},
+    http::{Request, Response, StatusCode, header, request::Parts, uri::PathAndQuery},
 };
 use hyper::body::{Frame, Incoming, SizeHint};
 use jiff::Timestamp;
@@ -55,26 +55,26 @@ pub(super) async fn send(
         *outgoing.method_mut() = head.method.clone();
         *outgoing.uri_mut() = target.clone().into();
         *outgoing.headers_mut() = headers::outbound(&head.headers);
-        let answer = api.endpoints[flight.index].service.call(outgoing, deadline).await;
-        let failure = flight.judge(&answer);
-        let again = failure.and_then(|failure| {
-            let wait = api.again(number, &head.method, &head.headers, failure, answer.as_ref().ok())?;
-            (body.is_whole() && Instant::now() + wait < deadline).then_some(wait)
-        });
+        let until = Instant::now() + api.share(number, &head, deadline);
+        let answer = api.endpoints[flight.index].service.call(outgoing, until).await;
+        let failure = flight.judge(&answer).filter(|_| body.is_whole());
+        let again =
+            failure.and_then(|failure| api.again(number, &head, failure, answer.as_ref().ok(), deadline));
         match (again, answer) {
             (Some(wait), _) => {
                 drop(flight);
                 tokio::time::sleep(wait).await;
                 number += 1;
             }
-            (None, Ok(answer)) => return Ok(deliver(answer, flight)),
+            (None, Ok(answer)) => return Ok(deliver(answer, flight, deadline)),
             (None, Err(failure)) => return Err(problem(&api.endpoints[flight.index].name, &failure)),
         }
     }
 }
 
-fn deliver(mut answer: Response<AnswerBody>, flight: Flight) -> Response<Flying> {
+fn deliver(mut answer: Response<AnswerBody>, flight: Flight, deadline: Instant) -> Response<Flying> {
     headers::inbound(answer.headers_mut());
+    answer.body_mut().until(deadline);
     answer.map(|body| Flying { body, flight })
 }
 
@@ -105,13 +105,13 @@ impl Prepared {
         }
         let mut refused = Vec::new();
         let mut soonest = Duration::MAX;
-        while refused.len() < self.endpoints.len() {
-            let all: Vec<_> = (0..self.endpoints.len()).filter(|index| !refused.contains(index)).collect();
-            let fresh: Vec<_> = all.iter().copied().filter(|index| !tried.contains(index)).collect();
-            let among = if fresh.is_empty() { all } else { fresh };
-            let candidates: Vec<_> = among.iter().map(|index| self.candidate(*index, now)).collect();
-            // Where no probe passes it may be the probes that are wrong: the call itself will tell.
-            let prefer = Preference { zone: self.zone.as_deref(), panic: true };
+        // Where no probe passes it may be the probes that are wrong: the call itself will tell.
+        let panic = !self.endpoints.iter().any(|endpoint| endpoint.ready.load(Relaxed));
+        let prefer = Preference { zone: self.zone.as_deref(), panic };
+        loop {
+            let among: Vec<_> = (0..self.endpoints.len()).filter(|index| !refused.contains(index)).collect();
+            let candidates: Vec<_> =
+                among.iter().map(|index| self.candidate(*index, tried.contains(index), now)).collect();
             let Some(chosen) = choose(&candidates, prefer, rand::random()) else { break };
             let index = among[chosen];
             match self.permit(index, now) {
@@ -131,7 +131,7 @@ impl Prepared {
         Err(open(soonest))
     }
 
-    fn candidate(&self, index: usize, now: Duration) -> Candidate<'_> {
+    fn candidate(&self, index: usize, tried: bool, now: Duration) -> Candidate<'_> {
         let endpoint = &self.endpoints[index];
         Candidate {
             ready: endpoint.ready.load(Relaxed),
@@ -139,6 +139,7 @@ impl Prepared {
             weight: endpoint.weight,
             measured: endpoint.load().value(now),
             reported: None,
+            tried,
         }
     }
 
@@ -157,29 +158,42 @@ impl Prepared {
         }
     }
 
+    /// How long this attempt may take.
+    fn share(&self, number: u32, head: &Parts, deadline: Instant) -> Duration {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(retry) = &self.retry else { return left };
+        retry.share(number, head.method.as_str(), has_key(head), left)
+    }
+
     /// The wait before another attempt; none when there is to be none.
     fn again(
         &self,
         number: u32,
-        method: &Method,
-        headers: &HeaderMap,
+        head: &Parts,
         failure: On,
         answer: Option<&Response<AnswerBody>>,
+        deadline: Instant,
     ) -> Option<Duration> {
+        let retry = self.retry.as_ref()?;
         let asked = answer.filter(|_| self.respect_retry_after).and_then(|answer| {
             let value = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
             retry::retry_after(value, Timestamp::now())
         });
         let failed = Attempt {
             number,
-            method: method.as_str(),
-            idempotency_key: headers.contains_key("idempotency-key"),
+            method: head.method.as_str(),
+            idempotency_key: has_key(head),
             failure,
             retry_after: asked,
+            left: deadline.saturating_duration_since(Instant::now()),
         };
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        self.retry.as_ref()?.again(&failed, &mut budget, rand::random(), self.now())
+        retry.again(&failed, &mut budget, rand::random(), self.now())
     }
+}
+
+fn has_key(head: &Parts) -> bool {
+    head.headers.contains_key("idempotency-key")
 }
 
 /// A call that is under way: counted until its answer has been read to the end, or is not wanted any more.

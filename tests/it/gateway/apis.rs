@@ -37,7 +37,7 @@ pub(crate) struct Backend {
 
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Calls of `/flaky` and of `/half`.
+    /// Calls of `/flaky`, `/half` and `/slow`.
     calls: AtomicU32,
     /// What `/flaky` is answered by; 0 for 200.
     status: AtomicU16,
@@ -82,7 +82,8 @@ impl Drop for Backend {
     }
 }
 
-async fn slow() -> &'static str {
+async fn slow(State(seen): State<Arc<Seen>>) -> &'static str {
+    seen.calls.fetch_add(1, SeqCst);
     tokio::time::sleep(Duration::from_secs(30)).await;
     "late"
 }

@@ -6,10 +6,11 @@ use authlink::api::v1alpha1::ServiceRegistration;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, body::Bytes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 
 use super::apis::ALLOWED;
-use crate::support::{Namespace, SOON, gateway::Gateway};
+use crate::support::{Namespace, SOON, eventually, gateway::Gateway};
 
 async fn register(namespace: &Namespace, id: &str, more: Value) {
     let mut spec = json!({
@@ -73,6 +74,28 @@ async fn healthy_instances_are_found_by_label_and_zone_and_the_heavier_ones_come
     assert_eq!(gateway.get(&path, &token).await.problem(), (403, "forbidden".to_owned()));
     let all = namespace.caller("all", &[("get", "serviceregistrations", &[])]).await;
     assert_eq!(gateway.get(&path, &all).await.problem(), (404, "service-not-found".to_owned()));
+}
+
+#[tokio::test]
+async fn of_two_objects_with_one_id_the_older_is_found_even_before_anyone_has_judged_them() {
+    let namespace = Namespace::create().await;
+    let gateway = Gateway::start_alone(&namespace, &ALLOWED).await;
+    let token = namespace.caller("shop", &[("get", "serviceregistrations", &[])]).await;
+    for name in ["a", "b"] {
+        register(&namespace, name, json!({ "instanceId": "one", "zone": name })).await;
+    }
+    let objects =
+        namespace.api::<ServiceRegistration>().list(&ListParams::default()).await.expect("both").items;
+    let older = objects.iter().min_by_key(|it| (it.creation_timestamp(), it.uid())).expect("one");
+    let path = format!("/v1/discovery/{}/auth?healthy=false", namespace.name);
+    eventually(SOON, "only the older is there", async || {
+        let answer = gateway.get(&path, &token).await;
+        let found: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let zones: Vec<_> =
+            found["instances"].as_array().into_iter().flatten().map(|it| it["zone"].clone()).collect();
+        if zones == [json!(older.spec.zone)] { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
 }
 
 #[tokio::test]

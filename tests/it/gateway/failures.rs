@@ -43,6 +43,20 @@ async fn failures_are_tried_again_where_that_is_safe() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_never_answers_costs_an_attempt_and_not_the_call() {
+    let backend = Backend::start().await;
+    // Connections come about, by the backlog, and nobody takes them.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let silent = (format!("http://{}/v2", silent.local_addr().expect("an address")), silent);
+    let retry = json!({ "timeout": "6s", "retry": { "attempts": 2, "on": ["timeout"], "backoff": { "initial": "1ms", "max": "1ms" } } });
+    let scene = Scene::set(&[silent.0, backend.url()], retry).await;
+    let calls = futures::future::join_all((0..16).map(|_| scene.get("/ok"))).await;
+    assert!(calls.iter().all(|answer| answer.status == StatusCode::OK), "{calls:?}");
+    silent.1.set_nonblocking(true).expect("a listener");
+    silent.1.accept().expect("it was called");
+}
+
+#[tokio::test]
 async fn a_circuit_opens_half_opens_and_closes() {
     let backend = Backend::start().await;
     let breaker = json!({ "circuitBreaker": {

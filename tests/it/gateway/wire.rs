@@ -1,0 +1,76 @@
+//! What callers do to the connection, and not to the request: by hand, since no client does it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::apis::{Backend, Scene};
+use crate::support::{SOON, eventually};
+
+/// Longer than a gateway waits for the head of a request.
+const SILENCE: Duration = Duration::from_secs(30);
+
+async fn connect(scene: &Scene, sent: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(scene.gateway.address).await.expect("a connection");
+    stream.write_all(sent.as_bytes()).await.expect("it is taken");
+    stream
+}
+
+/// The head of a request, with these headers.
+fn head(scene: &Scene, path: &str, headers: &str) -> String {
+    let (path, token) = (scene.path(path), &scene.token);
+    format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {token}\r\n{headers}\r\n")
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_goes_away_leaves_its_line_and_is_counted() {
+    let backend = Backend::start().await;
+    let scene = Scene::set(&[backend.url()], json!({})).await;
+    let stream = connect(&scene, &head(&scene, "/slow", "x-request-id: left-alone\r\n")).await;
+    eventually(SOON, "the API is asked", async || match backend.calls() {
+        1 => Ok(()),
+        calls => Err(calls),
+    })
+    .await;
+    drop(stream);
+    let line =
+        [r#""request_id":"left-alone""#, r#""status":499"#, r#""problem":"caller-gone""#, r#""attempts":1"#];
+    scene.gateway.operator.logged(&line).await;
+    let labels = "name=\"billing\",operation=\"GET\",code=\"499\"";
+    let counted = scene.gateway.operator.metric("authlink_gateway_request_duration_seconds_count", labels);
+    assert!((counted - 1.0).abs() < f64::EPSILON, "{counted}");
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed_whatever_it_speaks() {
+    let backend = Backend::start().await;
+    let scene = Scene::set(&[backend.url()], json!({})).await;
+    // With an empty SETTINGS frame: length 0, type 4, no flags, stream 0.
+    let settings = "\0\0\0\x04\0\0\0\0\0";
+    let http2 = format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{settings}");
+    let closed = ["", "PRI * HT", "GET / HTTP/1.1\r\nhost:", &http2].map(async |sent| {
+        let mut stream = connect(&scene, sent).await;
+        let mut said = Vec::new();
+        // Closed by an end or a reset.
+        let ended = timeout(SILENCE, stream.read_to_end(&mut said)).await;
+        assert!(ended.is_ok(), "{sent:?} was answered by {said:?}, and the connection is open");
+    });
+    futures::future::join_all(closed).await;
+    assert!(scene.get("/ok").await.status.is_success());
+}
+
+#[tokio::test]
+async fn the_body_of_a_get_arrives_whose_length_nobody_has_said() {
+    let backend = Backend::start().await;
+    let scene = Scene::set(&[backend.url()], json!({})).await;
+    let headers = "connection: close\r\ntransfer-encoding: chunked\r\n";
+    let mut stream = connect(&scene, &(head(&scene, "/echo", headers) + "5\r\nhello\r\n0\r\n\r\n")).await;
+    let mut answer = String::new();
+    timeout(SOON, stream.read_to_string(&mut answer)).await.expect("in time").expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("hello"), "{answer}");
+}
