@@ -76,7 +76,7 @@ pub(super) fn document() -> Value {
                         "labels": { "type": "object", "additionalProperties": { "type": "string" } },
                         "healthy": { "type": "boolean" },
                         "draining": { "type": "boolean" },
-                        "load": { "type": "number" },
+                        "load": { "type": "number", "description": "As the status last had it, which may be half an hour ago" },
                     },
                 },
             },

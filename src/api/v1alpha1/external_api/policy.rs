@@ -79,7 +79,8 @@ fn default_half_open_requests() -> u32 {
     3
 }
 
-/// Which failed calls are tried again. Only those with an idempotent method or an `Idempotency-Key` ever are.
+/// Which failed calls are tried again. Only those with an idempotent method or an `Idempotency-Key` ever are, and those that were
+/// never sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
@@ -87,7 +88,8 @@ pub struct Retry {
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u8,
-    /// The failures that are worth another attempt.
+    /// The failures that are worth another attempt. Where `timeout` is one, each attempt has an equal share of what is left of
+    /// `spec.timeout`, and else all of it.
     #[serde(default = "default_on")]
     #[schemars(length(min = 1, max = 5))]
     #[x_kube(merge_strategy = ListMerge::Set)]
