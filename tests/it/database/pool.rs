@@ -93,7 +93,8 @@ async fn a_pool_opens_its_minimum_and_lets_go_of_all_when_the_object_goes() {
     let pool = json!({ "pool": { "min": 4, "max": 5, "monitorInterval": "5s" } });
     namespace.database("db", &spec.with(&pool)).await;
     namespace.ready("db").await;
-    account.connections("the minimum", |open| open == 4).await;
+    // A probe that comes while they are opened may open one for itself.
+    account.connections("the minimum", |open| (4..=5).contains(&open)).await;
     namespace.delete::<authlink::api::v1alpha1::Database>("db").await;
     account.connections("let go", |open| open == 0).await;
 }
