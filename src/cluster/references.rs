@@ -67,9 +67,14 @@ impl<V> Kept<V> {
         Self(std::sync::Mutex::default())
     }
 
-    fn entry(&self, namespace: &str, name: &str) -> Entry<V> {
+    /// A new entry is the moment to drop the others that `exist` no more: values of Secrets are not kept longer than needed.
+    fn entry(&self, namespace: &str, name: &str, exist: impl Fn(&str, &str) -> bool) -> Entry<V> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains_key(&key) {
+            all.retain(|(namespace, name), _| exist(namespace, name));
+        }
+        all.entry(key).or_default().clone()
     }
 
     fn drop(&self, namespace: &str, name: &str) {
@@ -83,13 +88,14 @@ impl<V> Kept<V> {
         namespace: &str,
         name: &str,
         version: Option<String>,
+        exist: impl Fn(&str, &str) -> bool,
         read: impl Future<Output = kube::Result<Option<(String, V)>>>,
     ) -> kube::Result<Option<Arc<V>>> {
         let Some(version) = version else {
             self.drop(namespace, name);
             return Ok(None);
         };
-        let entry = self.entry(namespace, name);
+        let entry = self.entry(namespace, name, exist);
         let mut kept = entry.lock().await;
         if let Some((of, value)) = kept.as_ref()
             && *of == version
@@ -133,7 +139,8 @@ impl References for ClusterReferences {
             let secret = Api::<Secret>::namespaced(self.client.clone(), namespace).get_opt(name).await?;
             Ok(secret.map(|secret| (secret.resource_version().unwrap_or_default(), content_of(secret))))
         };
-        self.secrets.1.get(namespace, name, version, read).boxed()
+        let exist = |namespace: &str, name: &str| self.secret_meta(namespace, name).is_some();
+        self.secrets.1.get(namespace, name, version, exist, read).boxed()
     }
 
     fn config_map<'a>(
@@ -147,7 +154,10 @@ impl References for ClusterReferences {
             Ok(map.map(|map| (map.resource_version().unwrap_or_default(), map.data.unwrap_or_default())))
         };
         let version = meta.and_then(|meta| meta.resource_version());
-        self.config_maps.1.get(namespace, name, version, read).boxed()
+        let exist = |namespace: &str, name: &str| {
+            self.config_maps.0.get(&ObjectRef::new(name).within(namespace)).is_some()
+        };
+        self.config_maps.1.get(namespace, name, version, exist, read).boxed()
     }
 }
 

@@ -70,7 +70,11 @@ impl Reconciler for Databases {
         cx.runtime.report(database, Counted::Queries { saturated }, cx, &mut report);
         match self.bindings.settle(database, &look, cx).await? {
             Ok(binding) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
-            Err((reason, problem)) => report.degrade(reason, &problem),
+            Err((reason, problem)) => {
+                let kept = binding::Bindings::kept(database, cx);
+                report.status.common.binding = kept.map(|name| BindingStatus { name });
+                report.degrade(reason, &problem);
+            }
         }
         let asked = database.spec.discovery.as_ref();
         discovery::register(database, asked, &report::sites(&look), cx, &mut report).await?;

@@ -21,7 +21,7 @@ use crate::{
     backends::{
         Fault,
         http::Egress,
-        service::{Facts, Service, Settings},
+        service::{Check, Facts, Service, Settings},
     },
     cluster::references::References,
     domain::discovery::Port,
@@ -152,6 +152,19 @@ impl held::Settings for Reached {
 
     fn port(&self) -> u16 {
         self.settings.base.port()
+    }
+
+    fn proves_credential(&self) -> bool {
+        // A client certificate is shown by each handshake.
+        match &self.settings.check {
+            Check::None => false,
+            Check::Tcp => self.settings.tls.client.is_some(),
+            Check::Http(asked) => asked.authenticated || self.settings.tls.client.is_some(),
+        }
+    }
+
+    fn is_probed(&self) -> bool {
+        !matches!(self.settings.check, Check::None)
     }
 
     fn target(&self) -> Result<Endpoint, Fault> {

@@ -41,6 +41,16 @@ pub trait Settings: Clone + Send + Sync + 'static {
     /// TCP port.
     fn port(&self) -> u16;
 
+    /// Whether its probes carry the credential.
+    fn proves_credential(&self) -> bool {
+        true
+    }
+
+    /// Whether it is probed at all; what is not is taken to be well.
+    fn is_probed(&self) -> bool {
+        true
+    }
+
     /// Prepares the target; it connects at the first probe.
     ///
     /// # Errors
@@ -127,12 +137,17 @@ impl<S: Settings> Holdings<S> {
                 self.forget(&uid);
             }
         })?;
-        let before = self.take(&uid, &wanted);
+        // What reaches other targets is let go, once the new ones are joined: those that stay keep their monitors.
+        let before = self.all().remove(&uid);
+        let (before, _parting) = match before {
+            Some(held) if same(&held.resolved, &wanted, S::target_key) => (Some(held), None),
+            other => (None, other),
+        };
         let known = known_health(object, &wanted);
         let Choice { mut held, refused, rotated } = self.choose(wanted, before, known, &wake).await?;
         let observations = observe::<S>(&held.members).await;
         // A credential whose first login failed is verified by the first one that succeeds.
-        if held.verified.is_none() && observations.iter().any(proven) {
+        if held.verified.is_none() && proves(&held.resolved) && observations.iter().any(proven) {
             held.verified = Some(Timestamp::now());
         }
         let look = Look {
@@ -179,24 +194,28 @@ impl<S: Settings> Holdings<S> {
             let members = self.join(&wanted, &known, wake)?;
             return keep(Held { resolved: wanted, members, verified: before.verified });
         }
-        let members = self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake)?;
-        let new = Held { resolved: wanted, members, verified: None };
-        let tried = observe::<S>(&new.members).await;
-        if tried.iter().any(proven) {
-            self.metrics.rotation("rotated");
-            return Ok(Choice { held: new, refused: None, rotated: true });
-        }
-        let fault = tried.into_iter().find_map(|observation| observation.fault);
+        let (new, fault) = match self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake) {
+            Ok(members) => {
+                let new = Held { resolved: wanted, members, verified: None };
+                let tried = observe::<S>(&new.members).await;
+                if tried.iter().any(proven) {
+                    // One that no probe carries is used, and nobody knows yet whether it works.
+                    let rotated = proves(&new.resolved);
+                    if rotated {
+                        self.metrics.rotation("rotated");
+                    }
+                    return Ok(Choice { held: new, refused: None, rotated });
+                }
+                (Ok(new), tried.into_iter().find_map(|observation| observation.fault))
+            }
+            Err(Error::Settings(fault)) => (Err(Error::Settings(fault.clone())), Some(fault)),
+            Err(error) => return Err(error),
+        };
         if fault.is_some() && observe::<S>(&before.members).await.iter().any(works) {
             self.metrics.rotation("refused");
             return Ok(Choice { held: before, refused: fault, rotated: false });
         }
-        keep(new)
-    }
-
-    /// What was held for the object, unless it reaches other targets: then it is let go.
-    fn take(&self, uid: &str, wanted: &Resolved<S>) -> Option<Held<S>> {
-        self.all().remove(uid).filter(|held| same(&held.resolved, wanted, S::target_key))
+        keep(new?)
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Held<S>>> {
@@ -243,6 +262,11 @@ fn known_health<K: Managed, S: Settings>(object: &K, wanted: &Resolved<S>) -> Ve
 /// What each monitor has seen, once its first probe is over.
 async fn observe<S: Settings>(members: &[Member<S>]) -> Vec<Observation<FactsOf<S>>> {
     join_all(members.iter().map(|member| member.observed())).await.into_iter().flatten().collect()
+}
+
+/// Whether a probe that passes says that the credential works.
+fn proves<S: Settings>(resolved: &Resolved<S>) -> bool {
+    resolved.targets.iter().any(S::proves_credential)
 }
 
 /// Whether this very process has logged in there.

@@ -27,10 +27,14 @@ impl<S: Settings> Look<S> {
         if K::CONDITIONS.contains(&ConditionType::ResolvedRefs) {
             report.verdicts.push(resolved());
         }
-        report.verdicts.extend(judge(&self.endpoints(), S::CONNECTED));
+        if self.is_probed() {
+            report.verdicts.extend(judge(&self.endpoints(), S::CONNECTED));
+        } else {
+            report.verdicts.extend(unprobed());
+        }
         let before = object.status().map(Status::common);
         let common = report.status.common_mut();
-        common.health = self.health();
+        common.health = self.is_probed().then(|| self.health()).flatten();
         common.endpoints = self.endpoint_statuses();
         common.credentials = self.credentials(before);
         common.binding = before.and_then(|before| before.binding.clone());
@@ -44,6 +48,10 @@ impl<S: Settings> Look<S> {
             report.notes.push(Note { warning: false, reason: Reason::CredentialRotated, message });
         }
         report
+    }
+
+    fn is_probed(&self) -> bool {
+        self.resolved.targets.iter().any(S::is_probed)
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
@@ -66,6 +74,7 @@ impl<S: Settings> Look<S> {
                 ready: works(seen),
                 reason: match (&seen.fault, works(seen)) {
                     (Some(fault), false) => fault.reason.to_string(),
+                    _ if !settings.is_probed() => Reason::NotProbed.to_string(),
                     _ => Reason::ProbeSucceeded.to_string(),
                 },
                 role: None,
@@ -89,6 +98,14 @@ impl<S: Settings> Look<S> {
         let (secret, fingerprint) = (source.secret.clone(), source.fingerprint.clone());
         vec![CredentialStatus { secret, fingerprint, verified_time }]
     }
+}
+
+/// `Connected` and `Healthy` of what nobody probes.
+pub(super) fn unprobed() -> [Verdict; 2] {
+    [ConditionType::Connected, ConditionType::Healthy].map(|kind| {
+        let message = "healthCheck.type is None: nothing is probed, and it is taken to be well";
+        Verdict::yes(kind, Reason::NotProbed, message)
+    })
 }
 
 impl<S> Report<S> {

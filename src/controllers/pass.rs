@@ -1,16 +1,16 @@
 //! One pass over one object, from what the store has to what the API server is told.
 
+mod earlier;
+
 use std::{
-    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Resource, ResourceExt,
-    core::{DeserializeGuard, object::HasStatus},
+    core::{DeserializeGuard, NamespaceResourceScope, object::HasStatus},
     runtime::{
         controller::Action,
         reflector::{ObjectRef, Store},
@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use super::{
     Cleanup, Context, Error, Note, Object, Plane, Reconciler, Report, StatusOf,
-    memory::{Ahead, Memory},
+    memory::Memory,
     runtime,
     sources::Sources,
     triggers::{Key, Triggers},
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     api::{
         ConditionType, Managed, Reason,
-        status::{CommonStatus, LastError, Status},
+        status::{CommonStatus, Status},
     },
     cluster::objects,
     domain::{
@@ -37,8 +37,13 @@ use crate::{
     },
 };
 
+use earlier::{keeping, last_error, meaning, with_status_as_written};
+
 /// Holds an object until what it has outside is cleaned up.
 pub const FINALIZER: &str = "authlink.dev/cleanup";
+
+/// How long a pass that failed may take to say so.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// What every pass of a kind uses.
 pub(super) struct Pass<R: Reconciler> {
@@ -97,11 +102,14 @@ impl<R: Reconciler> Pass<R> {
                         Err(_) => Err(Error::DeadlineExceeded(deadline)),
                     };
                     if let Err(error) = &ended {
-                        self.tell_of_failure(object, &current, error).await;
+                        let told = self.tell_of_failure(object, &current, error);
+                        let _ = tokio::time::timeout(TELLING, told).await;
                     }
                     ended
                 }
-                Err(_) => self.over_unreadable(&object).await,
+                Err(_) => tokio::time::timeout(deadline, self.over_unreadable(&object))
+                    .await
+                    .unwrap_or(Err(Error::DeadlineExceeded(deadline))),
             };
             let uid = object.uid().unwrap_or_default();
             let outcome = ended.unwrap_or_else(|error| {
@@ -121,6 +129,8 @@ impl<R: Reconciler> Pass<R> {
             if self.objects.get(&ObjectRef::from_obj(&*object)).is_none_or(|now| now.uid() != object.uid()) {
                 self.reconciler.forget(&uid);
                 self.plane.runtime.forget(&uid);
+                self.plane.events.forget(&uid);
+                self.memory.forget(&uid);
             }
             outcome.next
         }
@@ -254,15 +264,17 @@ impl<R: Reconciler> Pass<R> {
         if !object.finalizers().iter().any(|name| name == FINALIZER) {
             return Ok(done);
         }
-        let cleaned = self.reconciler.cleanup(object, &self.context(object)).await;
+        // Within the pass, so that one that hangs is a failure like others, and its deadline is looked at.
+        let deadline = self.plane.settings.pass_deadline / 2;
+        let cleaned =
+            tokio::time::timeout(deadline, self.reconciler.cleanup(object, &self.context(object))).await;
+        let cleaned = cleaned.unwrap_or(Err(Error::DeadlineExceeded(deadline)));
         if let Ok(Cleanup::Again(time)) = cleaned {
             return Ok(Outcome { name: "cleaning", next: Action::requeue(time) });
         }
         if let Err(error) = cleaned {
-            let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
-            let waited = Timestamp::now().duration_since(deleted).unsigned_abs();
             let about = object.object_ref(&());
-            if waited < self.plane.settings.cleanup_deadline {
+            if !self.left_to_clean(object).is_zero() {
                 let note = format!("the object stays until this works, or its deadline has passed: {error}");
                 self.plane.events.publish(&about, true, error.reason().as_str(), &note).await;
                 return Err(error);
@@ -271,11 +283,26 @@ impl<R: Reconciler> Pass<R> {
             tracing::warn!(note, "orphaned");
             self.plane.events.publish(&about, true, Reason::Orphaned.as_str(), &note).await;
         }
+        self.release(object).await.map(|()| done)
+    }
+
+    /// How long a deleted object may still wait for what it has outside.
+    fn left_to_clean(&self, object: &impl Resource) -> Duration {
+        let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
+        let waited = Timestamp::now().duration_since(deleted).unsigned_abs();
+        self.plane.settings.cleanup_deadline.saturating_sub(waited)
+    }
+
+    /// Lets a deleted object go.
+    async fn release<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
         let others: Vec<_> = object.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
         self.plane.fence.check()?;
         match objects::set_finalizers(&self.plane.client, object, &others).await {
-            Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(done),
-            answer => answer.map(|()| done).map_err(Error::from),
+            Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
+            answer => answer.map_err(Error::from),
         }
     }
 
@@ -284,6 +311,18 @@ impl<R: Reconciler> Pass<R> {
         let Err(invalid) = &object.0 else {
             return Ok(Outcome { name: "unchanged", next: Action::await_change() });
         };
+        let held = object.finalizers().iter().any(|name| name == FINALIZER);
+        if held && object.meta().deletion_timestamp.is_some() {
+            // Another version, which can read it, may still clean up.
+            let left = self.left_to_clean(object);
+            if !left.is_zero() {
+                return Ok(Outcome { name: "cleaning", next: Action::requeue(left) });
+            }
+            let note = "released although this version cannot read it: what it has outside stays behind";
+            self.plane.events.publish(&object.object_ref(&()), true, Reason::Orphaned.as_str(), note).await;
+            self.release(object).await?;
+            return Ok(Outcome { name: "cleaned", next: Action::await_change() });
+        }
         let error = Error::InvalidSpec { field: "spec".to_owned(), problem: invalid.error.clone() };
         let verdicts = conditions::complete(R::Object::CONDITIONS, error.verdicts(R::Object::CONDITIONS));
         let generation = object.meta().generation;
@@ -318,58 +357,4 @@ impl<R: Reconciler> Pass<R> {
 
 fn key_of<K: Object>(object: &K) -> Key<K> {
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
-}
-
-/// The meaning of a status: without the numbers that move all the time.
-fn meaning<S: Status>(status: &S) -> S {
-    let mut meaning = status.clone();
-    meaning.forget_numbers();
-    meaning
-}
-
-/// The status as it is at the API server, be it that the watch has not brought it yet.
-/// The object with the status that was written last, if the watch has not brought it yet.
-fn with_status_as_written<K: Object>(object: &K, ahead: Option<Ahead<K::Status>>) -> Cow<'_, K> {
-    let version = object.resource_version().unwrap_or_default();
-    match ahead.filter(|ahead| !ahead.is_in(&version)) {
-        Some(ahead) => {
-            let mut object = object.clone();
-            *object.status_mut() = Some(ahead.status);
-            Cow::Owned(object)
-        }
-        None => Cow::Borrowed(object),
-    }
-}
-
-/// The status as it is, with one more condition in place of those that are only true while a pass is over the object.
-fn keeping<S: Status>(current: &S, more: Verdict) -> Report<S> {
-    let kept = current.common().conditions.iter().filter_map(|condition| {
-        let kind = *ConditionType::ALL.iter().find(|kind| kind.as_str() == condition.type_)?;
-        let reason = *Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason)?;
-        let holds = match condition.status.as_str() {
-            "True" => Some(true),
-            "False" => Some(false),
-            _ => None,
-        };
-        let transient = matches!(kind, ConditionType::Suspended | ConditionType::Reconciling);
-        (!transient).then(|| Verdict { kind, holds, reason, message: condition.message.clone() })
-    });
-    Report { verdicts: kept.chain([more]).collect(), status: current.clone(), ..Report::default() }
-}
-
-/// The last failure seen, with the time it was first seen.
-fn last_error(current: &CommonStatus, verdicts: &[Verdict], now: Timestamp) -> Option<LastError> {
-    let ready = verdicts.iter().find(|verdict| verdict.kind == ConditionType::Ready);
-    let Some(failed) = ready.filter(|ready| ready.holds == Some(false)) else {
-        return current.last_error.clone();
-    };
-    let reason = failed.reason.as_str();
-    match &current.last_error {
-        Some(last) if last.reason == reason && last.message == failed.message => Some(last.clone()),
-        _ => Some(LastError {
-            time: Some(Time(now)),
-            reason: reason.to_owned(),
-            message: failed.message.clone(),
-        }),
-    }
 }

@@ -109,7 +109,8 @@ impl Lease {
 
     /// Waits until the Lease is ours.
     async fn acquire(&mut self) {
-        while !self.try_once().await {
+        // An answer that never comes must not keep the Lease from a standby that could have it.
+        while !matches!(tokio::time::timeout(self.election.duration, self.try_once()).await, Ok(true)) {
             tokio::time::sleep(self.pause()).await;
         }
     }

@@ -57,18 +57,35 @@ impl Bindings {
         cx: &Context,
     ) -> Result<Settled, Error> {
         let wanted = database.binding_name();
-        self.remove_written(database, wanted.as_deref(), cx).await?;
         let known = database.status.as_ref().and_then(|status| status.common.binding.as_ref());
         let known = known.map(|binding| binding.name.clone());
-        if let Some(old) = known.as_ref().filter(|_| known != wanted) {
-            self.remove(database, old, cx).await?;
+        let written = self.written(&database.uid().unwrap_or_default());
+        if let Some(name) = &wanted {
+            // Only a credential that works is handed out; until there is one, what was handed out before stays.
+            if look.verified.is_none() {
+                return Ok(Ok(known));
+            }
+            let settled = self.write(database, name.clone(), look, cx).await?;
+            if settled.is_err() {
+                return Ok(settled);
+            }
         }
-        let Some(name) = wanted else { return Ok(Ok(None)) };
-        // Only a credential that works is handed out; until there is one, what was handed out before stays.
-        if look.verified.is_none() {
-            return Ok(Ok(known));
+        // What has another name goes last: whoever uses it finds the new one by then.
+        let other = |name: &str| Some(name) != wanted.as_deref();
+        if let Some(old) = written.filter(|old| other(&old.name)) {
+            self.remove_written(database, old, cx).await?;
         }
-        self.write(database, name, look, cx).await
+        if let Some(old) = known.filter(|old| other(old)) {
+            self.remove(database, &old, cx).await?;
+        }
+        Ok(Ok(wanted))
+    }
+
+    /// The Secret that the status names, if it still is the object's own.
+    pub(super) fn kept(database: &Database, cx: &Context) -> Option<String> {
+        let name = &database.status.as_ref()?.common.binding.as_ref()?.name;
+        let secret = cx.references.secret_meta(&database.namespace()?, name)?;
+        owned_by(&secret.metadata, &database.uid()?).then(|| name.clone())
     }
 
     async fn write(
@@ -110,28 +127,19 @@ impl Bindings {
         }
     }
 
-    /// Removes what this process wrote under another name: neither status nor caches need to know of it yet.
-    async fn remove_written(
-        &self,
-        database: &Database,
-        wanted: Option<&str>,
-        cx: &Context,
-    ) -> Result<(), Error> {
-        let uid = database.uid().unwrap_or_default();
-        let Some(old) = self.written(&uid).filter(|old| Some(old.name.as_str()) != wanted) else {
-            return Ok(());
-        };
+    /// Removes what this process wrote: neither status nor caches need to know of it yet.
+    async fn remove_written(&self, database: &Database, old: Written, cx: &Context) -> Result<(), Error> {
         cx.fence.check()?;
         let namespace = database.namespace().unwrap_or_default();
         secrets::delete(&cx.client, &namespace, &old.name, old.secret).await?;
-        self.forget(&uid);
+        self.forget_named(database, &old.name);
         Ok(())
     }
 
     async fn remove(&self, database: &Database, name: &str, cx: &Context) -> Result<(), Error> {
         let uid = database.uid().unwrap_or_default();
         let namespace = database.namespace().unwrap_or_default();
-        self.forget(&uid);
+        self.forget_named(database, name);
         match cx.references.secret_meta(&namespace, name) {
             Some(secret) if owned_by(&secret.metadata, &uid) => {
                 cx.fence.check()?;
@@ -143,6 +151,13 @@ impl Bindings {
 
     fn written(&self, uid: &str) -> Option<Written> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
+    fn forget_named(&self, database: &Database, name: &str) {
+        let uid = database.uid().unwrap_or_default();
+        if self.written(&uid).is_some_and(|written| written.name == name) {
+            self.forget(&uid);
+        }
     }
 
     pub(super) fn forget(&self, uid: &str) {

@@ -8,15 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::Reached;
 use crate::{
     api::{
-        ConditionType, Reason,
+        Reason,
         status::EndpointStatus,
         v1alpha1::{
             ServiceRegistration,
             service_registration::{ResolvedHost, ServiceRegistrationStatus},
         },
     },
-    controllers::{Report, discovery::sites::is_address, error::accepted, held::Look},
-    domain::conditions::Verdict,
+    controllers::{Report, discovery::sites::is_address, error::accepted, held::Look, look},
 };
 
 /// Of one that is probed.
@@ -33,11 +32,7 @@ pub(super) fn probed(
 
 /// Of one that is not.
 pub(super) fn unprobed(registration: &ServiceRegistration) -> Report<ServiceRegistrationStatus> {
-    let taken = |kind| {
-        let message = "healthCheck.type is None: nothing is probed, and it is taken to be well";
-        Verdict::yes(kind, Reason::NotProbed, message)
-    };
-    let verdicts = vec![accepted(), taken(ConditionType::Connected), taken(ConditionType::Healthy)];
+    let verdicts = [accepted()].into_iter().chain(look::unprobed()).collect();
     let mut report = Report { verdicts, ..Report::<ServiceRegistrationStatus>::default() };
     let port = registration.probed_port().map_or(0, |port| port.port);
     let endpoint = |address: &String| EndpointStatus {

@@ -30,7 +30,9 @@ impl ServiceRegistrations {
     async fn settle_all(&self, name: &Name, before: Option<Settled>, cx: &Context) -> Result<Settled, Error> {
         let now = Timestamp::now();
         let all = self.pick(|other| name.service_of(other).then(|| self.instance(other, now)));
-        let composition = instances::compose(all);
+        let mut composition = instances::compose(all);
+        // Of instances whose own pass has not looked yet, only the status is known, and that has refused addresses too.
+        composition.wanted.retain(|wanted| cx.egress.endpoint(wanted.endpoint.address).is_ok());
         let predecessors: Vec<_> = composition.predecessors.into_iter().map(|object| object.uid).collect();
         if composition.owners.is_empty() {
             cx.registry.withdraw(&name.namespace, &predecessors, None, &cx.fence).await?;

@@ -1,0 +1,69 @@
+//! What a pass makes of the status that was there.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use crate::{
+    api::{
+        ConditionType, Reason,
+        status::{CommonStatus, LastError, Status},
+    },
+    controllers::{Object, Report, memory::Ahead},
+    domain::conditions::Verdict,
+};
+
+/// The meaning of a status: without the numbers that move all the time.
+pub(super) fn meaning<S: Status>(status: &S) -> S {
+    let mut meaning = status.clone();
+    meaning.forget_numbers();
+    meaning
+}
+
+/// The object with the status that was written last, if the watch has not brought it yet.
+pub(super) fn with_status_as_written<K: Object>(object: &K, ahead: Option<Ahead<K::Status>>) -> Cow<'_, K> {
+    let version = object.resource_version().unwrap_or_default();
+    match ahead.filter(|ahead| !ahead.is_in(&version)) {
+        Some(ahead) => {
+            let mut object = object.clone();
+            *object.status_mut() = Some(ahead.status);
+            Cow::Owned(object)
+        }
+        None => Cow::Borrowed(object),
+    }
+}
+
+/// The status as it is, with one more condition in place of those that are only true while a pass is over the object.
+pub(super) fn keeping<S: Status>(current: &S, more: Verdict) -> Report<S> {
+    let kept = current.common().conditions.iter().filter_map(|condition| {
+        let kind = *ConditionType::ALL.iter().find(|kind| kind.as_str() == condition.type_)?;
+        let reason = *Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason)?;
+        let holds = match condition.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        let transient = matches!(kind, ConditionType::Suspended | ConditionType::Reconciling);
+        (!transient).then(|| Verdict { kind, holds, reason, message: condition.message.clone() })
+    });
+    Report { verdicts: kept.chain([more]).collect(), status: current.clone(), ..Report::default() }
+}
+
+/// The last failure seen, with the time it was first seen.
+pub(super) fn last_error(current: &CommonStatus, verdicts: &[Verdict], now: Timestamp) -> Option<LastError> {
+    let ready = verdicts.iter().find(|verdict| verdict.kind == ConditionType::Ready);
+    let Some(failed) = ready.filter(|ready| ready.holds == Some(false)) else {
+        return current.last_error.clone();
+    };
+    let reason = failed.reason.as_str();
+    match &current.last_error {
+        Some(last) if last.reason == reason && last.message == failed.message => Some(last.clone()),
+        _ => Some(LastError {
+            time: Some(Time(now)),
+            reason: reason.to_owned(),
+            message: failed.message.clone(),
+        }),
+    }
+}
