@@ -17,10 +17,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::Fault;
+use super::{Fault, digest::part};
 use crate::api::{Reason, v1alpha1::database::TlsMode};
 
 /// TLS settings with the PEM texts in place of references.
@@ -35,6 +36,14 @@ pub struct TlsSettings {
 }
 
 impl TlsSettings {
+    /// Hashes what logs in here: nothing where there is no certificate.
+    pub(super) fn feed_client(&self, hash: &mut Sha256) {
+        if let Some((certificate, key)) = &self.client {
+            part(hash, Some(certificate));
+            part(hash, Some(key.expose_secret()));
+        }
+    }
+
     /// Whether the connection is encrypted.
     #[must_use]
     pub fn enabled(&self) -> bool {

@@ -3,13 +3,13 @@
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
 
-use super::{Lookup, Resolved, Source, Unresolved, text};
+use super::{Lookup, Resolved, Unresolved, source, text};
 use crate::{
     api::{
         shared::{SecretKeyRef, SecretRef},
         v1alpha1::{
             Database,
-            database::{DatabaseSpec, Engine, TlsMode},
+            database::{DatabaseSpec, Engine, Tls, TlsMode},
         },
     },
     backends::{
@@ -30,15 +30,13 @@ pub async fn resolve(
 ) -> Result<Resolved<Settings>, Unresolved> {
     let spec = &database.spec;
     let lookup = Lookup { references, namespace: &database.namespace().unwrap_or_default() };
-    let mut tls = tls(lookup, spec).await?;
     let target = match &spec.uri_secret_ref {
-        Some(reference) => from_uri(lookup, spec.engine, reference).await?,
+        Some(reference) => from_uri(lookup, spec, reference).await?,
         None => declared(lookup, spec).await?,
     };
-    // An explicit mode wins; a URI speaks where the spec keeps its default.
-    if let (TlsMode::VerifyFull, Some(mode)) = (spec.tls.mode, target.tls) {
-        tls.mode = mode;
-    }
+    let tls = tls(lookup, spec, target.tls).await?;
+    let credential = target.credential;
+    let source = source(lookup, database.secrets(), |salt| credential.fingerprint(&tls, salt)).await?;
     let targets = target
         .hosts
         .into_iter()
@@ -47,14 +45,14 @@ pub async fn resolve(
             host,
             port,
             database: target.database.clone(),
-            credential: target.credential.clone(),
+            credential: credential.clone(),
             auth_source: target.auth_source.clone(),
             tls: tls.clone(),
             pool: PoolSettings::from(&spec.pool),
             timeout: spec.health_check.timeout.get(),
         })
         .collect();
-    Ok(Resolved { targets, schedule: Schedule::from(&spec.health_check), source: target.source })
+    Ok(Resolved { targets, schedule: Schedule::from(&spec.health_check), source })
 }
 
 /// Where, what and who, from a URI or from fields.
@@ -64,7 +62,6 @@ struct Where {
     credential: Credential,
     auth_source: Option<String>,
     tls: Option<TlsMode>,
-    source: Option<Source>,
 }
 
 async fn declared(lookup: Lookup<'_>, spec: &DatabaseSpec) -> Result<Where, Unresolved> {
@@ -74,38 +71,56 @@ async fn declared(lookup: Lookup<'_>, spec: &DatabaseSpec) -> Result<Where, Unre
         (None, Some(hosts)) => hosts.iter().map(|host| (host.host.clone(), port(host.port))).collect(),
         (None, None) => Vec::new(),
     };
-    let (credential, source) = match &spec.credentials_ref {
+    let credential = match &spec.credentials_ref {
         Some(reference) => login(lookup, reference, spec.engine).await?,
-        None => (Credential::default(), None),
+        None => Credential::default(),
     };
-    Ok(Where { hosts, database: spec.database.clone(), credential, auth_source: None, tls: None, source })
+    Ok(Where { hosts, database: spec.database.clone(), credential, auth_source: None, tls: None })
 }
 
-async fn from_uri(lookup: Lookup<'_>, engine: Engine, reference: &SecretKeyRef) -> Result<Where, Unresolved> {
+async fn from_uri(
+    lookup: Lookup<'_>,
+    spec: &DatabaseSpec,
+    reference: &SecretKeyRef,
+) -> Result<Where, Unresolved> {
     let secret = lookup.secret(&reference.name).await?;
     let text = text(&secret, &reference.name, &reference.key)?;
-    let parsed =
-        uri::parse(engine, text.expose_secret()).map_err(|problem| Unresolved::SecretInvalidValue {
-            name: format!("the Secret {}", reference.name),
-            key: reference.key.clone(),
-            problem: format!("is not a URI for {}: it {problem}", engine.as_str()),
-        })?;
-    let fingerprint = parsed.credential.fingerprint(&secret.uid);
+    let invalid = |problem| Unresolved::SecretInvalidValue {
+        name: format!("the Secret {}", reference.name),
+        key: reference.key.clone(),
+        problem,
+    };
+    let parsed = uri::parse(spec.engine, text.expose_secret())
+        .map_err(|problem| invalid(format!("is not a URI for {}: it {problem}", spec.engine.as_str())))?;
+    if let Some(field) = left_unused(&spec.tls, parsed.tls) {
+        return Err(invalid(format!(
+            "is a URI whose TLS mode makes no use of spec.tls.{field}: change it there, or set spec.tls.mode"
+        )));
+    }
     Ok(Where {
         hosts: parsed.hosts,
         database: parsed.database,
         credential: parsed.credential,
         auth_source: parsed.auth_source,
         tls: parsed.tls,
-        source: Some(Source { secret: reference.name.clone(), fingerprint }),
     })
 }
 
-async fn login(
-    lookup: Lookup<'_>,
-    reference: &SecretRef,
-    engine: Engine,
-) -> Result<(Credential, Option<Source>), Unresolved> {
+/// What the URI's mode would silently leave out, where the spec does not set the mode; with its own, its schema's rules
+/// see to that.
+fn left_unused(tls: &Tls, uri: Option<TlsMode>) -> Option<&'static str> {
+    let mode = uri.filter(|_| tls.mode.is_none())?;
+    let checked = matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
+    if tls.ca_ref.is_some() && !checked {
+        Some("caRef")
+    } else if tls.client_cert_ref.is_some() && mode == TlsMode::None {
+        Some("clientCertRef")
+    } else {
+        None
+    }
+}
+
+async fn login(lookup: Lookup<'_>, reference: &SecretRef, engine: Engine) -> Result<Credential, Unresolved> {
     let name = &reference.name;
     let secret = lookup.secret(name).await?;
     let known = ["Opaque", "kubernetes.io/basic-auth"].contains(&secret.type_.as_str());
@@ -123,12 +138,15 @@ async fn login(
         Err(error) => return Err(error),
     };
     let password = text(&secret, name, "password")?;
-    let credential = Credential { username, password: Some(password) };
-    let source = Source { secret: name.clone(), fingerprint: credential.fingerprint(&secret.uid) };
-    Ok((credential, Some(source)))
+    Ok(Credential { username, password: Some(password) })
 }
 
-async fn tls(lookup: Lookup<'_>, spec: &DatabaseSpec) -> Result<TlsSettings, Unresolved> {
+/// `uri` is what the URI says of the mode, if there is one that does.
+async fn tls(
+    lookup: Lookup<'_>,
+    spec: &DatabaseSpec,
+    uri: Option<TlsMode>,
+) -> Result<TlsSettings, Unresolved> {
     let ca = match &spec.tls.ca_ref {
         Some(reference) => Some(lookup.ca(reference).await?),
         None => None,
@@ -137,5 +155,5 @@ async fn tls(lookup: Lookup<'_>, spec: &DatabaseSpec) -> Result<TlsSettings, Unr
         Some(reference) => Some(lookup.client_certificate(reference).await?),
         None => None,
     };
-    Ok(TlsSettings { mode: spec.tls.mode, ca, client })
+    Ok(TlsSettings { mode: spec.tls.mode.or(uri).unwrap_or_default(), ca, client })
 }

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
 
-use super::{Lookup, Resolved, Source, Unresolved, text};
+use super::{Lookup, Resolved, Unresolved, source, text};
 use crate::{
     api::{
         shared::{SecretRef, SecretValueRef},
@@ -33,7 +33,7 @@ pub async fn resolve(
     let lookup = Lookup { references, namespace: &api.namespace().unwrap_or_default() };
     let tls = tls(lookup, &spec.tls).await?;
     let credential = credential(lookup, &spec.auth).await?;
-    let source = source(lookup, api, &credential).await?;
+    let source = source(lookup, api.secrets(), |salt| credential.fingerprint(&tls, salt)).await?;
     let check = Check::from(&spec.health_check);
     let timeout = spec.health_check.schedule.timeout.get();
     let mut targets = Vec::new();
@@ -110,15 +110,4 @@ async fn user(
     }
     let username = text(&secret, name, "username")?.expose_secret().to_owned();
     Ok((username, text(&secret, name, "password")?))
-}
-
-/// Where the credential came from; of several Secrets, the one that comes first in the spec stands for all.
-async fn source(
-    lookup: Lookup<'_>,
-    api: &ExternalApi,
-    credential: &Credential,
-) -> Result<Option<Source>, Unresolved> {
-    let Some(name) = api.spec.auth.secrets().next() else { return Ok(None) };
-    let secret = lookup.secret(name).await?;
-    Ok(Some(Source { secret: name.clone(), fingerprint: credential.fingerprint(&secret.uid) }))
 }

@@ -46,6 +46,20 @@ pub struct Source {
     pub fingerprint: String,
 }
 
+/// Where what logs in came from: of several Secrets, the one that the spec names first stands for all.
+///
+/// # Errors
+/// It does not exist.
+async fn source(
+    lookup: Lookup<'_>,
+    mut secrets: impl Iterator<Item = &String>,
+    fingerprint: impl FnOnce(&str) -> String,
+) -> Result<Option<Source>, Unresolved> {
+    let Some(name) = secrets.next() else { return Ok(None) };
+    let secret = lookup.secret(name).await?;
+    Ok(Some(Source { secret: name.clone(), fingerprint: fingerprint(&secret.uid) }))
+}
+
 /// What a spec names and cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unresolved {

@@ -80,7 +80,7 @@ async fn text(answer: Response<AnswerBody>) -> String {
 }
 
 /// The nginx that all tests share: plain and TLS.
-fn nginx() -> (String, String) {
+pub(crate) fn nginx() -> (String, String) {
     let address = variable("AUTHLINK_TEST_NGINX");
     let port: u16 = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("HOST:PORT");
     (format!("http://localhost:{port}"), format!("https://localhost:{}", port + 1))

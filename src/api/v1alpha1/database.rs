@@ -73,7 +73,7 @@ pub use status::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus};
     .message("the URI of uriSecretRef says it all: remove credentialsRef, port and database"))]
 #[x_kube(validation = Rule::new("self.type != 'redis' || !has(self.database) || self.database.matches('^[0-9]{1,4}$')")
     .message("database of a redis is its number, such as \"0\""))]
-#[x_kube(validation = Rule::new("self.type != 'mongodb' || self.tls.mode != 'VerifyCa'")
+#[x_kube(validation = Rule::new("self.type != 'mongodb' || !has(self.tls.mode) || self.tls.mode != 'VerifyCa'")
     .message("tls.mode VerifyCa is not offered for mongodb, whose driver always checks the host name: use VerifyFull"))]
 pub struct DatabaseSpec {
     /// The engine; it cannot be changed.
@@ -205,14 +205,14 @@ pub struct Host {
 /// How the connection is protected.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.caRef) || self.mode in ['VerifyCa', 'VerifyFull']")
+#[x_kube(validation = Rule::new("!has(self.caRef) || !has(self.mode) || self.mode in ['VerifyCa', 'VerifyFull']")
     .message("tls.caRef needs tls.mode VerifyCa or VerifyFull"))]
-#[x_kube(validation = Rule::new("!has(self.clientCertRef) || self.mode != 'None'")
+#[x_kube(validation = Rule::new("!has(self.clientCertRef) || !has(self.mode) || self.mode != 'None'")
     .message("tls.clientCertRef needs a tls.mode other than None"))]
 pub struct Tls {
-    /// How much of the server's certificate is checked.
-    #[serde(default)]
-    pub mode: TlsMode,
+    /// How much of the server's certificate is checked; by default what the URI of `uriSecretRef` says, else `VerifyFull`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<TlsMode>,
     /// The authorities to trust; without it the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
@@ -321,20 +321,24 @@ impl Managed for Database {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let spec = &self.spec;
-        let secrets = [
-            spec.uri_secret_ref.as_ref().map(|reference| &reference.name),
-            spec.credentials_ref.as_ref().map(|reference| &reference.name),
-            spec.tls.client_cert_ref.as_ref().map(|reference| &reference.name),
-        ];
-        let secrets =
-            secrets.into_iter().flatten().cloned().chain(self.binding_name()).map(Reference::Secret);
+        let secrets = self.secrets().cloned().chain(self.binding_name()).map(Reference::Secret);
         let service = self.service_name().map(Reference::Service);
-        secrets.chain(spec.tls.ca_ref.as_ref().map(CaRef::reference)).chain(service).collect()
+        secrets.chain(self.spec.tls.ca_ref.as_ref().map(CaRef::reference)).chain(service).collect()
     }
 }
 
 impl Database {
+    /// The names of the Secrets that hold what logs in.
+    pub fn secrets(&self) -> impl Iterator<Item = &String> {
+        let DatabaseSpec { uri_secret_ref, credentials_ref, tls, .. } = &self.spec;
+        let names = [
+            uri_secret_ref.as_ref().map(|reference| &reference.name),
+            credentials_ref.as_ref().map(|reference| &reference.name),
+            tls.client_cert_ref.as_ref().map(|reference| &reference.name),
+        ];
+        names.into_iter().flatten()
+    }
+
     /// The name of the Service; none where none is asked for.
     #[must_use]
     pub fn service_name(&self) -> Option<String> {

@@ -182,15 +182,19 @@ impl Managed for ExternalApi {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let Tls { ca_ref, client_cert_ref, .. } = &self.spec.tls;
-        let secrets = self.spec.auth.secrets().chain(client_cert_ref.as_ref().map(|cert| &cert.name));
+        let secrets = self.secrets().cloned().map(Reference::Secret);
         let service = self.service_name().map(Reference::Service);
-        let references = secrets.cloned().map(Reference::Secret).chain(ca_ref.as_ref().map(CaRef::reference));
-        references.chain(service).collect()
+        secrets.chain(self.spec.tls.ca_ref.as_ref().map(CaRef::reference)).chain(service).collect()
     }
 }
 
 impl ExternalApi {
+    /// The names of the Secrets that hold what logs in.
+    pub fn secrets(&self) -> impl Iterator<Item = &String> {
+        let certificate = self.spec.tls.client_cert_ref.as_ref();
+        self.spec.auth.secrets().chain(certificate.map(|reference| &reference.name))
+    }
+
     /// The name of the Service; none where none is asked for.
     #[must_use]
     pub fn service_name(&self) -> Option<String> {

@@ -47,10 +47,13 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// 16 bits of a salted SHA-256: enough to see a change, too little to guess from.
+    /// 16 bits of a salted SHA-256 over it and the client certificate: enough to see a change, too little to guess from.
     #[must_use]
-    pub fn fingerprint(&self, salt: &str) -> String {
-        digest::fingerprint(salt, |hash| self.feed(hash))
+    pub fn fingerprint(&self, tls: &TlsSettings, salt: &str) -> String {
+        digest::fingerprint(salt, |hash| {
+            self.feed(hash);
+            tls.feed_client(hash);
+        })
     }
 
     fn feed(&self, hash: &mut Sha256) {
@@ -97,10 +100,7 @@ impl Settings {
         let mut hash = Sha256::new();
         self.feed_target(&mut hash);
         self.credential.feed(&mut hash);
-        if let Some((certificate, key)) = &self.tls.client {
-            part(&mut hash, Some(certificate));
-            part(&mut hash, Some(key.expose_secret()));
-        }
+        self.tls.feed_client(&mut hash);
         hash.finalize().into()
     }
 
@@ -144,11 +144,17 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_changes_with_the_password_and_with_the_salt() {
+    fn a_fingerprint_changes_with_the_password_the_certificate_and_the_salt() {
+        let plain = TlsSettings::default();
+        let certified = TlsSettings { client: Some(("pem".to_owned(), "key".into())), ..plain.clone() };
         let one = credential("app", "one");
-        assert_eq!(one.fingerprint("salt"), credential("app", "one").fingerprint("salt"));
-        assert_ne!(one.fingerprint("salt"), credential("app", "two").fingerprint("salt"));
-        assert_ne!(one.fingerprint("salt"), one.fingerprint("pepper"));
-        assert_ne!(credential("ab", "c").fingerprint(""), credential("a", "bc").fingerprint(""));
+        assert_eq!(one.fingerprint(&plain, "salt"), credential("app", "one").fingerprint(&plain, "salt"));
+        assert_ne!(one.fingerprint(&plain, "salt"), credential("app", "two").fingerprint(&plain, "salt"));
+        assert_ne!(one.fingerprint(&plain, "salt"), one.fingerprint(&certified, "salt"));
+        assert_ne!(one.fingerprint(&plain, "salt"), one.fingerprint(&plain, "pepper"));
+        assert_ne!(
+            credential("ab", "c").fingerprint(&plain, ""),
+            credential("a", "bc").fingerprint(&plain, "")
+        );
     }
 }

@@ -18,7 +18,7 @@ pub struct Uri {
     pub database: Option<String>,
     /// MongoDB's `authSource`.
     pub auth_source: Option<String>,
-    /// What the URI says of TLS; only used where `spec.tls` keeps its default.
+    /// What the URI says of TLS; `spec.tls.mode` wins.
     pub tls: Option<TlsMode>,
 }
 
@@ -58,6 +58,10 @@ pub fn parse(engine: Engine, text: &str) -> Result<Uri, String> {
         }
     }
     let database = Some(decode(path)?).filter(|name| !name.is_empty());
+    let number = |name: &str| (1..=4).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_digit());
+    if engine == Engine::Redis && !database.as_deref().is_none_or(number) {
+        return Err("names a database, which redis has by number only, such as /0".to_owned());
+    }
     Ok(Uri { hosts, credential, database, auth_source, tls })
 }
 
@@ -150,6 +154,7 @@ mod tests {
             (Engine::Mysql, "mysql://u:hunter2@h/d?magic=hunter2"),
             (Engine::Mongodb, "mongodb+srv://u:hunter2@h/d"),
             (Engine::Postgresql, "postgres://u:hunter2@[::1/d"),
+            (Engine::Redis, "rediss://u:hunter2@h/hunter2"),
         ] {
             let error = parse(engine, text).expect_err(text);
             assert!(!error.contains("hunter2"), "{error}");

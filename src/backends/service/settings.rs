@@ -144,10 +144,13 @@ fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 impl Credential {
-    /// 16 bits of a salted SHA-256: enough to see a change, too little to guess from.
+    /// 16 bits of a salted SHA-256 over it and the client certificate: enough to see a change, too little to guess from.
     #[must_use]
-    pub fn fingerprint(&self, salt: &str) -> String {
-        digest::fingerprint(salt, |hash| self.feed(hash))
+    pub fn fingerprint(&self, tls: &TlsSettings, salt: &str) -> String {
+        digest::fingerprint(salt, |hash| {
+            self.feed(hash);
+            tls.feed_client(hash);
+        })
     }
 
     fn secrets(&self) -> impl Iterator<Item = &SecretString> {
@@ -194,10 +197,7 @@ impl Settings {
         let mut hash = Sha256::new();
         self.feed_target(&mut hash);
         self.credential.feed(&mut hash);
-        if let Some((certificate, key)) = &self.tls.client {
-            part(&mut hash, Some(certificate));
-            part(&mut hash, Some(key.expose_secret()));
-        }
+        self.tls.feed_client(&mut hash);
         hash.finalize().into()
     }
 

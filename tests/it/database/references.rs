@@ -172,3 +172,19 @@ async fn a_uri_that_is_none_is_told_without_a_word_of_it() {
     let database: authlink::api::v1alpha1::Database = database;
     assert!(!serde_json::to_string(&database).expect("JSON").contains("hunter2"));
 }
+
+#[tokio::test]
+async fn the_tls_mode_of_a_uri_weakens_nothing_that_the_spec_asks_for() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let uri = format!("redis://app:app-secret@localhost:{}/0", System::Redis.tls_port(System::Redis.port()));
+    namespace.apply::<Secret>(secret("plain", "Opaque", &[("uri", &uri)])).await;
+    let spec = System::Redis.spec().with(&json!({
+        "host": null, "port": null, "credentialsRef": null, "uriSecretRef": { "name": "plain" },
+    }));
+    namespace.database("asked", &spec.clone().with(&json!({ "tls": { "mode": "VerifyFull" } }))).await;
+    let database = namespace.ready("asked").await;
+    assert!(database.status.expect("a status").server.expect("a server").tls);
+    namespace.database("unused", &spec).await;
+    unresolved(&namespace, "unused", "SecretInvalidValue", &["plain", "no use of spec.tls.caRef"]).await;
+}

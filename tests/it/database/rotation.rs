@@ -117,8 +117,9 @@ async fn a_client_certificate_that_does_not_work_leaves_the_previous_one_in_use(
         "credentialsRef": { "name": "who" }, "tls": { "clientCertRef": { "name": "pair" } },
     }));
     namespace.database("db", &spec).await;
-    namespace.ready("db").await;
+    let before = fingerprint(&namespace).await;
     namespace.apply::<Secret>(pair("server")).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
     namespace.expect("db", &wanted).await;
+    assert_eq!(fingerprint(&namespace).await, before);
 }

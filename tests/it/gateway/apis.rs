@@ -23,7 +23,10 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::AbortHandle};
 
-use crate::support::{Namespace, SOON, eventually, gateway::Gateway, secret};
+use crate::{
+    service::nginx,
+    support::{Namespace, SOON, eventually, gateway::Gateway, secret, tls_file},
+};
 
 /// The loopback, which nobody may call unless the operator's settings say so.
 pub(super) const ALLOWED: [&str; 2] = ["--egress-allow-cidrs", "127.0.0.0/8"];
@@ -310,4 +313,35 @@ async fn what_is_suspended_or_lacks_its_secret_is_not_called() {
         text => Err(text),
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_changed_client_certificate_serves_callers_once_it_is_proven() {
+    let pair = |name: &str| {
+        let (certificate, key) = (tls_file(&format!("{name}.pem")), tls_file(&format!("{name}.key")));
+        secret("pair", "kubernetes.io/tls", &[("tls.crt", &certificate), ("tls.key", &key)])
+    };
+    let namespace = Namespace::create().await;
+    let gateway = Gateway::start(&namespace, &ALLOWED).await;
+    let token = namespace.caller("shop", &[("create", "externalapis/invoke", &[])]).await;
+    namespace.apply::<Secret>(pair("client")).await;
+    let more = json!({
+        "auth": { "type": "Mtls" },
+        "tls": { "caRef": { "name": "ca" }, "clientCertRef": { "name": "pair" } },
+        "healthCheck": { "http": { "path": "/cert" }, "interval": "500ms", "timeout": "400ms" },
+    });
+    namespace
+        .apply::<ExternalApi>(api("billing", &[nginx().1.replace("localhost", "127.0.0.1")], more))
+        .await;
+    namespace.expect_of::<ExternalApi>("billing", &[("Ready", "True", "Available")]).await;
+    let path = format!("/v1/apis/{}/billing/cert", namespace.name);
+    assert_eq!(gateway.get(&path, &token).await.text(), "CN=certuser\n");
+
+    // It may not be used by clients.
+    namespace.apply::<Secret>(pair("server")).await;
+    let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
+    namespace.expect_of::<ExternalApi>("billing", &wanted).await;
+    // Longer than it takes the gateway to look at the Secret again.
+    gateway.operator.more_probes(4).await;
+    assert_eq!(gateway.get(&path, &token).await.text(), "CN=certuser\n");
 }

@@ -26,7 +26,7 @@ pub struct Pool {
     /// A connection that nobody used for so long is closed, down to `min`.
     #[serde(default = "pool_idle_timeout")]
     pub idle_timeout: Duration,
-    /// A connection older than this is closed.
+    /// A connection older than this is closed; on mongodb it stays, and only a probe logs in anew.
     #[serde(default = "pool_max_lifetime")]
     pub max_lifetime: Duration,
     /// How often the pool is looked at.
