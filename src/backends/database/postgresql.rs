@@ -9,7 +9,13 @@ mod plan;
 mod row;
 mod run;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use secrecy::ExposeSecret;
@@ -64,6 +70,8 @@ struct Session {
     client: Client,
     /// No pooler lends the server's session to somebody else between two transactions.
     direct: bool,
+    /// Each transaction of the session only reads, unless it says otherwise.
+    reads: Arc<AtomicBool>,
     /// The time-out that the session has, in milliseconds, if a query has set one.
     timeout: Option<i32>,
     /// What the session has prepared, if it is its own.
@@ -97,8 +105,17 @@ impl Postgresql {
     {
         let connected = self.config.connect_raw(stream, NoTls).await;
         let (client, mut connection) = connected.map_err(|error| fault(&error))?;
-        let mut carrier = Carrier::new(stream::poll_fn(move |cx| connection.poll_message(cx)).boxed());
-        let mut session = Session { client, direct: false, timeout: None, statements: Vec::new() };
+        let reads = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&reads);
+        let messages = stream::poll_fn(move |cx| {
+            let message = connection.poll_message(cx);
+            // A statement may well take it back for those after it. Since version 14 the server tells, before it is ready
+            // for the next one (protocol documentation, section "Asynchronous Operations").
+            told.store(connection.parameter("default_transaction_read_only") == Some("on"), Relaxed);
+            message
+        });
+        let mut carrier = Carrier::new(messages.boxed());
+        let mut session = Session { client, direct: false, reads, timeout: None, statements: Vec::new() };
         carrier.with(session.settle()).await?;
         Ok(Connection { session, carrier })
     }

@@ -1,6 +1,11 @@
 //! A query in a transaction of its own.
 
-use std::{error::Error as StdError, io::Write, pin::pin, sync::Arc};
+use std::{
+    error::Error as StdError,
+    io::Write,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::{BufMut, BytesMut};
 use futures::{
@@ -47,7 +52,7 @@ impl Session {
                 None if self.direct => Some(Box::pin(self.prepare(&plan)).await.map_err(unsent)?),
                 prepared => prepared,
             };
-            let ended = if run.query.read_only && self.direct {
+            let ended = if run.query.read_only && self.direct && self.reads.load(Relaxed) {
                 self.read(&plan, statement, run, rows).await
             } else {
                 Box::pin(self.transact(&plan, statement, run, rows)).await

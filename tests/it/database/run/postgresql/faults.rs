@@ -36,6 +36,12 @@ async fn a_read_only_query_changes_nothing_in_whatever_way_it_tries() {
     }
     let kept = backend.rows(&read(&format!("select n from {table}")), "[]").await;
     assert_eq!(kept, [r#"{"n":1}"#]);
+    // What one query does to the session is no leave for the next one.
+    backend
+        .rows(&read("select set_config('default_transaction_read_only', 'off', false) as off"), "[]")
+        .await;
+    let fault = backend.fault(&read(&format!("select {function}()")), "[]").await;
+    assert!(matches!(fault, QueryFault::ReadOnly(_)), "{fault}");
     // The same is allowed without the promise.
     backend.rows(&write(&format!("select {function}()"), &quiet), "[]").await;
     assert_eq!(backend.rows(&read(&format!("select n from {table}")), "[]").await, [r#"{"n":2}"#]);
