@@ -1,5 +1,6 @@
 //! Database servers behind one trait: [`connect`] chooses the product.
 
+mod logins;
 mod mongodb;
 mod mysql;
 mod pool;
@@ -11,7 +12,7 @@ pub mod settings;
 mod sql;
 pub mod uri;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
@@ -61,8 +62,8 @@ impl Role {
 /// One server with one credential: its pool, and what can be asked of it.
 pub trait Database: Send + Sync + 'static {
     /// Asks the server who it is, over a pooled connection. One that was open before and fails is not the verdict:
-    /// a new one is tried. At least every five minutes the probe logs in anew, so that a revoked credential shows. Where
-    /// callers have lent the whole pool, it takes one connection more.
+    /// a new one is tried. Where nobody has logged in for five minutes (or `pool.maxLifetime`, if that is shorter), it logs in
+    /// anew over a connection of its own, so that a revoked credential shows; likewise where callers have lent the whole pool.
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>>;
 
     /// Checks a declared query without running it, as far as the engine can: what passes can be run.
@@ -80,9 +81,6 @@ pub trait Database: Send + Sync + 'static {
     /// Closes every connection; those that are lent close when they come back.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
-
-/// The probe's login is at most this old.
-pub const LOGIN_PROOF: Duration = Duration::from_mins(5);
 
 /// Prepares everything, and connects at the first probe.
 ///

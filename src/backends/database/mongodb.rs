@@ -4,10 +4,7 @@ mod counts;
 mod run;
 mod template;
 
-use std::{
-    io::Write,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{io::Write, sync::Arc};
 
 use bson::{Document, doc};
 use futures::{FutureExt, future::BoxFuture};
@@ -49,7 +46,7 @@ pub(super) struct Mongodb {
 
 impl Mongodb {
     pub(super) fn new(settings: Settings) -> Result<Self, Fault> {
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::new(Counts::new(&settings.pool));
         let (tls, files) = tls_options(&settings.tls)?;
         let credential = settings.credential.username.as_ref().map(|username| {
             let source = settings.auth_source.as_deref().or(settings.database.as_deref()).unwrap_or("admin");
@@ -109,6 +106,9 @@ impl Mongodb {
         let client = Client::with_options(options)?;
         let answer = self.identify(&client).await;
         client.shutdown().await;
+        if answer.is_ok() {
+            self.counts.logins.succeeded();
+        }
         answer
     }
 
@@ -165,13 +165,13 @@ impl Database for Mongodb {
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
         async {
             // Without a connection the driver would wait for its whole time for the server to come, whatever the fault.
-            if self.counts.size.load(Relaxed) == 0 {
+            if self.counts.is_empty() {
                 self.reach().await?;
             }
-            let answer = if self.pool().is_lent() {
-                self.identify_beside().await
-            } else {
-                self.identify(&self.client).await
+            let place = self.counts.place_now().filter(|_| !self.counts.logins.is_due());
+            let answer = match place {
+                Some(_) => self.identify(&self.client).await,
+                None => self.identify_beside().await,
             };
             match answer {
                 Ok(server) => Ok(server),
@@ -196,7 +196,7 @@ impl Database for Mongodb {
     }
 
     fn pool(&self) -> PoolView {
-        self.counts.view(self.settings.pool.max)
+        self.counts.view()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

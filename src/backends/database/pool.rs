@@ -14,7 +14,8 @@ use deadpool::managed::{
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
-    Database, LOGIN_PROOF, Server, Settings,
+    Database, Server, Settings,
+    logins::Logins,
     query::{Answer, Done, Rows, Run, Stop},
 };
 use crate::{
@@ -93,6 +94,11 @@ impl PoolView {
     }
 }
 
+/// What a caller is told that waits in vain.
+pub(super) fn is_full() -> Fault {
+    Fault::new(Reason::PoolSaturated, "no connection of the pool came free within spec.pool.acquireTimeout")
+}
+
 /// A pool of one engine's connections to one server.
 pub(super) struct Pooled<W: Wire> {
     pool: managed::Pool<Opener<W>>,
@@ -103,6 +109,17 @@ pub(super) struct Pooled<W: Wire> {
 struct Opener<W> {
     wire: W,
     max_lifetime: Duration,
+    logins: Logins,
+}
+
+impl<W: Wire> Opener<W> {
+    async fn open(&self) -> Result<W::Connection, Fault> {
+        let opened = self.wire.open().await;
+        if opened.is_ok() {
+            self.logins.succeeded();
+        }
+        opened
+    }
 }
 
 impl<W: Wire> managed::Manager for Opener<W> {
@@ -111,7 +128,7 @@ impl<W: Wire> managed::Manager for Opener<W> {
 
     async fn create(&self) -> Result<W::Connection, Fault> {
         // On the heap, as all that is rare: each query would carry the room for it about.
-        Box::pin(self.wire.open()).await
+        Box::pin(self.open()).await
     }
 
     async fn recycle(&self, _: &mut W::Connection, metrics: &Metrics) -> RecycleResult<Fault> {
@@ -125,7 +142,8 @@ impl<W: Wire> managed::Manager for Opener<W> {
 
 impl<W: Wire> Pooled<W> {
     pub(super) fn new(wire: W, settings: Settings) -> Result<Self, Fault> {
-        let opener = Opener { wire, max_lifetime: settings.pool.max_lifetime };
+        let max_lifetime = settings.pool.max_lifetime;
+        let opener = Opener { wire, max_lifetime, logins: Logins::new(max_lifetime) };
         let pool = managed::Pool::builder(opener)
             .max_size(settings.pool.max as usize)
             .runtime(deadpool::Runtime::Tokio1)
@@ -136,43 +154,37 @@ impl<W: Wire> Pooled<W> {
 
     async fn lend(&self) -> Result<Lent<W>, Fault> {
         let started = Instant::now();
-        let lent = self.lend_within(self.settings.pool.acquire_timeout).await;
+        let lent = self.lend_within(self.settings.pool.acquire_timeout, Some(self.settings.timeout)).await;
         self.acquired.lock().unwrap_or_else(PoisonError::into_inner).add(started.elapsed());
-        lent?.ok_or_else(|| {
-            Fault::new(
-                Reason::PoolSaturated,
-                "no connection of the pool came free within spec.pool.acquireTimeout",
-            )
-        })
+        lent?.ok_or_else(is_full)
     }
 
-    /// None if the pool has no room for so long.
-    async fn lend_within(&self, wait: Duration) -> Result<Option<Lent<W>>, Fault> {
-        let timeouts = Timeouts { wait: Some(wait), create: None, recycle: None };
+    /// A connection for a probe, which has a time-out of its own. None if the pool has no room.
+    async fn lend_now(&self) -> Result<Option<Lent<W>>, Fault> {
+        self.lend_within(Duration::ZERO, None).await
+    }
+
+    /// None if the pool has no room for so long. To open a connection may take up to `create`.
+    async fn lend_within(&self, wait: Duration, create: Option<Duration>) -> Result<Option<Lent<W>>, Fault> {
+        let timeouts = Timeouts { wait: Some(wait), create, recycle: None };
         match self.pool.timeout_get(&timeouts).await {
             Ok(object) => Ok(Some(Lent(Some(object)))),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(None),
+            Err(PoolError::Timeout(TimeoutType::Create)) => {
+                let text = "no connection was there within spec.healthCheck.timeout";
+                Err(Fault::new(Reason::Timeout, text))
+            }
             Err(PoolError::Backend(fault)) => Err(self.settings.redact(fault)),
             Err(error) => Err(Fault::new(Reason::Unavailable, error.to_string())),
         }
     }
 
-    /// Lends a connection whose login is recent enough to prove the credential, if the pool has room at once.
-    async fn lend_proven(&self) -> Result<Option<Lent<W>>, Fault> {
-        let lent = self.lend_within(Duration::ZERO).await?;
-        if lent.as_ref().and_then(Lent::metrics).is_none_or(|metrics| metrics.age() < LOGIN_PROOF) {
-            return Ok(lent);
-        }
-        drop(lent);
-        self.lend_within(Duration::ZERO).await
-    }
-
-    /// Asks over one connection more than the pool may have: that callers use all of it must not look like a dead server.
+    /// Asks over a connection of its own: that callers use all of the pool must not look like a dead server.
     async fn identify_beside(&self) -> Result<Server, Fault> {
-        let wire = &self.pool.manager().wire;
+        let opener = self.pool.manager();
         let asked = async {
-            let mut connection = wire.open().await?;
-            let answer = wire.identify(&mut connection).await;
+            let mut connection = opener.open().await?;
+            let answer = opener.wire.identify(&mut connection).await;
             W::shut(connection).await;
             answer
         };
@@ -191,13 +203,17 @@ impl<W: Wire> Pooled<W> {
 impl<W: Wire> Database for Pooled<W> {
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
         async {
-            let Some(lent) = self.lend_proven().await? else { return self.identify_beside().await };
+            if self.pool.manager().logins.is_due() {
+                self.make_room().await;
+                return self.identify_beside().await;
+            }
+            let Some(lent) = self.lend_now().await? else { return self.identify_beside().await };
             let reused = lent.metrics().is_some_and(|metrics| metrics.recycle_count > 0);
             match self.identify(lent).await {
                 Err(_) if reused => {
                     // The server may have restarted since: connections from before say nothing of now.
                     self.shut(|_| false).await;
-                    match self.lend_within(Duration::ZERO).await? {
+                    match self.lend_now().await? {
                         Some(lent) => self.identify(lent).await,
                         None => self.identify_beside().await,
                     }
@@ -273,6 +289,13 @@ impl<W: Wire> Database for Pooled<W> {
 }
 
 impl<W: Wire> Pooled<W> {
+    /// Closes an idle connection if there are as many as the pool may have: the server may well not allow more.
+    async fn make_room(&self) {
+        let status = self.pool.status();
+        let mut spare = status.size >= status.max_size;
+        self.shut(|_| !std::mem::take(&mut spare)).await;
+    }
+
     /// Closes the idle connections that are not to be kept.
     async fn shut(&self, mut keep: impl FnMut(Metrics) -> bool) {
         for connection in self.pool.retain(|_, metrics| keep(metrics)).removed {

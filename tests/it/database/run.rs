@@ -50,6 +50,18 @@ impl Backend {
 
     /// With so many connections.
     fn with(system: System, port: u16, username: &str, password: &str, connections: u32) -> Self {
+        let pool = json!({ "max": connections });
+        Self::bounded(system, port, (username, password), pool, Duration::from_secs(10))
+    }
+
+    /// With this pool, and this time for probes and for connecting.
+    fn bounded(
+        system: System,
+        port: u16,
+        (username, password): (&str, &str),
+        pool: Value,
+        timeout: Duration,
+    ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let engine = match system {
             System::Postgresql | System::Pgbouncer => Engine::Postgresql,
@@ -57,7 +69,7 @@ impl Backend {
             System::Redis => Engine::Redis,
             System::Ferretdb => Engine::Mongodb,
         };
-        let pool: Pool = serde_json::from_value(json!({ "max": connections })).expect("a pool");
+        let pool: Pool = serde_json::from_value(pool).expect("a pool");
         let settings = Settings {
             engine,
             host: "localhost".to_owned(),
@@ -67,7 +79,7 @@ impl Backend {
             auth_source: None,
             tls: TlsSettings { mode: TlsMode::VerifyFull, ca: Some(tls_file("ca.pem")), client: None },
             pool: (&pool).into(),
-            timeout: Duration::from_secs(10),
+            timeout,
         };
         let (metrics, _) = Metrics::registered();
         Self { database: connect(settings).expect("a backend"), metrics }

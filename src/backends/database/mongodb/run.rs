@@ -14,8 +14,9 @@ use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{
         Fault,
-        database::query::{
-            Asked, Done, GRACE, QueryFault, Rows, Run, Stop, Wanted, every_parameter_has_a_place,
+        database::{
+            pool::is_full,
+            query::{Asked, Done, GRACE, QueryFault, Rows, Run, Stop, Wanted, every_parameter_has_a_place},
         },
     },
 };
@@ -54,6 +55,11 @@ pub(super) fn prepare(query: &Query) -> Result<Template, QueryFault> {
 
 impl Mongodb {
     pub(super) async fn serve(self: Arc<Self>, run: Run, mut asked: Asked) {
+        let place = tokio::select! {
+            place = self.counts.place_within(self.settings.pool.acquire_timeout) => place,
+            () = asked.rows.abandoned() => return,
+        };
+        let Some(_place) = place else { return asked.end(Err(is_full().into())) };
         let abandoned = asked.rows.abandoned();
         // What is dropped in the middle takes its connection or its cursor with it, which ends it on the server.
         let ended = tokio::select! {

@@ -181,16 +181,67 @@ async fn a_command_that_takes_too_long_ends_in_time() {
     collection.drop().await;
 }
 
+/// Whoever writes now waits: FerretDB keeps each database in a file.
+async fn lock(server: &Server) -> SqliteConnection {
+    let file = server.folder().join("data/app.sqlite");
+    let mut other = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.expect("a file");
+    sqlx::raw_sql("begin immediate").execute(&mut other).await.expect("a lock");
+    other
+}
+
+#[tokio::test]
+async fn the_last_connection_is_waited_for_and_not_for_ever() {
+    let server = Server::start(System::Ferretdb);
+    let pool = json!({ "max": 1, "acquireTimeout": "300ms" });
+    let login = ("app", "app-secret");
+    let backend = Backend::bounded(System::Ferretdb, server.port, login, pool, Duration::from_secs(10));
+    let insert = write(r#"{"insert": "c", "documents": [{"a": 1}]}"#, &json!([]));
+    backend.rows(&insert, "[]").await;
+    let mut other = lock(&server).await;
+    let mut holds = backend.start(&insert, "[]");
+    eventually(SOON, "it is lent", async || {
+        let view = backend.database.pool();
+        if view.idle == 0 { Ok(()) } else { Err(format!("{view:?}")) }
+    })
+    .await;
+    let gone = backend.start(&insert, "[]");
+    let fault = backend.fault(&insert, "[]").await;
+    assert!(
+        matches!(&fault, QueryFault::Server(fault) if fault.reason.as_str() == "PoolSaturated"),
+        "{fault}"
+    );
+    drop(gone);
+    sqlx::raw_sql("rollback").execute(&mut other).await.expect("unlocked");
+    let end = holds.next().await.expect("an end");
+    assert!(matches!(end, Ok(Item::End { affected: Some(1), .. })), "{end:?}");
+    backend.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_no_longer_one_shows_though_connections_are_open() {
+    let server = Server::start(System::Ferretdb);
+    let pool = json!({ "max": 1, "maxLifetime": "100ms" });
+    let login = ("app", "app-secret");
+    let backend = Backend::bounded(System::Ferretdb, server.port, login, pool, Duration::from_secs(10));
+    backend.database.probe().await.expect("a server");
+    let change = write(r#"{"updateUser": "app", "pwd": "another-secret"}"#, &json!([]));
+    backend.rows(&change, "[]").await;
+    eventually(SOON, "the login fails", async || match backend.database.probe().await {
+        Err(fault) if fault.reason.as_str() == "AuthenticationFailed" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    // Whoever has a connection may still use it.
+    assert_eq!(backend.rows(&read(r#"{"ping": 1}"#), "[]").await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_probe_needs_no_room_in_a_pool_that_callers_use_up() {
     let server = Server::start(System::Ferretdb);
     let backend = Backend::on(System::Ferretdb, server.port, "app", "app-secret");
     let insert = write(r#"{"insert": "c", "documents": [{"a": 1}]}"#, &json!([]));
     backend.rows(&insert, "[]").await;
-    // Whoever writes now waits: FerretDB keeps each database in a file.
-    let file = server.folder().join("data/app.sqlite");
-    let mut other = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.expect("a file");
-    sqlx::raw_sql("begin immediate").execute(&mut other).await.expect("a lock");
+    let mut other = lock(&server).await;
     let mut waits = backend.start(&insert, "[]");
     eventually(SOON, "a lent connection", async || {
         let view = backend.database.pool();

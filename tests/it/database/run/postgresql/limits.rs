@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 
 use crate::{
     database::run::{Backend, End, QueryFault, first, read, unique, write},
-    support::{SOON, System, eventually, postgresql},
+    support::{SOON, System, eventually, hostile::silent_server, postgresql},
 };
 
 /// Waits until so many sessions are busy with a statement that has these words in it, or hold a transaction after it.
@@ -147,4 +147,16 @@ async fn the_last_connection_is_waited_for_and_not_for_ever() {
     drop((answer, waiting));
     backend.is_at_rest().await;
     assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_a_connection_and_says_nothing_is_not_waited_for() {
+    let login = ("app", "app-secret");
+    let timeout = Duration::from_millis(300);
+    let backend = Backend::bounded(System::Postgresql, silent_server(), login, json!({ "max": 1 }), timeout);
+    let started = Instant::now();
+    let fault = backend.fault(&read("select 1 as one"), "[]").await;
+    assert!(matches!(&fault, QueryFault::Server(fault) if fault.reason.as_str() == "Timeout"), "{fault}");
+    assert!(started.elapsed() >= timeout);
+    backend.is_at_rest().await;
 }
