@@ -8,21 +8,11 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use kube::{ResourceExt, core::object::HasStatus};
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{MetricType, gauge::ConstGauge},
-    registry::Registry,
-};
+use prometheus_client::{encoding::text, registry::Registry};
 use tokio::net::TcpListener;
 
 use super::RunError;
-use crate::{
-    api::status::Status,
-    cluster::watches::Readiness,
-    controllers::{Reconciler, engine::Engine},
-};
+use crate::cluster::watches::Readiness;
 
 /// Serves in the background until the process ends.
 pub(super) async fn serve(
@@ -57,46 +47,5 @@ fn metrics(registry: &Registry) -> impl IntoResponse + use<> {
             ([(header::CONTENT_TYPE, kind)], page).into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// The conditions of every object, read from the cache at each scrape: no series outlives its object.
-pub(super) struct Conditions<R: Reconciler>(Arc<Engine<R>>);
-
-impl<R: Reconciler> Conditions<R> {
-    pub(super) fn new(engine: Arc<Engine<R>>) -> Self {
-        Self(engine)
-    }
-}
-
-impl<R: Reconciler> std::fmt::Debug for Conditions<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Conditions").field(&R::NAME).finish()
-    }
-}
-
-impl<R: Reconciler> Collector for Conditions<R> {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor(
-            "integration_condition",
-            "1 for the status that each condition has",
-            None,
-            MetricType::Gauge,
-        )?;
-        for guard in self.0.objects() {
-            let Ok(object) = &guard.0 else { continue };
-            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-            for condition in object.status().into_iter().flat_map(|status| &status.common().conditions) {
-                let labels = [
-                    ("kind", R::NAME),
-                    ("namespace", &namespace),
-                    ("name", &name),
-                    ("type", &condition.type_),
-                    ("status", &condition.status),
-                ];
-                ConstGauge::new(1).encode(family.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
     }
 }

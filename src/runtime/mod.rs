@@ -1,6 +1,7 @@
 //! Composes the process from its parts, and runs it until it is told to stop.
 
 pub mod check;
+mod conditions;
 mod http;
 mod leader;
 mod operator;

@@ -9,7 +9,7 @@ use futures::{
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::http::Conditions;
+use super::conditions::{Conditions, HasConditions};
 use crate::{
     api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
     backends::{database::Servers, http::Egress},
@@ -29,7 +29,7 @@ pub(super) struct Operator {
 }
 
 /// An engine of whatever kind.
-trait Leads: Send + Sync {
+trait Leads: HasConditions {
     fn lead(&self, halt: CancellationToken) -> BoxFuture<'_, ()>;
 }
 
@@ -52,11 +52,14 @@ impl Operator {
         let external_apis = Arc::new(ExternalApis::new(Arc::clone(&plane.metrics), egress));
         let egress = Egress::to_endpoints((*plane.egress).clone(), Arc::clone(&plane.resolver));
         let registrations = Arc::new(ServiceRegistrations::new(Arc::clone(&plane.metrics), egress));
-        let mut start = Start { engines: Vec::new(), plane, sources, registry };
+        let mut start = Start { engines: Vec::new(), plane, sources };
         let databases = start.kind(&databases);
         let external_apis = start.kind(&external_apis);
         let registrations = start.kind(&registrations);
-        Self { engines: start.engines, databases, external_apis, registrations }
+        let engines = start.engines;
+        let told = engines.iter().map(|engine| Arc::clone(engine) as Arc<dyn HasConditions>);
+        registry.register_collector(Box::new(Conditions::new(told)));
+        Self { engines, databases, external_apis, registrations }
     }
 
     /// Runs the passes of every kind, see [`Engine::lead`].
@@ -70,7 +73,6 @@ struct Start<'a> {
     engines: Vec<Arc<dyn Leads>>,
     plane: &'a Plane,
     sources: &'a [Arc<Sources>],
-    registry: &'a mut Registry,
 }
 
 impl Start<'_> {
@@ -79,7 +81,6 @@ impl Start<'_> {
         let (mut stores, mut changes) = (Vec::new(), Vec::new());
         for sources in self.sources {
             let engine = Arc::new(Engine::start(Arc::clone(reconciler), self.plane.clone(), sources));
-            self.registry.register_collector(Box::new(Conditions::new(Arc::clone(&engine))));
             stores.push(engine.store());
             changes.push(engine.changes());
             self.engines.push(engine);

@@ -1,6 +1,7 @@
 //! The Helm chart: what it renders, what it refuses, and that no release takes users' objects away.
 
 mod layouts;
+mod metrics;
 mod release;
 mod rights;
 mod tls;
