@@ -167,7 +167,7 @@ one_namespace() {
     --wait --timeout 90s
   operator rollout status statefulset/authlink --timeout=60s
   until_true 20 led_by_running_pod
-  ! kubectl get clusterrole authlink
+  if kubectl get clusterrole authlink; then return 1; fi
   in_shop get role authlink
   kubectl -n elsewhere apply -f - <<R
 apiVersion: authlink.dev/v1alpha1
