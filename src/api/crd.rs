@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::{ConditionType, Managed, Reason, v1alpha1};
+use super::{ConditionType, Managed, Reason, shared::Duration, v1alpha1};
 
 /// The CRDs of every kind, as they are written to `crds/` and into the chart.
 #[must_use]
@@ -59,6 +59,7 @@ fn pending<K: Managed>() -> Vec<serde_json::Value> {
 }
 
 fn tidy(schema: &mut JSONSchemaProps) {
+    let bounds = bounds(schema);
     // Without it the API server takes a null for a field that is left out; with it the null would stay, and `has()` in
     // a rule would find the field.
     schema.nullable = None;
@@ -68,7 +69,10 @@ fn tidy(schema: &mut JSONSchemaProps) {
     {
         schema.format = None;
     }
-    // `kubectl explain` prints descriptions, and no defaults.
+    // `kubectl explain` prints descriptions, and neither bounds nor defaults.
+    if let Some((text, (low, high))) = schema.description.as_mut().zip(bounds) {
+        text.extend([" From ", &low, " to ", &high, "."]);
+    }
     if let (Some(text), Some(JSON(default))) = (&mut schema.description, &schema.default)
         && !default.is_object()
         && !default.is_array()
@@ -86,6 +90,14 @@ fn tidy(schema: &mut JSONSchemaProps) {
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
         tidy(values);
     }
+}
+
+/// The least and the greatest value of a number or a duration.
+fn bounds(schema: &JSONSchemaProps) -> Option<(String, String)> {
+    if schema.pattern.as_deref() == Some(Duration::PATTERN) {
+        return Some(("1ms".to_owned(), "24h".to_owned()));
+    }
+    schema.minimum.zip(schema.maximum).map(|(low, high)| (low.to_string(), high.to_string()))
 }
 
 /// Quotes the keys that YAML 1.1, which kubectl and Helm read, takes for truth values.

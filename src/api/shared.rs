@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct Duration(kube::core::Duration);
 
 impl Duration {
+    /// What the schema takes, before its rule looks at the bounds.
+    pub(super) const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
+
     /// So many seconds.
     #[must_use]
     pub fn from_secs(seconds: u64) -> Self {
@@ -48,7 +51,7 @@ impl JsonSchema for Duration {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "type": "string", "minLength": 2, "maxLength": 16, "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$",
+            "type": "string", "minLength": 2, "maxLength": 16, "pattern": Self::PATTERN,
             "x-kubernetes-validations": [{
                 "rule": "duration(self) >= duration('1ms') && duration(self) <= duration('24h')",
                 "message": "must be a duration from 1ms to 24h, such as 500ms, 30s or 1h30m",
@@ -154,8 +157,10 @@ pub enum CaKind {
     .message("healthCheck.timeout must be shorter than healthCheck.interval"))]
 #[x_kube(validation = Rule::new("duration(self.timeout) <= duration('30s')")
     .message("healthCheck.timeout must be at most 30s"))]
+#[x_kube(validation = Rule::new("duration(self.interval) >= duration('100ms')")
+    .message("healthCheck.interval must be at least 100ms"))]
 pub struct HealthCheck {
-    /// Time from one probe's start to the next one's.
+    /// Time from one probe's start to the next one's; at least 100ms.
     #[serde(default = "default_interval")]
     pub interval: Duration,
     /// How long a probe may take, connecting included; at most 30s.

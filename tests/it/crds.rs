@@ -114,5 +114,10 @@ spec: {suspend: true, endpoints: [{url: \"https://billing.example.com\"}]}
 #[test]
 fn kubectl_explains_fields_with_their_defaults() {
     let explained = kubectl(&["explain", "databases.authlink.dev.spec.pool.max"], "").well();
-    assert!(explained.contains("<integer>") && explained.contains("Defaults to 10."), "{explained}");
+    assert!(
+        explained.contains("<integer>") && explained.contains("From 1 to 1000. Defaults to 10."),
+        "{explained}"
+    );
+    let explained = kubectl(&["explain", "databases.authlink.dev.spec.healthCheck.interval"], "").well();
+    assert!(explained.contains("at least 100ms. From 1ms to 24h. Defaults to 30s."), "{explained}");
 }

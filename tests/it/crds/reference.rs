@@ -52,8 +52,14 @@ fn rows(schema: &JSONSchemaProps, above: &str, text: &mut String) {
         let default = scalar(field).map(|default| format!("`{default}`")).unwrap_or_default();
         let mut description =
             field.description.clone().unwrap_or_default().replace('|', "\\|").replace('\n', " ");
-        if let Some(default) = scalar(field) {
-            description = description.replace(&format!(" Defaults to {default}."), "");
+        // Both have their columns here.
+        let bounds = field.minimum.zip(field.maximum).map(|(low, high)| format!(" From {low} to {high}."));
+        let default_said = scalar(field).map(|default| format!(" Defaults to {default}."));
+        for said in bounds.iter().chain(&default_said) {
+            description = description.replace(said.as_str(), "");
+        }
+        if is_duration(field) {
+            description = description.replace(" From 1ms to 24h.", "");
         }
         for message in rules(field) {
             write!(description, " Rule: {message}.").unwrap();

@@ -71,6 +71,11 @@ pub(super) fn refused() -> Vec<Refused> {
         (pool("idleTimeout", json!("-5s")), pattern, "spec.pool.idleTimeout: value does not match"),
         (pool("idleTimeout", json!(5)), "must be of type string", "is not of type \"string\""),
         (
+            spec(json!({ "healthCheck": { "interval": "99ms", "timeout": "50ms" } })),
+            "healthCheck.interval must be at least 100ms",
+            "healthCheck.interval must be at least 100ms",
+        ),
+        (
             spec(json!({ "healthCheck": { "interval": "5s", "timeout": "5s" } })),
             "healthCheck.timeout must be shorter than healthCheck.interval",
             "healthCheck.timeout must be shorter than healthCheck.interval",
