@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
     runtime::reflector::{ObjectRef, Store},
 };
@@ -131,13 +131,8 @@ impl Registry {
         keep: Option<&str>,
         fence: &Fence,
     ) -> Result<(), Failure> {
-        let own = |meta: &ObjectMeta| {
-            let owners = meta.owner_references.as_deref().unwrap_or_default();
-            let all_go = !owners.is_empty() && owners.iter().all(|owner| uids.contains(&owner.uid));
-            meta.namespace.as_deref() == Some(namespace) && all_go
-        };
-        for service in self.services.state() {
-            if own(&service.metadata) && Some(service.name_any().as_str()) != keep {
+        for service in self.services_of(namespace, uids) {
+            if Some(service.name_any().as_str()) != keep {
                 // The slices first: without its Service nobody would find those that are left by a failure.
                 for slice in self.slices_of(namespace, &service.name_any()) {
                     fence.check()?;
@@ -148,6 +143,39 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// Lets no address be ready that this object alone has registered: nobody probes it any more.
+    ///
+    /// # Errors
+    /// What the API server says, and that this process may not write any more.
+    pub async fn doubt(&self, namespace: &str, uid: &str, fence: &Fence) -> Result<(), Failure> {
+        let api = self.slices_in(namespace);
+        for service in self.services_of(namespace, &[uid.to_owned()]) {
+            for stored in self.slices_of(namespace, &service.name_any()) {
+                let Some(patch) = slices::doubting(&stored) else { continue };
+                fence.check()?;
+                match api.patch(&stored.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+                    Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                    answer => drop(answer?),
+                }
+                let key = ObjectRef::new(&stored.name_any()).within(namespace);
+                watched(&self.slices, &key, stored.resource_version()).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The Services that these objects alone have registered.
+    fn services_of(&self, namespace: &str, uids: &[String]) -> Vec<Arc<Service>> {
+        let own = |meta: &ObjectMeta| {
+            let owners = meta.owner_references.as_deref().unwrap_or_default();
+            let all = !owners.is_empty() && owners.iter().all(|owner| uids.contains(&owner.uid));
+            meta.namespace.as_deref() == Some(namespace) && all
+        };
+        let mut services = self.services.state();
+        services.retain(|service| own(&service.metadata));
+        services
     }
 
     /// The Service, or who owns the one of its name.
@@ -225,8 +253,18 @@ impl Registry {
                 }
             } else {
                 match api.create(&ours(), &desired).await {
-                    // Made this moment by ourselves: the watch brings it, and starts another pass.
-                    Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                        // Somebody took the label away by which we watch it, or it was made by ourselves this moment.
+                        let named = ListParams::default().fields(&format!("metadata.name={}", slice.name));
+                        let found = api.list(&named).await?;
+                        let ours =
+                            |it: &EndpointSlice| it.owner_references().iter().any(|it| it.uid == owner.uid);
+                        if !found.items.iter().all(ours) {
+                            return Err(kube::Error::Api(status).into());
+                        }
+                        let patch = Patch::Merge(slices::replacing(&desired));
+                        api.patch(&slice.name, &PatchParams::default(), &patch).await?;
+                    }
                     answer => drop(answer?),
                 }
             }

@@ -89,6 +89,21 @@ pub(super) fn replacing(desired: &EndpointSlice) -> Value {
     patch
 }
 
+/// As a patch after which no endpoint is ready; none where none is.
+pub(super) fn doubting(slice: &EndpointSlice) -> Option<Value> {
+    let ready = |endpoint: &Endpoint| {
+        endpoint.conditions.as_ref().is_some_and(|it| it.ready == Some(true) || it.serving == Some(true))
+    };
+    if !slice.endpoints.iter().any(ready) {
+        return None;
+    }
+    let mut endpoints = slice.endpoints.clone();
+    for conditions in endpoints.iter_mut().filter_map(|endpoint| endpoint.conditions.as_mut()) {
+        (conditions.ready, conditions.serving) = (Some(false), Some(false));
+    }
+    Some(json!({ "endpoints": endpoints }))
+}
+
 fn leaving(since: &BTreeMap<IpAddr, Timestamp>) -> BTreeMap<String, String> {
     let text = (!since.is_empty()).then(|| serde_json::to_string(since).ok()).flatten();
     text.into_iter().map(|text| (LEAVING.to_owned(), text)).collect()

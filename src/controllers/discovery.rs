@@ -32,7 +32,7 @@ pub(super) async fn register<K: Object, T: Status>(
     let (uid, namespace) = (object.uid().unwrap_or_default(), object.namespace().unwrap_or_default());
     let asked = discovery.and_then(|asked| Some((asked, asked.service(&object.name_any())?)));
     let name = asked.as_ref().map(|(_, name)| name.as_str());
-    cx.registry.withdraw(&namespace, &[uid], name, &cx.fence).await?;
+    cx.registry.withdraw(&namespace, std::slice::from_ref(&uid), name, &cx.fence).await?;
     let (Some((asked, service)), Some(owner)) = (asked, object.controller_owner_ref(&())) else {
         return Ok(());
     };
@@ -40,6 +40,10 @@ pub(super) async fn register<K: Object, T: Status>(
     let found = look_up(sites.iter().map(|site| site.host.as_str()), cx).await;
     report.look_again_within(found.valid.unwrap_or(Duration::MAX).min(asked.refresh_interval.get()));
     if let Some(fault) = &found.unanswered {
+        // The addresses that are registered stay; where no probe passes either, none of them is ready.
+        if !sites.iter().any(|site| site.healthy) {
+            cx.registry.doubt(&namespace, &uid, &cx.fence).await?;
+        }
         report.look_again_within(RETRY);
         report.verdicts.push(Verdict::unknown(ConditionType::Registered, fault.reason, fault.message()));
         return Ok(());

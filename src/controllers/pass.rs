@@ -167,6 +167,10 @@ impl<R: Reconciler> Pass<R> {
             Ok(report) => (report, None),
             Err(error) if error.condition().is_none() => return Err(error),
             Err(error) => {
+                self.sources
+                    .registry
+                    .doubt(&object.namespace().unwrap_or_default(), &uid, &self.plane.fence)
+                    .await?;
                 let mut status = current.clone();
                 status.forget_observations();
                 let verdicts = error.verdicts(R::Object::CONDITIONS);

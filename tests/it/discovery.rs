@@ -110,6 +110,22 @@ async fn a_slice_follows_the_probes_and_goes_with_its_object() {
 }
 
 #[tokio::test]
+async fn what_nobody_probes_any_more_is_not_ready() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let server = redis();
+    let spec = registered(&server);
+    namespace.database("cache", &spec).await;
+    until_endpoints(&namespace, "cache", &[at(ADDRESS, &server, true)]).await;
+    let nowhere = spec.clone().with(&json!({ "credentialsRef": { "name": "missing" } }));
+    namespace.database("cache", &nowhere).await;
+    namespace.expect("cache", &[("Ready", "False", "SecretNotFound")]).await;
+    until_endpoints(&namespace, "cache", &[at(ADDRESS, &server, false)]).await;
+    namespace.database("cache", &spec).await;
+    until_endpoints(&namespace, "cache", &[at(ADDRESS, &server, true)]).await;
+}
+
+#[tokio::test]
 async fn every_engine_can_be_registered_and_what_is_at_rest_is_not_written() {
     let namespace = Namespace::create().await;
     let operator = Operator::start(&namespace, &[]).await;
@@ -211,11 +227,14 @@ async fn what_somebody_changes_or_deletes_is_put_right() {
     })
     .await;
 
+    let unlabelled = json!({ "metadata": { "labels": null } });
+    slices.patch("cache-ipv4-0", &PatchParams::default(), &Patch::Merge(&unlabelled)).await.expect("patched");
+    until_endpoints(&namespace, "cache", &wanted).await;
+
     let services = namespace.api::<Service>();
     let elsewhere = json!({ "spec": { "ports": [{ "name": "redis", "port": 1 }] } });
     services.patch("cache", &PatchParams::default(), &Patch::Merge(&elsewhere)).await.expect("patched");
     until_port(&namespace, i32::from(server.port + 1)).await;
-    let unlabelled = json!({ "metadata": { "labels": null } });
     services.patch("cache", &PatchParams::default(), &Patch::Merge(&unlabelled)).await.expect("patched");
     eventually(SOON, "the label is back", async || {
         let service = services.get("cache").await.expect("the Service");
