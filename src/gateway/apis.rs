@@ -1,6 +1,7 @@
 //! `/v1/apis`: calls of an ExternalApi, within what its spec allows.
 
 mod attempts;
+mod flying;
 mod headers;
 mod prepared;
 
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{cluster::review::Right, domain::path};
 
-pub(super) use attempts::Flying;
+pub(super) use flying::Flying;
 pub(super) use prepared::Prepared;
 
 /// Calls the API of this namespace and name, on a path that is given as it was sent.

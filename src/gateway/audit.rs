@@ -37,7 +37,6 @@ pub(super) struct Began {
     uri: Uri,
     /// What is known of it; what calls nothing has none, and leaves no line.
     pub(super) called: Option<Called>,
-    ended: bool,
 }
 
 impl Began {
@@ -52,20 +51,19 @@ impl Began {
             method: request.method().clone(),
             uri: request.uri().clone(),
             called: None,
-            ended: false,
         }
     }
 
     /// Its answer begins.
     pub(super) fn end<B>(mut self, response: &mut Response<B>) {
         response.headers_mut().insert(&REQUEST_ID, self.id.clone());
-        self.ended = true;
         let problem = response.extensions().get::<problem::Kind>().map(|kind| kind.as_str());
         self.write(response.status().as_u16(), problem);
     }
 
-    fn write(&self, status: u16, problem: Option<&str>) {
-        let Some(called) = &self.called else { return };
+    /// Its one line.
+    fn write(&mut self, status: u16, problem: Option<&str>) {
+        let Some(called) = self.called.take() else { return };
         let took = self.at.elapsed();
         if let Some((calls, operation)) = &called.found {
             calls.observe(operation, status, took);
@@ -87,9 +85,7 @@ impl Began {
 
 impl Drop for Began {
     fn drop(&mut self) {
-        if !self.ended {
-            self.write(CALLER_GONE, Some("caller-gone"));
-        }
+        self.write(CALLER_GONE, Some("caller-gone"));
     }
 }
 

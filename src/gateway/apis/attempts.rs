@@ -15,13 +15,10 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{headers, prepared::Prepared};
+use super::{flying::Flying, headers, prepared::Prepared};
 use crate::{
     api::Reason,
-    backends::{
-        Fault,
-        http::{self as client, AnswerBody, Failure, Stage},
-    },
+    backends::http::{self as client, AnswerBody, Failure, Stage},
     domain::{
         breaker::{Permit, State},
         choice::{Candidate, Preference, choose},
@@ -75,7 +72,7 @@ pub(super) async fn send(
 fn deliver(mut answer: Response<AnswerBody>, flight: Flight, deadline: Instant) -> Response<Flying> {
     headers::inbound(answer.headers_mut());
     answer.body_mut().until(deadline);
-    answer.map(|body| Flying { body, flight })
+    answer.map(|body| Flying::new(body, flight, deadline))
 }
 
 fn problem(endpoint: &str, failure: &Failure) -> Problem {
@@ -197,7 +194,7 @@ fn has_key(head: &Parts) -> bool {
 }
 
 /// A call that is under way: counted until its answer has been read to the end, or is not wanted any more.
-struct Flight {
+pub(super) struct Flight {
     api: Arc<Prepared>,
     index: usize,
     permit: Option<Permit>,
@@ -228,7 +225,8 @@ impl Flight {
         failure
     }
 
-    fn broke(&mut self) {
+    /// The answer ended before its end.
+    pub(super) fn broke(&mut self) {
         self.seen = Some((self.api.timeout, false));
     }
 }
@@ -255,36 +253,6 @@ impl Drop for Flight {
             let turned = breaker.lock().unwrap_or_else(PoisonError::into_inner).record(permit, well, now);
             self.api.tell(self.index, turned);
         }
-    }
-}
-
-/// An answer's body on its way to the caller.
-pub(in crate::gateway) struct Flying {
-    body: AnswerBody,
-    flight: Flight,
-}
-
-impl HttpBody for Flying {
-    type Data = Bytes;
-    type Error = Fault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Err(_)))) {
-            self.flight.broke();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

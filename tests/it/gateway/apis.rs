@@ -12,7 +12,7 @@ use std::{
 use authlink::api::v1alpha1::ExternalApi;
 use axum::{
     Json, Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, Uri},
     response::IntoResponse,
@@ -46,6 +46,8 @@ pub(super) struct Seen {
     status: AtomicU16,
     /// So many times, then 200 again; 0 for always.
     times: AtomicU32,
+    /// Answers of `/endless` that somebody still takes.
+    endless: Arc<AtomicU32>,
 }
 
 impl Backend {
@@ -57,6 +59,7 @@ impl Backend {
             .route("/v2/slow", get(slow))
             .route("/v2/flaky", any(flaky))
             .route("/v2/half", any(half))
+            .route("/v2/endless", any(endless))
             .fallback(headers)
             .with_state(Arc::clone(&seen));
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
@@ -72,6 +75,11 @@ impl Backend {
     pub(super) fn fail(&self, status: u16, times: u32) {
         self.seen.status.store(status, SeqCst);
         self.seen.times.store(times, SeqCst);
+    }
+
+    /// Answers of `/endless` that somebody still takes.
+    pub(super) fn endless(&self) -> u32 {
+        self.seen.endless.load(SeqCst)
     }
 
     pub(super) fn calls(&self) -> u32 {
@@ -108,6 +116,25 @@ async fn half(State(seen): State<Arc<Seen>>) -> StatusCode {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::OK
+    }
+}
+
+/// Answers for ever, as fast as it is read.
+async fn endless(State(seen): State<Arc<Seen>>) -> Body {
+    let open = Open(Arc::clone(&seen.endless));
+    open.0.fetch_add(1, SeqCst);
+    let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+    Body::from_stream(futures::stream::repeat_with(move || {
+        let _ = &open;
+        Ok::<_, std::convert::Infallible>(chunk.clone())
+    }))
+}
+
+struct Open(Arc<AtomicU32>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 

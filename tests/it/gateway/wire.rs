@@ -74,3 +74,24 @@ async fn the_body_of_a_get_arrives_whose_length_nobody_has_said() {
     timeout(SOON, stream.read_to_string(&mut answer)).await.expect("in time").expect("text");
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("hello"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_its_answer_holds_no_connection_beyond_the_time_out() {
+    let backend = Backend::start().await;
+    let scene = Scene::set(&[backend.url()], json!({ "timeout": "2s" })).await;
+    let mut stream = connect(&scene, &head(&scene, "/endless", "")).await;
+    eventually(SOON, "the API answers", async || match backend.endless() {
+        1 => Ok(()),
+        open => Err(open),
+    })
+    .await;
+    eventually(SOON, "nobody takes the answer", async || match backend.endless() {
+        0 => Ok(()),
+        open => Err(open),
+    })
+    .await;
+    // What was on its way arrives, and then the end that is none.
+    let mut answer = Vec::new();
+    let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the connection ends");
+    assert!(answer.starts_with(b"HTTP/1.1 200 ") && !answer.ends_with(b"0\r\n\r\n"), "{}", answer.len());
+}
