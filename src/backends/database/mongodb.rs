@@ -1,6 +1,6 @@
 //! MongoDB, by the driver's own pool: each server of a replica set is reached directly, so that each has its own health.
 
-mod counts;
+mod places;
 mod run;
 mod template;
 
@@ -17,7 +17,7 @@ use mongodb::{
 use secrecy::ExposeSecret;
 use tempfile::NamedTempFile;
 
-use self::counts::Counts;
+use self::places::Places;
 use super::{
     Database, PoolView, Role, Server, Settings,
     query::{Answer, QueryFault, Run},
@@ -39,14 +39,14 @@ pub(super) struct Mongodb {
     /// To reach the server once more beside the pool.
     options: ClientOptions,
     settings: Settings,
-    counts: Arc<Counts>,
+    places: Arc<Places>,
     /// The driver reads certificates from files only; these go with the pool.
     _files: Vec<NamedTempFile>,
 }
 
 impl Mongodb {
     pub(super) fn new(settings: Settings) -> Result<Self, Fault> {
-        let counts = Arc::new(Counts::new(&settings.pool));
+        let places = Arc::new(Places::new(&settings.pool));
         let (tls, files) = tls_options(&settings.tls)?;
         let credential = settings.credential.username.as_ref().map(|username| {
             let source = settings.auth_source.as_deref().or(settings.database.as_deref()).unwrap_or("admin");
@@ -59,7 +59,7 @@ impl Mongodb {
                 .build()
         });
         let pool = &settings.pool;
-        let handler = Arc::clone(&counts);
+        let handler = Arc::clone(&places);
         let mut options = ClientOptions::builder()
             .hosts(vec![ServerAddress::Tcp { host: settings.host.clone(), port: Some(settings.port) }])
             .app_name("authlink".to_owned())
@@ -76,7 +76,7 @@ impl Mongodb {
         options.tls = tls;
         let connect = Client::with_options(options.clone());
         let client = connect.map_err(|error| settings.redact(fault(&error)))?;
-        Ok(Self { client, options, settings, counts, _files: files })
+        Ok(Self { client, options, settings, places, _files: files })
     }
 
     fn database(&self) -> mongodb::Database {
@@ -107,7 +107,7 @@ impl Mongodb {
         let answer = self.identify(&client).await;
         client.shutdown().await;
         if answer.is_ok() {
-            self.counts.logins.succeeded();
+            self.places.logins.succeeded();
         }
         answer
     }
@@ -165,10 +165,10 @@ impl Database for Mongodb {
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
         async {
             // Without a connection the driver would wait for its whole time for the server to come, whatever the fault.
-            if self.counts.is_empty() {
+            if self.places.is_empty() {
                 self.reach().await?;
             }
-            let place = self.counts.place_now().filter(|_| !self.counts.logins.is_due());
+            let place = self.places.place_now().filter(|_| !self.places.logins.is_due());
             let answer = match place {
                 Some(_) => self.identify(&self.client).await,
                 None => self.identify_beside().await,
@@ -196,7 +196,7 @@ impl Database for Mongodb {
     }
 
     fn pool(&self) -> PoolView {
-        self.counts.view()
+        self.places.view()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -56,7 +56,7 @@ pub(super) fn prepare(query: &Query) -> Result<Template, QueryFault> {
 impl Mongodb {
     pub(super) async fn serve(self: Arc<Self>, run: Run, mut asked: Asked) {
         let place = tokio::select! {
-            place = self.counts.place_within(self.settings.pool.acquire_timeout) => place,
+            place = self.places.place_within(self.settings.pool.acquire_timeout) => place,
             () = asked.rows.abandoned() => return,
         };
         let Some(_place) = place else { return asked.end(Err(is_full().into())) };

@@ -1,4 +1,4 @@
-//! Who may use the driver's pool, and what is in it by its own events.
+//! Places in the driver's pool, and what is in it by its own events.
 
 use std::{
     collections::HashSet,
@@ -17,23 +17,22 @@ use crate::{
     domain::latency::Latencies,
 };
 
-/// A place in the pool, and the state of it. The driver has no bound for how long a caller waits, so that nobody asks it for
-/// more connections than there are: a caller has a place from its beginning to its end, and the driver's connections in
-/// between.
-pub(super) struct Counts {
+/// As many places as the pool may have connections. The driver has no bound for how long a caller waits, so that nobody asks
+/// it for more than there are: a caller has a place from its beginning to its end, and the driver's connections in between.
+pub(super) struct Places {
     max: u32,
-    places: Semaphore,
+    free: Semaphore,
     waiting: AtomicU32,
     acquired: Mutex<Latencies>,
     open: Mutex<HashSet<u32>>,
     pub(super) logins: Logins,
 }
 
-impl Counts {
+impl Places {
     pub(super) fn new(bounds: &PoolSettings) -> Self {
         Self {
             max: bounds.max,
-            places: Semaphore::new(bounds.max as usize),
+            free: Semaphore::new(bounds.max as usize),
             waiting: AtomicU32::default(),
             acquired: Mutex::default(),
             open: Mutex::default(),
@@ -57,7 +56,7 @@ impl Counts {
 
     /// A place, if one is free.
     pub(super) fn place_now(&self) -> Option<SemaphorePermit<'_>> {
-        self.places.try_acquire().ok()
+        self.free.try_acquire().ok()
     }
 
     /// A place, if one comes free within this time.
@@ -67,7 +66,7 @@ impl Counts {
         }
         let started = Instant::now();
         let _waiting = Waiting::at(&self.waiting);
-        let place = tokio::time::timeout(wait, self.places.acquire()).await;
+        let place = tokio::time::timeout(wait, self.free.acquire()).await;
         held(&self.acquired).add(started.elapsed());
         place.ok()?.ok()
     }
@@ -78,7 +77,7 @@ impl Counts {
     }
 
     pub(super) fn view(&self) -> PoolView {
-        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
+        let free = u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX);
         let lent = self.max.saturating_sub(free);
         let open = u32::try_from(held(&self.open).len()).unwrap_or(u32::MAX);
         // For some of those that have a place the driver still connects.
