@@ -70,7 +70,9 @@ fn tidy(schema: &mut JSONSchemaProps) {
         schema.format = None;
     }
     // `kubectl explain` prints descriptions, and neither bounds nor defaults.
-    if let Some((text, (low, high))) = schema.description.as_mut().zip(bounds) {
+    // Where a rule says more, so does the description.
+    let bounds = schema.description.as_mut().zip(bounds).filter(|(text, _)| !text.contains("; at "));
+    if let Some((text, (low, high))) = bounds {
         text.extend([" From ", &low, " to ", &high, "."]);
     }
     if let (Some(text), Some(JSON(default))) = (&mut schema.description, &schema.default)

@@ -221,7 +221,7 @@ pub struct Discovery {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 63), regex(pattern = r"^([a-z]([a-z0-9-]*[a-z0-9])?)?$"))]
     pub service_name: String,
-    /// Host names are resolved again when their TTL is over (at least 5s), and at least this often.
+    /// Host names are resolved again when their TTL is over, and this often otherwise; at least 5s.
     #[serde(default = "default_refresh_interval")]
     pub refresh_interval: Duration,
     /// An address that leaves is drained for so many seconds: not ready and terminating, so that open connections can

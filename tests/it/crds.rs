@@ -118,6 +118,12 @@ fn kubectl_explains_fields_with_their_defaults() {
         explained.contains("<integer>") && explained.contains("From 1 to 1000. Defaults to 10."),
         "{explained}"
     );
-    let explained = kubectl(&["explain", "databases.authlink.dev.spec.healthCheck.interval"], "").well();
-    assert!(explained.contains("at least 100ms. From 1ms to 24h. Defaults to 30s."), "{explained}");
+    let explained = |field: &str| {
+        let text = kubectl(&["explain", &format!("databases.authlink.dev.spec.{field}")], "").well();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let interval = explained("healthCheck.interval");
+    assert!(interval.contains("; at least 100ms. Defaults to 30s."), "{interval}");
+    let lifetime = explained("pool.maxLifetime");
+    assert!(lifetime.contains("From 1ms to 24h. Defaults to 1800s."), "{lifetime}");
 }

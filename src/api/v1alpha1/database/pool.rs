@@ -29,7 +29,7 @@ pub struct Pool {
     /// A connection older than this is closed; on mongodb it stays, and only a probe logs in anew.
     #[serde(default = "pool_max_lifetime")]
     pub max_lifetime: Duration,
-    /// How often the pool is looked at.
+    /// How often the pool is looked at; at least 5s.
     #[serde(default = "pool_monitor_interval")]
     pub monitor_interval: Duration,
 }
