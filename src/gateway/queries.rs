@@ -246,8 +246,12 @@ fn problem(fault: &QueryFault) -> Problem {
         QueryFault::Constraint(_) | QueryFault::Conflict(_) | QueryFault::ReadOnly(_) => Kind::QueryRefused,
         QueryFault::TimedOut => Kind::UpstreamTimeout,
         QueryFault::Invalid(_) => Kind::QueryInvalid,
-        QueryFault::Server(fault) if fault.reason == Reason::PoolSaturated => Kind::Overloaded,
-        QueryFault::Denied(_) | QueryFault::Server(_) => Kind::Upstream,
+        QueryFault::Server(fault) => match fault.reason {
+            Reason::PoolSaturated => Kind::Overloaded,
+            Reason::Timeout => Kind::UpstreamTimeout,
+            _ => Kind::Upstream,
+        },
+        QueryFault::Denied(_) => Kind::Upstream,
     };
     let problem = Problem::new(kind, fault.to_string());
     if kind == Kind::Overloaded { problem.after(Duration::from_secs(1)) } else { problem }
