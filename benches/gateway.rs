@@ -145,17 +145,20 @@ impl Bench {
         let operator = self.with_one_api(None).await?;
         let through = self.call(self.gateway, self.path("fleet-00000"));
         let direct = self.call(self.backend, "/");
-        let (mut own, mut bare) = (Vec::new(), Vec::new());
+        let beside = self.call(self.proxy, "/");
+        let (mut own, mut bare, mut nginx) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.rounds {
-            bare.extend(paced(&direct, std::slice::from_ref(&direct.path), RATE, self.period).await?);
-            own.extend(paced(&through, std::slice::from_ref(&through.path), RATE, self.period).await?);
+            for (call, took) in [(&direct, &mut bare), (&beside, &mut nginx), (&through, &mut own)] {
+                took.extend(paced(call, std::slice::from_ref(&call.path), RATE, self.period).await?);
+            }
         }
         self.end(operator).await?;
         for (part, name, goal) in [(0.5, "p50", 0.3), (0.99, "p99", 1.5)] {
-            let (own, bare) = (quantile(&own, part), quantile(&bare, part));
-            let name = format!("latency at {RATE} requests/s, {name}, beside the direct call");
-            let measure = Measure::new(name, own, "ms", Some(bare));
+            let [own, bare, nginx] = [&own, &bare, &nginx].map(|took| quantile(took, part));
+            let name = format!("latency at {RATE} requests/s, {name}");
+            let measure = Measure::new(format!("{name}, beside the direct call"), own, "ms", Some(bare));
             self.report.add(measure.wanting(format!("adds at most {goal} ms"), own - bare <= goal));
+            self.report.add(Measure::new(format!("{name}, beside nginx"), own, "ms", Some(nginx)));
         }
         Ok(())
     }
