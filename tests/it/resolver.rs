@@ -1,6 +1,6 @@
 //! Host names, as everything outside is found by them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use authlink::backends::resolver::Resolver;
 
@@ -37,6 +37,38 @@ async fn while_no_server_answers_the_last_addresses_hold_and_without_any_it_says
     assert_eq!(asked(&resolver, "unknown.test.").await, Err("Timeout".to_owned()));
     tokio::time::sleep(Duration::from_millis(1100)).await; // the time to live of a second is over
     assert_eq!(asked(&resolver, "known.test.").await, Ok(dns::addresses(&["192.0.2.1"])));
+}
+
+#[tokio::test]
+async fn in_an_outage_a_search_domain_without_the_name_is_no_answer() {
+    let server = Dns::start().await;
+    // As in a pod on a machine with the defaults of resolv.conf(5): three attempts of five seconds.
+    let lines = format!("search {0} a.{0} b.{0}\noptions ndots:1", dns::NOWHERE);
+    let resolver = Resolver::from_file(&server.resolv_conf_with(&lines)).expect("a resolver");
+    server.answer(&["192.0.2.1"]);
+    asked(&resolver, "known.test").await.expect("an address");
+    server.be_silent();
+    tokio::time::sleep(Duration::from_millis(1100)).await; // the time to live of a second is over
+    let started = Instant::now();
+    assert_eq!(asked(&resolver, "known.test").await, Ok(dns::addresses(&["192.0.2.1"])));
+    assert!(started.elapsed() < Duration::from_secs(1), "in time for a probe");
+    assert_eq!(asked(&resolver, "unknown.test").await, Err("Timeout".to_owned()));
+    assert!(started.elapsed() < Duration::from_secs(8), "in time for a pass");
+    server.answer(&[]);
+    eventually(SOON, "no address", async || match asked(&resolver, "known.test").await {
+        Err(reason) if reason == "DnsFailed" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_on_ipv6_still_tells_the_other_addresses() {
+    let server = Dns::start().await;
+    let resolver = Resolver::from_file(&server.resolv_conf_with("")).expect("a resolver");
+    server.answer(&["192.0.2.1"]);
+    server.be_silent_on_ipv6();
+    assert_eq!(asked(&resolver, "half.test.").await, Ok(dns::addresses(&["192.0.2.1"])));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hickory_resolver::proto::{
-    op::{Message, ResponseCode},
+    op::{Message, Query, ResponseCode},
     rr::{RData, Record, RecordType},
 };
 use tokio::{net::UdpSocket, task::AbortHandle};
@@ -17,9 +17,19 @@ use super::test_dir;
 /// Answers every question for an address with what was last set; ended with the value.
 pub(crate) struct Dns {
     address: Ipv4Addr,
-    answer: Arc<Mutex<Option<Vec<Ipv4Addr>>>>,
+    answers: Arc<Mutex<Answers>>,
     task: AbortHandle,
 }
+
+#[derive(Clone, Default)]
+struct Answers {
+    addresses: Vec<Ipv4Addr>,
+    silent: bool,
+    silent_on_ipv6: bool,
+}
+
+/// No name in this domain exists, and the server says so whatever it says of others.
+pub(crate) const NOWHERE: &str = "nowhere.test";
 
 impl Dns {
     /// Says that no name exists, until told otherwise.
@@ -31,26 +41,37 @@ impl Dns {
                 break (address, socket);
             }
         };
-        let answer = Arc::new(Mutex::new(Some(Vec::new())));
-        let task = tokio::spawn(serve(socket, Arc::clone(&answer))).abort_handle();
-        Self { address, answer, task }
+        let answers = Arc::<Mutex<Answers>>::default();
+        let task = tokio::spawn(serve(socket, Arc::clone(&answers))).abort_handle();
+        Self { address, answers, task }
     }
 
     /// From now on names have these addresses, for a second; none: they do not exist.
     pub(crate) fn answer(&self, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
-        *self.answer.lock().expect("a lock") = Some(addresses);
+        let mut answers = self.answers.lock().expect("a lock");
+        (answers.addresses, answers.silent) = (addresses, false);
     }
 
     /// From now on there is no answer.
     pub(crate) fn be_silent(&self) {
-        *self.answer.lock().expect("a lock") = None;
+        self.answers.lock().expect("a lock").silent = true;
+    }
+
+    /// From now on there is no answer to who asks for addresses of IPv6.
+    pub(crate) fn be_silent_on_ipv6(&self) {
+        self.answers.lock().expect("a lock").silent_on_ipv6 = true;
     }
 
     /// A file that leads here.
     pub(crate) fn resolv_conf(&self) -> PathBuf {
+        self.resolv_conf_with("options timeout:1 attempts:1")
+    }
+
+    /// The same with these lines.
+    pub(crate) fn resolv_conf_with(&self, lines: &str) -> PathBuf {
         let path = test_dir().join(format!("resolv-{}.conf", self.address));
-        let text = format!("nameserver {}\noptions timeout:1 attempts:1\n", self.address);
+        let text = format!("nameserver {}\n{lines}\n", self.address);
         std::fs::write(&path, text).expect("the test folder can be written to");
         path
     }
@@ -62,11 +83,19 @@ impl Drop for Dns {
     }
 }
 
-async fn serve(socket: UdpSocket, answer: Arc<Mutex<Option<Vec<Ipv4Addr>>>>) {
+async fn serve(socket: UdpSocket, answers: Arc<Mutex<Answers>>) {
     let mut buffer = [0; 512];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let Ok(request) = Message::from_vec(&buffer[..length]) else { continue };
-        let Some(addresses) = answer.lock().expect("a lock").clone() else { continue };
+        let Answers { mut addresses, silent, silent_on_ipv6 } = answers.lock().expect("a lock").clone();
+        let asked = |it: &dyn Fn(&Query) -> bool| request.queries.iter().any(it);
+        let nowhere = asked(&|it| it.name().to_utf8().trim_end_matches('.').ends_with(NOWHERE));
+        if (silent && !nowhere) || (silent_on_ipv6 && asked(&|it| it.query_type() == RecordType::AAAA)) {
+            continue;
+        }
+        if nowhere {
+            addresses.clear();
+        }
         let mut response = Message::response(request.metadata.id, request.metadata.op_code);
         for query in &request.queries {
             response.add_query(query.clone());
