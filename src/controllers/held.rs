@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use super::Error;
 use crate::{
     api::{
-        Managed, Reason,
+        ConditionType, Managed, Reason,
         status::{EndpointStatus, HealthState, Status},
     },
     backends::Fault,
@@ -249,10 +249,13 @@ fn known_health<K: Managed, S: Settings>(object: &K, wanted: &Resolved<S>) -> Ve
         status.observed_generation == object.meta().generation
             && fingerprint == wanted.source.as_ref().map(|source| &source.fingerprint)
     });
+    let healthy = status.and_then(|status| status.condition(ConditionType::Healthy));
+    let all_down = healthy.is_some_and(|healthy| healthy.status == "False");
     let known = |settings: &S| {
         let is = |it: &&EndpointStatus| (it.address.as_str(), it.port) == (settings.host(), settings.port());
         match status.and_then(|status| status.endpoints.iter().find(is)) {
             Some(endpoint) if endpoint.ready => HealthState::Healthy,
+            Some(_) if all_down => HealthState::Unhealthy,
             _ => HealthState::Unknown,
         }
     };

@@ -5,12 +5,14 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -177,11 +179,16 @@ impl<T: Target> Probes<T> {
     async fn probe(&mut self) -> (bool, Observation<T::Facts>) {
         let Schedule { timeout, .. } = self.schedule;
         let started = Instant::now();
-        let answer = tokio::time::timeout(timeout, self.target.probe()).await;
+        // A driver that panics must not leave its last verdict standing for ever.
+        let probe = AssertUnwindSafe(self.target.probe()).catch_unwind();
+        let answer = match tokio::time::timeout(timeout, probe).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Fault::new(Reason::Unavailable, "the probe failed by a fault of its own")),
+            Err(_) => {
+                Err(Fault::new(Reason::Timeout, "the server did not answer within healthCheck.timeout"))
+            }
+        };
         let latency = started.elapsed();
-        let answer = answer.unwrap_or_else(|_| {
-            Err(Fault::new(Reason::Timeout, "the server did not answer within healthCheck.timeout"))
-        });
         self.latencies.add(latency);
         let now = Timestamp::now();
         let outcome = answer.as_ref().map(drop).map_err(|fault| fault.reason);
