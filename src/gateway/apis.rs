@@ -4,6 +4,7 @@ mod attempts;
 mod flying;
 mod headers;
 mod prepared;
+mod upload;
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -103,6 +103,12 @@ impl AnswerBody {
         Self { incoming, link, kept, deadline, timer: None }
     }
 
+    /// When it must be over.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Gives it another deadline, that of a call of which this is only one attempt.
     pub fn until(&mut self, deadline: Instant) {
         self.deadline = deadline;

@@ -51,7 +51,14 @@ impl Egress {
     fn found_by(resolver: Arc<resolver::Resolver>, guard: Guard) -> Self {
         Self::new(guard).with_resolver(Arc::new(move |host| {
             let resolver = Arc::clone(&resolver);
-            async move { Ok(resolver.resolve(&host).await.map_err(io::Error::other)?.list) }.boxed()
+            async move {
+                let mut list = resolver.resolve(&host).await.map_err(io::Error::other)?.list;
+                // The first is tried first: not always the same one.
+                let first = rand::random_range(..list.len().max(1));
+                list.rotate_left(first);
+                Ok(list)
+            }
+            .boxed()
         }))
     }
 
@@ -64,14 +71,20 @@ impl Egress {
     /// The addresses of `host`, each of which may be connected to. An address is its own name, and is asked about alike.
     ///
     /// # Errors
-    /// `DnsFailed` when there is none, `AddressDenied` when the guard says so.
+    /// `DnsFailed` when there is none, `Timeout` when nobody says, `AddressDenied` when the guard says so.
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
         let found = match host.parse() {
             Ok(address) => vec![address],
-            Err(_) => (self.resolver)(host.to_owned()).await.unwrap_or_default(),
+            Err(_) => match (self.resolver)(host.to_owned()).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
+                    return Err(fault.unwrap_or_else(|| nameless(host)));
+                }
+            },
         };
         if found.is_empty() {
-            return Err(Fault::new(Reason::DnsFailed, format!("the host name {host} has no address")));
+            return Err(nameless(host));
         }
         (self.guard)(&found).map_err(|why| Fault::new(Reason::AddressDenied, why))?;
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
@@ -82,6 +95,10 @@ impl fmt::Debug for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Egress")
     }
+}
+
+fn nameless(host: &str) -> Fault {
+    Fault::new(Reason::DnsFailed, format!("the host name {host} has no address"))
 }
 
 async fn system(host: String) -> io::Result<Vec<IpAddr>> {

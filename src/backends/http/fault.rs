@@ -9,7 +9,7 @@ use crate::{api::Reason, backends::find_cause};
 pub(super) fn of(error: &(dyn Error + 'static)) -> Fault {
     let http = || causes(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>());
     // First of all: what made the caller's own body fail is not the server's doing.
-    if http().any(hyper::Error::is_user) {
+    if http().any(|error| error.is_user() && !has_no_dispatcher(error)) {
         return Fault::new(Reason::CallerAborted, "the request was broken off by its sender");
     }
     if http().any(|error| error.is_parse() || talks_first(error)) || causes(error).any(is_malformed) {
@@ -24,6 +24,21 @@ pub(super) fn of(error: &(dyn Error + 'static)) -> Fault {
     find_cause(error).unwrap_or_else(|| {
         Fault::new(Reason::Unavailable, "the server broke the connection off before its answer was complete")
     })
+}
+
+/// Whether the server has said that it did nothing for the request, or was never sent it (RFC 9113, sections 6.8 and 8.7).
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    let refused = |error: &h2::Error| {
+        let leaves = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (leaves || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    };
+    causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(refused)
+        || has_no_dispatcher(error)
+}
+
+/// Whether the connection ended while the request still waited for its turn, which `hyper` has only words for.
+fn has_no_dispatcher(error: &hyper::Error) -> bool {
+    error.to_string() == "dispatch task is gone"
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -13,6 +13,9 @@ use super::{Body, link::Link};
 /// An unused connection is closed after this time, or up to twice that.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A connection takes no more requests when it is older: the name may lead elsewhere by now.
+const MAX_AGE: Duration = Duration::from_mins(5);
+
 /// Unused connections that are kept.
 const MAX_IDLE: usize = 128;
 
@@ -32,6 +35,7 @@ struct State {
 
 struct Shared {
     sender: http2::SendRequest<Body>,
+    made: Instant,
     used: Instant,
 }
 
@@ -41,7 +45,7 @@ impl Kept {
         loop {
             // Looking at it is done outside of the lock.
             let mut link = self.state().unused.pop()?;
-            if link.unused.elapsed() < IDLE_TIMEOUT && link.is_ready() {
+            if is_fresh(&mut link) {
                 return Some(link);
             }
         }
@@ -49,10 +53,10 @@ impl Kept {
 
     /// Keeps a connection, if the server does so too.
     pub(super) fn keep(self: &Arc<Self>, mut link: Link) {
-        if !link.is_ready() {
+        link.unused = Instant::now();
+        if !is_fresh(&mut link) {
             return;
         }
-        link.unused = Instant::now();
         let mut state = self.state();
         if state.unused.len() < MAX_IDLE {
             state.unused.push(link);
@@ -63,7 +67,7 @@ impl Kept {
     /// The connection of HTTP/2, if there is one.
     pub(super) fn shared(&self) -> Option<http2::SendRequest<Body>> {
         let mut state = self.state();
-        let shared = state.shared.as_mut().filter(|shared| !shared.sender.is_closed())?;
+        let shared = state.shared.as_mut().filter(|shared| shared.is_fresh())?;
         shared.used = Instant::now();
         Some(shared.sender.clone())
     }
@@ -71,7 +75,8 @@ impl Kept {
     /// Keeps a connection of HTTP/2. What is under way on an earlier one goes on.
     pub(super) fn share(self: &Arc<Self>, sender: http2::SendRequest<Body>) {
         let mut state = self.state();
-        state.shared = Some(Shared { sender, used: Instant::now() });
+        let now = Instant::now();
+        state.shared = Some(Shared { sender, made: now, used: now });
         self.have_tended(state);
     }
 
@@ -87,13 +92,23 @@ impl Kept {
     }
 }
 
+fn is_fresh(link: &mut Link) -> bool {
+    link.unused.elapsed() < IDLE_TIMEOUT && link.made.elapsed() < MAX_AGE && link.is_ready()
+}
+
+impl Shared {
+    fn is_fresh(&self) -> bool {
+        self.used.elapsed() < IDLE_TIMEOUT && self.made.elapsed() < MAX_AGE && !self.sender.is_closed()
+    }
+}
+
 async fn tend(kept: Weak<Kept>) {
     loop {
         tokio::time::sleep(IDLE_TIMEOUT).await;
         let Some(kept) = kept.upgrade() else { return };
         let mut state = kept.state();
-        state.unused.retain_mut(|link| link.unused.elapsed() < IDLE_TIMEOUT && link.is_ready());
-        state.shared.take_if(|shared| shared.used.elapsed() >= IDLE_TIMEOUT || shared.sender.is_closed());
+        state.unused.retain_mut(is_fresh);
+        state.shared.take_if(|shared| !shared.is_fresh());
         if state.unused.is_empty() && state.shared.is_none() {
             state.tended = false;
             return;

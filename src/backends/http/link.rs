@@ -22,6 +22,8 @@ pub(super) struct Link {
     sender: http1::SendRequest<Body>,
     /// None when the connection has ended.
     connection: Option<Box<Connection>>,
+    /// Since when it is there.
+    pub(super) made: Instant,
     /// Since when nobody has used it.
     pub(super) unused: Instant,
 }
@@ -33,7 +35,8 @@ impl Link {
     /// None that are known of: nothing is exchanged yet.
     pub(super) async fn over(stream: Stream) -> hyper::Result<Self> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, connection: Some(Box::new(connection)), unused: Instant::now() })
+        let now = Instant::now();
+        Ok(Self { sender, connection: Some(Box::new(connection)), made: now, unused: now })
     }
 
     /// Sends a request, and gives the answer once its head has arrived.

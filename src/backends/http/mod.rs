@@ -70,6 +70,9 @@ pub enum Stage {
     Credential,
     /// There was no connection: the server has not seen it.
     Connect,
+    /// The connection ended, and the server has done nothing for it: it may be sent once more, without any doubt about the
+    /// server (RFC 9113, section 8.7, and for what may be repeated RFC 9112, section 9.3.1).
+    Unprocessed,
     /// The server may have seen it.
     Exchange,
 }
@@ -108,10 +111,11 @@ impl Client {
         request: Request<Body>,
         deadline: Instant,
     ) -> Result<Response<AnswerBody>, Failure> {
-        let (answer, link) = timeout_at(deadline, self.exchange(request)).await.unwrap_or_else(|_| {
-            let fault = Fault::new(Reason::Timeout, "the server did not answer in time");
-            Err(Failure { stage: Stage::Exchange, fault })
-        })?;
+        let (answer, link) =
+            timeout_at(deadline, self.exchange(request, deadline)).await.unwrap_or_else(|_| {
+                let fault = Fault::new(Reason::Timeout, "the server did not answer in time");
+                Err(Failure { stage: Stage::Exchange, fault })
+            })?;
         Ok(answer.map(|body| AnswerBody::new(body, link, self.kept.clone(), deadline)))
     }
 
@@ -119,8 +123,8 @@ impl Client {
     async fn exchange(
         &self,
         mut request: Request<Body>,
+        deadline: Instant,
     ) -> Result<(Response<Incoming>, Option<Link>), Failure> {
-        let failed = |error: &hyper::Error| Failure { stage: Stage::Exchange, fault: fault::of(error) };
         let kept = self.kept.as_deref();
         while let Some(mut sender) = kept.and_then(Kept::shared) {
             match sender.try_send_request(request).await {
@@ -133,27 +137,38 @@ impl Client {
             }
         }
         let target = request.uri().clone();
+        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let mut outgoing = in_http1(request);
         while let Some(mut link) = kept.and_then(Kept::unused) {
             match link.send(outgoing).await {
                 Ok(answer) => return Ok((answer, Some(link))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => outgoing = unsent,
+                    // The server closed it at the moment in which the request was on its way.
+                    None if repeatable && error.error().is_incomplete_message() => {
+                        return Err(Failure { stage: Stage::Unprocessed, fault: fault::of(error.error()) });
+                    }
                     None => return Err(failed(error.error())),
                 },
             }
         }
         // On the heap, because it is large, and rare.
-        Box::pin(self.exchange_anew(target, outgoing)).await
+        Box::pin(self.exchange_anew(target, outgoing, deadline)).await
     }
 
     async fn exchange_anew(
         &self,
         target: Uri,
         mut request: Request<Body>,
+        deadline: Instant,
     ) -> Result<(Response<Incoming>, Option<Link>), Failure> {
-        let failed = |error: &hyper::Error| Failure { stage: Stage::Exchange, fault: fault::of(error) };
-        let connected = self.connector.connect(&target).await;
+        // A call that may go elsewhere has time left for that.
+        let now = Instant::now();
+        let until =
+            if self.kept.is_some() { now + deadline.saturating_duration_since(now) / 2 } else { deadline };
+        let connected = timeout_at(until, self.connector.connect(&target)).await.unwrap_or_else(|_| {
+            Err(Fault::new(Reason::Timeout, "connecting took half of the time that there was"))
+        });
         let stream = connected.map_err(|fault| Failure { stage: Stage::Connect, fault })?;
         if !stream.speaks_http2() {
             let mut link = Link::over(stream).await.map_err(|error| failed(&error))?;
@@ -190,6 +205,11 @@ impl Client {
     pub async fn knock(&self, uri: &Uri) -> Result<(), Fault> {
         self.connector.connect(uri).await.map(drop)
     }
+}
+
+fn failed(error: &hyper::Error) -> Failure {
+    let stage = if fault::is_unprocessed(error) { Stage::Unprocessed } else { Stage::Exchange };
+    Failure { stage, fault: fault::of(error) }
 }
 
 /// The request as HTTP/1.1 has it: the target is a path, and the host a header (RFC 9112, section 3.2).

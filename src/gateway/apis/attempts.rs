@@ -1,24 +1,19 @@
 //! One call: which endpoint gets it, and what happens when that fails.
 
 use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use axum::{
-    body::{Bytes, HttpBody},
-    http::{Request, Response, StatusCode, header, request::Parts, uri::PathAndQuery},
-};
-use hyper::body::{Frame, Incoming, SizeHint};
+use axum::http::{Request, Response, StatusCode, header, request::Parts, uri::PathAndQuery};
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{flying::Flying, headers, prepared::Prepared};
+use super::{flying::Flying, headers, prepared::Prepared, upload::Once};
 use crate::{
     api::Reason,
-    backends::http::{self as client, AnswerBody, Failure, Stage},
+    backends::http::{AnswerBody, Failure, Stage},
     domain::{
         breaker::{Permit, State},
         choice::{Candidate, Preference, choose},
@@ -29,6 +24,9 @@ use crate::{
         problem::{Kind, Problem},
     },
 };
+
+/// So many times a request is sent again because a connection ended before the server took it.
+const UNPROCESSED: u32 = 3;
 
 /// Sends the request until an answer is worth giving to the caller, or there is no more time, budget or body.
 pub(super) async fn send(
@@ -42,6 +40,7 @@ pub(super) async fn send(
     let deadline = Instant::now() + api.timeout;
     api.budget.lock().unwrap_or_else(PoisonError::into_inner).request(api.now());
     let mut number = 1;
+    let mut unprocessed = 0;
     let mut tried = Vec::new();
     loop {
         let mut flight = api.choose(&tried)?;
@@ -54,6 +53,16 @@ pub(super) async fn send(
         *outgoing.headers_mut() = headers::outbound(&head.headers);
         let until = Instant::now() + api.share(number, &head, deadline);
         let answer = api.endpoints[flight.index].service.call(outgoing, until).await;
+        let answer = answer.map_err(|failure| body.blame(failure));
+        if answer.as_ref().is_err_and(|failure| failure.stage == Stage::Unprocessed)
+            && unprocessed < UNPROCESSED
+            && body.is_whole()
+        {
+            // Neither an attempt nor a failure: the server has not had it.
+            unprocessed += 1;
+            tried.pop();
+            continue;
+        }
         let failure = flight.judge(&answer).filter(|_| body.is_whole());
         let again =
             failure.and_then(|failure| api.again(number, &head, failure, answer.as_ref().ok(), deadline));
@@ -72,16 +81,20 @@ pub(super) async fn send(
 fn deliver(mut answer: Response<AnswerBody>, flight: Flight, deadline: Instant) -> Response<Flying> {
     headers::inbound(answer.headers_mut());
     answer.body_mut().until(deadline);
-    answer.map(|body| Flying::new(body, flight, deadline))
+    answer.map(|body| Flying::new(body, flight))
 }
 
 fn problem(endpoint: &str, failure: &Failure) -> Problem {
     let Failure { stage, fault } = failure;
-    let kind = if fault.reason == Reason::Timeout { Kind::UpstreamTimeout } else { Kind::Upstream };
+    let kind = match fault.reason {
+        Reason::Timeout => Kind::UpstreamTimeout,
+        Reason::CallerAborted => Kind::BadRequest,
+        _ => Kind::Upstream,
+    };
     let what = match stage {
         Stage::Credential => "the credential could not be had",
         Stage::Connect => "the connection failed",
-        Stage::Exchange => "the call failed",
+        Stage::Exchange | Stage::Unprocessed => "the call failed",
     };
     Problem::new(kind, format!("{endpoint}: {what}: {}: {}", fault.reason, fault.detail))
 }
@@ -234,8 +247,8 @@ impl Flight {
 fn class(failure: &Failure) -> On {
     match (failure.stage, failure.fault.reason) {
         (Stage::Credential | Stage::Connect, _) => On::ConnectFailure,
-        (Stage::Exchange, Reason::Timeout) => On::Timeout,
-        (Stage::Exchange, _) => On::Reset,
+        (_, Reason::Timeout) => On::Timeout,
+        _ => On::Reset,
     }
 }
 
@@ -253,61 +266,5 @@ impl Drop for Flight {
             let turned = breaker.lock().unwrap_or_else(PoisonError::into_inner).record(permit, well, now);
             self.api.tell(self.index, turned);
         }
-    }
-}
-
-/// A request's body that is streamed, and can be sent again as long as nobody has begun to read it.
-struct Once(Option<Arc<Mutex<Option<Incoming>>>>);
-
-impl Once {
-    fn new(body: Incoming) -> Self {
-        Self((!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(body)))))
-    }
-
-    fn share(&self) -> client::Body {
-        match &self.0 {
-            None => client::Body::empty(),
-            Some(shared) => client::Body::streamed(Shared { shared: Arc::clone(shared), taken: None }),
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        let begun = |shared: &Arc<Mutex<Option<Incoming>>>| {
-            shared.lock().unwrap_or_else(PoisonError::into_inner).is_none()
-        };
-        !self.0.as_ref().is_some_and(begun)
-    }
-}
-
-/// One attempt's share in a body: the first that reads it has it.
-struct Shared {
-    shared: Arc<Mutex<Option<Incoming>>>,
-    taken: Option<Incoming>,
-}
-
-impl HttpBody for Shared {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.taken.is_none() {
-            let taken = self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
-            self.taken = taken;
-        }
-        match &mut self.taken {
-            Some(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if let Some(body) = &self.taken {
-            return body.size_hint();
-        }
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.as_ref().map(HttpBody::size_hint).unwrap_or_default()
     }
 }

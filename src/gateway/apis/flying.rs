@@ -9,10 +9,7 @@ use std::{
 
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep_until},
-};
+use tokio::{task::AbortHandle, time::sleep_until};
 
 use super::attempts::Flight;
 use crate::{
@@ -25,10 +22,7 @@ const GRACE: Duration = Duration::from_millis(250);
 
 /// An answer's body, and the call that is under way until it has been read to the end, is not wanted any more, or is late.
 /// A caller that does not read is not asked for more, so that it takes a task to see that.
-pub(in crate::gateway) struct Flying {
-    call: Held,
-    deadline: Instant,
-}
+pub(in crate::gateway) struct Flying(Held);
 
 enum Held {
     /// Most answers are over with the first frame.
@@ -48,12 +42,12 @@ struct Watched {
 }
 
 impl Flying {
-    pub(super) fn new(body: AnswerBody, flight: Flight, deadline: Instant) -> Self {
-        Self { call: Held::Alone(Some(Call { body, flight })), deadline }
+    pub(super) fn new(body: AnswerBody, flight: Flight) -> Self {
+        Self(Held::Alone(Some(Call { body, flight })))
     }
 
     fn of<T>(&self, ask: impl FnOnce(&AnswerBody) -> T) -> Option<T> {
-        match &self.call {
+        match &self.0 {
             Held::Alone(call) => call.as_ref().map(|call| ask(&call.body)),
             Held::Watched(watched) => watched.call().as_ref().map(|call| ask(&call.body)),
         }
@@ -71,11 +65,12 @@ impl Call {
 }
 
 impl Watched {
-    fn until(call: Call, deadline: Instant) -> Self {
+    fn over(call: Call) -> Self {
+        let late = call.body.deadline() + GRACE;
         let call = Arc::new(Mutex::new(Some(call)));
         let watched = Arc::downgrade(&call);
         let watch = tokio::spawn(async move {
-            sleep_until(deadline + GRACE).await;
+            sleep_until(late).await;
             if let Some(call) = watched.upgrade() {
                 call.lock().unwrap_or_else(PoisonError::into_inner).take();
             }
@@ -102,14 +97,13 @@ impl HttpBody for Flying {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let deadline = self.deadline;
-        match &mut self.call {
+        match &mut self.0 {
             Held::Alone(held) => {
                 let Some(call) = held else { return Poll::Ready(None) };
                 let polled = call.poll_frame(cx);
                 let more = matches!(polled, Poll::Ready(Some(Ok(_)))) && !call.body.is_end_stream();
                 if let Some(call) = held.take_if(|_| more) {
-                    self.call = Held::Watched(Watched::until(call, deadline));
+                    self.0 = Held::Watched(Watched::over(call));
                 }
                 polled
             }

@@ -1,12 +1,22 @@
 //! Calls of an API that fails: tried again, given up, kept away from it.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use hyper::{Method, StatusCode};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::apis::{Backend, Scene};
-use crate::support::{SOON, eventually};
+use crate::{
+    service::nginx,
+    support::{SOON, eventually, hostile},
+};
 
 #[tokio::test]
 async fn failures_are_tried_again_where_that_is_safe() {
@@ -119,4 +129,54 @@ async fn an_api_that_fails_half_of_the_time_is_hidden_by_retries_within_their_bu
     assert_eq!((failed(10).await, backend.calls()), (5, 10));
     assert_eq!(scene.get("/half").await.problem(), (503, "circuit-open".to_owned()));
     assert_eq!(backend.calls(), 0, "an open circuit calls nobody");
+}
+
+#[tokio::test]
+async fn what_a_caller_does_to_its_own_request_opens_no_circuit() {
+    let tls = json!({ "tls": { "caRef": { "name": "ca" } }, "circuitBreaker": { "minRequests": 5 } });
+    let scene = Scene::set(&[nginx().1.replace("localhost", "127.0.0.1")], tls).await;
+    let (path, token) = (scene.path("/upload"), &scene.token);
+    let head = format!("POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {token}\r\n");
+    for _ in 0..10 {
+        let mut caller = TcpStream::connect(scene.gateway.address).await.expect("a connection");
+        let broken = format!("{head}transfer-encoding: chunked\r\n\r\n5\r\nhello\r\nno chunk\r\n");
+        caller.write_all(broken.as_bytes()).await.expect("it is taken");
+        let mut said = Vec::new();
+        let _ = tokio::time::timeout(SOON, caller.read_to_end(&mut said)).await.expect("an end");
+    }
+    let answer = scene.get("/").await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    assert!(answer.text().starts_with("HTTP/2.0 GET"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_an_http2_server_ends_after_many_requests_costs_no_call() {
+    let tls = json!({ "tls": { "caRef": { "name": "ca" } } });
+    let scene = Scene::set(&[nginx().1.replace("localhost", "127.0.0.1")], tls).await;
+    // nginx ends a connection after 1,000 requests (keepalive_requests).
+    let callers = (0..8).map(async |_| {
+        for _ in 0..300 {
+            let answer = scene.get("/").await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        }
+    });
+    futures::future::join_all(callers).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_a_server_closes_while_a_request_is_on_its_way_costs_no_call() {
+    // A fake: no real server can be made to do it at just that moment.
+    let port = hostile::serve(|mut stream| {
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        let _ = stream.read(&mut request);
+    });
+    let scene = Scene::set(&[format!("http://127.0.0.1:{port}")], json!({})).await;
+    for _ in 0..4 {
+        let answer = scene.get("/").await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "ok"));
+    }
+    // What may have had its effect is not repeated.
+    assert_eq!(scene.call(Method::POST, "/").await.problem(), (502, "upstream-failed".to_owned()));
 }
