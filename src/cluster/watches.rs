@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt};
@@ -73,6 +73,13 @@ impl Readiness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), why.into());
     }
 
+    /// Says why `part` still waits, if it does.
+    pub fn explain(&self, part: &str, why: impl Into<String>) {
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(part) {
+            *known = why.into();
+        }
+    }
+
     /// `part` waits no longer.
     pub fn done(&self, part: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
@@ -131,7 +138,8 @@ fn report(error: &watcher::Error, part: &str, readiness: &Readiness) {
             403 => "the right to list is missing",
             _ => "the first list failed",
         };
-        readiness.wait(part, why);
+        // Of a later list, what was listed before goes on serving.
+        readiness.explain(part, why);
     }
     tracing::warn!(%error, part, "a watch failed and is tried again");
 }
@@ -141,12 +149,20 @@ fn report(error: &watcher::Error, part: &str, readiness: &Readiness) {
 #[derive(Default)]
 struct Pauses {
     failures: u32,
+    last: Option<Instant>,
 }
+
+/// A watch that works for so long has recovered; that a list begins says nothing yet of how it ends.
+const RECOVERED: Duration = Duration::from_secs(30);
 
 impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
+        if self.last.is_some_and(|last| last.elapsed() >= RECOVERED) {
+            self.failures = 0;
+        }
+        self.last = Some(Instant::now());
         self.failures = self.failures.saturating_add(1);
         let pause = delay(Retry::Backoff, self.failures, rand::random());
         Some(pause.min(Duration::from_secs(10).mul_f64(1.0 - 0.5 * rand::random::<f64>())))
@@ -154,9 +170,7 @@ impl Iterator for Pauses {
 }
 
 impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
+    fn reset(&mut self) {}
 }
 
 /// Fills a store with the objects of `api` that have the label, and calls `changed` with namespace and name for each
@@ -247,7 +261,10 @@ mod tests {
         let some: Vec<_> = pauses.by_ref().take(40).map(|pause| pause.as_secs_f64()).collect();
         assert!((0.5..=1.0).contains(&some[0]) && (1.0..=2.0).contains(&some[1]), "{some:?}");
         assert!(some[5..].iter().all(|pause| (5.0..=10.0).contains(pause)), "{some:?}");
+        // As with the event that each list begins with.
         pauses.reset();
+        assert!(pauses.next().is_some_and(|pause| pause >= Duration::from_secs(5)));
+        pauses.last = Instant::now().checked_sub(RECOVERED);
         assert!(pauses.next().is_some_and(|pause| pause <= Duration::from_secs(1)));
     }
 

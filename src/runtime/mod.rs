@@ -72,6 +72,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let mut config = kube::Config::infer().await?;
     // Without it a hung connection would hold a watch or a pass for ever; watches are renewed every five minutes.
     config.read_timeout = Some(std::time::Duration::from_secs(295));
+    // Whatever asks tries again by itself, within a time; these would go on for minutes, and send a write that was allowed long ago.
+    config.default_retry = false;
     let client = Client::try_from(config)?;
     let runtime = Arc::new(Runtime::new(settings.store_interval));
     let readiness = Readiness::default();
