@@ -214,7 +214,7 @@ impl Registry {
             return Ok(Found::Foreign(services::owner_of(&found.metadata)));
         }
         // Not an apply: that would leave the ports that somebody else has added beside ours.
-        let patch = Patch::Merge(services::replacing(&desired));
+        let patch = Patch::Merge(of_this(services::replacing(&desired), found.uid()));
         let written = api.patch(name, &PatchParams::default(), &patch).await?;
         if written.resource_version() != found.resource_version() {
             watched(&self.services, &key, found.resource_version()).await;
@@ -245,10 +245,10 @@ impl Registry {
                 continue;
             }
             fence.check()?;
-            if before.is_some() {
-                let patch = Patch::Merge(slices::replacing(&desired));
+            if let Some(before) = before {
+                let patch = Patch::Merge(of_this(slices::replacing(&desired), before.uid()));
                 let after = api.patch(&slice.name, &PatchParams::default(), &patch).await?;
-                if after.resource_version() == before.and_then(|before| before.resource_version()) {
+                if after.resource_version() == before.resource_version() {
                     continue;
                 }
             } else {
@@ -372,6 +372,12 @@ where
         }
     };
     let _ = tokio::time::timeout(PATIENCE, brought).await;
+}
+
+/// The patch for exactly this object: one that took its name is somebody else's, and in conflict.
+fn of_this(mut patch: Value, uid: Option<String>) -> Value {
+    patch["metadata"]["uid"] = uid.into();
+    patch
 }
 
 /// Deletes exactly this object; that it is gone already, or another one, is fine.
