@@ -7,6 +7,7 @@ mod schema;
 mod target;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -31,8 +32,9 @@ pub struct Store {
     pool: Mutex<Pool>,
     /// Whether its tables are known to be there.
     prepared: AtomicBool,
-    /// Whether the last operation failed: the log tells of a change, the metric of each failure.
-    failing: AtomicBool,
+    /// The operations that failed the last time: the log tells when the first fails and when none does any more, the metric of
+    /// each failure.
+    failing: Mutex<BTreeSet<&'static str>>,
     metrics: StoreMetrics,
 }
 
@@ -45,7 +47,7 @@ impl Store {
     pub fn new(url: &SecretString, metrics: StoreMetrics) -> Result<Self, InvalidUrl> {
         let target = Target::parse(url)?;
         let pool = Mutex::new(target.pool());
-        Ok(Self { target, pool, prepared: false.into(), failing: false.into(), metrics })
+        Ok(Self { target, pool, prepared: false.into(), failing: Mutex::default(), metrics })
     }
 
     /// Where it is, without user and password.
@@ -145,23 +147,29 @@ impl Store {
             work.await.map_err(Error::from)
         };
         let done = tokio::time::timeout(PATIENCE, all).await.unwrap_or(Err(Error::TimedOut(PATIENCE)));
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let healthy = failing.is_empty();
         match &done {
-            Ok(_) if self.failing.swap(false, Relaxed) => {
-                tracing::info!(store = self.place(), "the store works again");
+            Ok(_) => {
+                if failing.remove(operation) && failing.is_empty() {
+                    tracing::info!(store = self.place(), "the store works again");
+                }
             }
-            Ok(_) => {}
             Err(error) => {
                 self.metrics.failed(operation);
-                if !self.failing.swap(true, Relaxed) {
+                failing.insert(operation);
+                if healthy {
                     tracing::warn!(store = self.place(), operation, %error, "the store does not work: what is counted stays in memory for an hour");
                 }
                 // Another server may be there next time, without tables.
                 self.prepared.store(false, Relaxed);
-                if !matches!(error, Error::Refused(_) | Error::Newer { .. }) {
+                // A server that refuses may be one that was the primary: the next connection finds the new one.
+                if !matches!(error, Error::Newer { .. }) {
                     self.abandon();
                 }
             }
         }
+        drop(failing);
         done
     }
 
