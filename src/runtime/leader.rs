@@ -211,16 +211,24 @@ impl Lease {
     }
 
     /// Gives the Lease back; best effort, within a second.
-    async fn release(&mut self) {
-        let Some((mut lease, _)) = self.seen.take() else { return };
-        if let Some(spec) = &mut lease.spec {
+    async fn release(&self) {
+        if !matches!(tokio::time::timeout(Duration::from_secs(1), self.give_back()).await, Ok(Ok(()))) {
+            tracing::warn!("the Lease could not be given back: the next leader waits for its end");
+        }
+    }
+
+    /// From what it is now: a renewal that was cut off may have arrived all the same, or arrive in between.
+    async fn give_back(&self) -> kube::Result<()> {
+        loop {
+            let mut lease = self.api.get(&self.election.name).await?;
+            let ours = |spec: &&mut LeaseSpec| spec.holder_identity.as_ref() == Some(&self.election.identity);
+            let Some(spec) = lease.spec.as_mut().filter(ours) else { return Ok(()) };
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
-        }
-        let params = PostParams::default();
-        let released = self.api.replace(&self.election.name, &params, &lease);
-        if !matches!(tokio::time::timeout(Duration::from_secs(1), released).await, Ok(Ok(_))) {
-            tracing::warn!("the Lease could not be given back: the next leader waits for its end");
+            match self.api.replace(&self.election.name, &PostParams::default(), &lease).await {
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                answer => return answer.map(drop),
+            }
         }
     }
 }

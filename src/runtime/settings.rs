@@ -119,7 +119,7 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_LEASE_NAMESPACE", default_value = "default")]
     lease_namespace: String,
 
-    /// How long the Lease holds: the longest time without a leader after one died
+    /// How long the Lease holds; after a leader died another one works a fifth of this time later
     #[arg(long, env = "AUTHLINK_LEASE_DURATION", default_value = "15s", value_parser = duration)]
     lease_duration: Duration,
 
