@@ -57,11 +57,12 @@ ready_replicas() { operator get deployment "$1" -o jsonpath='{.status.readyRepli
 apart() {
   local before
   administrate "create role authlink login password 'store-secret'" "create database authlink owner authlink"
-  operator create secret generic authlink-store \
-    --from-literal=uri="postgresql://authlink:store-secret@$AUTHLINK_TEST_POSTGRESQL/authlink?sslmode=require"
+  operator create secret generic authlink-store --from-file=ca.crt="$AUTHLINK_TEST_DIR/tls/ca.pem" \
+    --from-literal=uri="postgresql://authlink:store-secret@$AUTHLINK_TEST_POSTGRESQL/authlink?sslmode=verify-full"
   before=$(ready_since)
   helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values \
-    --set store.postgres.uriSecretRef.name=authlink-store --wait --timeout 90s
+    --set store.postgres.uriSecretRef.name=authlink-store \
+    --set store.postgres.caRef.kind=Secret,store.postgres.caRef.name=authlink-store --wait --timeout 90s
   operator rollout status deployment/authlink --timeout=60s
   operator rollout status deployment/authlink-gateway --timeout=60s
   [[ $(ready_replicas authlink) = 2 && $(ready_replicas authlink-gateway) = 2 ]]
@@ -167,7 +168,7 @@ one_namespace() {
     --wait --timeout 90s
   operator rollout status statefulset/authlink --timeout=60s
   until_true 20 led_by_running_pod
-  if kubectl get clusterrole authlink; then return 1; fi
+  [ -z "$(kubectl get clusterrole authlink --ignore-not-found -o name)" ]
   in_shop get role authlink
   kubectl -n elsewhere apply -f - <<R
 apiVersion: authlink.dev/v1alpha1

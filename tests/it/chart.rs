@@ -92,6 +92,16 @@ fn bad_values_are_refused_with_the_place_and_what_is_wanted() {
             "at '/gateway/serviceAccount/name': minLength: got 0, want 1",
         ),
         ("gateway.tls.secretName=cert", "gateway.tls.secretName is set, and gateway.tls.enabled is not"),
+        (
+            "gateway.tls.certManager.issuerRef.name=ca",
+            "gateway.tls.certManager.issuerRef.name is set, and gateway.tls.enabled is not",
+        ),
+        ("concurrency=1001", "at '/concurrency': maximum: got 1,001, want 1,000"),
+        (
+            "egress.allowCIDRs={10.0.0.0/33}",
+            "at '/egress/allowCIDRs/0': '10.0.0.0/33' does not match pattern",
+        ),
+        ("egress.allowCIDRs={fd00::/129}", "at '/egress/allowCIDRs/0': 'fd00::/129' does not match pattern"),
     ];
     for (setting, message) in rows {
         let said = template(&[setting]);

@@ -90,6 +90,13 @@ spec:
     {{- else }}
     - name: AUTHLINK_STORE
       valueFrom: {secretKeyRef: {{ pick $values.store.postgres.uriSecretRef "name" "key" | toJson }}}
+    {{- with $values.store.postgres.caRef }}
+    {{- if .name }}
+    # The text itself, which the driver takes as well as a file's name.
+    - name: PGSSLROOTCERT
+      valueFrom: { {{- if eq .kind "Secret" }}secretKeyRef{{ else }}configMapKeyRef{{ end }}: {{ pick . "name" "key" | toJson }}}
+    {{- end }}
+    {{- end }}
     {{- end }}
     {{- with $values.extraEnv }}
     {{- toYaml . | nindent 4 }}
