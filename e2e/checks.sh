@@ -195,7 +195,10 @@ no_leaks() {
   grep -q authlink_build "$folder"/metrics-*
   grep -q AuthenticationFailed "$folder/events"
   remark "$(cat "$folder"/* | wc -l) lines"
-  ! grep -nF "${patterns[@]}" "$folder"/* | cut -c 1-300
+  local status=0
+  grep -nF "${patterns[@]}" "$folder"/* >"$work/leaks" || status=$?
+  cut -c 1-300 "$work/leaks"
+  [ "$status" = 1 ] # 2: a file could not be read
 }
 
 # nothing_refused SINCE ACCOUNT... A release that is uninstalled loses its rights a moment before its pods end: that is between the two
@@ -285,7 +288,7 @@ uninstall() {
   kubectl get crd databases.authlink.dev
   [ "$(ready_since)" = "$before" ]
   [ "$(identity)" = "$binding" ]
-  ! kubectl get clusterrole authlink
+  [ -z "$(kubectl get clusterrole authlink --ignore-not-found -o name)" ]
 }
 
 reinstall() {
