@@ -235,6 +235,7 @@ gateway_calls() {
   in_shop wait --for=condition=Ready --timeout=60s externalapis.authlink.dev/welcome
   token=$(in_shop create token checkout --audience authlink)
   address=$(operator get service authlink -o jsonpath='{.spec.clusterIP}')
+  until_true 20 gateway "/v1/apis/$namespace/welcome/" # a node learns a moment later that another pod is the gateway now
   [ "$(gateway "/v1/apis/$namespace/welcome/")" = welcome ]
   gateway "/v1/databases/$namespace/orders/queries/roleNamed" -d '{"params": ["app"]}' | grep -F '"name":"app"'
   gateway "/v1/databases/$namespace/billing/queries/any" -d '{}' | grep -F urn:authlink:forbidden
