@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use crate::support::{
-    Namespace, Operator, SOON, System, condition, eventually, password_secret, postgresql, secret, tls_file,
+    Namespace, Operator, SOON, System, certificate_secret, condition, eventually, password_secret,
+    postgresql, secret,
 };
 
 async fn fingerprint(namespace: &Namespace) -> String {
@@ -107,18 +108,14 @@ async fn a_password_that_is_put_back_ends_the_fault() {
 async fn a_client_certificate_that_does_not_work_leaves_the_previous_one_in_use() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
-    let pair = |name: &str| {
-        let (certificate, key) = (tls_file(&format!("{name}.pem")), tls_file(&format!("{name}.key")));
-        secret("pair", "kubernetes.io/tls", &[("tls.crt", &certificate), ("tls.key", &key)])
-    };
-    namespace.apply::<Secret>(pair("client")).await;
+    namespace.apply::<Secret>(certificate_secret("pair", "client")).await;
     namespace.apply::<Secret>(secret("who", "Opaque", &[("username", "certuser"), ("password", "")])).await;
     let spec = System::Postgresql.spec().probed_often().with(&json!({
         "credentialsRef": { "name": "who" }, "tls": { "clientCertRef": { "name": "pair" } },
     }));
     namespace.database("db", &spec).await;
     let before = fingerprint(&namespace).await;
-    namespace.apply::<Secret>(pair("server")).await;
+    namespace.apply::<Secret>(certificate_secret("pair", "server")).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
     namespace.expect("db", &wanted).await;
     assert_eq!(fingerprint(&namespace).await, before);

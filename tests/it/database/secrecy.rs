@@ -5,7 +5,9 @@ use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::support::{Namespace, Operator, Spec, System, password_secret, postgresql, secret, tls_file};
+use crate::support::{
+    Namespace, Operator, Spec, System, certificate_secret, password_secret, postgresql, secret, tls_file,
+};
 
 const GOOD: &str = "zq-good-7431";
 const WRONG: &str = "zq-wrong-9052";
@@ -27,9 +29,7 @@ async fn no_secret_shows_in_logs_events_statuses_or_metrics() {
 
     namespace.apply::<Secret>(password_secret("good", &role, GOOD)).await;
     namespace.apply::<Secret>(password_secret("wrong", "app", WRONG)).await;
-    let pair = [("tls.crt", tls_file("client.pem")), ("tls.key", key.clone())];
-    let pair = pair.each_ref().map(|(name, value)| (*name, value.as_str()));
-    namespace.apply::<Secret>(secret("pair", "kubernetes.io/tls", &pair)).await;
+    namespace.apply::<Secret>(certificate_secret("pair", "client")).await;
     let good = System::Postgresql.spec().probed_often().with(&json!({
         "credentialsRef": { "name": "good" }, "binding": { "enabled": true },
         "tls": { "clientCertRef": { "name": "pair" } },

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use super::faults::all_fail;
-use crate::support::{Namespace, Operator, Server, System, hostile, secret, tls_file};
+use crate::support::{Namespace, Operator, Server, System, certificate_secret, hostile, secret, tls_file};
 
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_tls_failed() {
@@ -88,9 +88,7 @@ async fn the_certificate_of_a_mongodb_is_checked() {
 #[tokio::test]
 async fn a_client_certificate_logs_in_without_a_password() {
     let namespace = Namespace::create().await;
-    let (certificate, key) = (tls_file("client.pem"), tls_file("client.key"));
-    let pair = [("tls.crt", certificate.as_str()), ("tls.key", key.as_str())];
-    namespace.apply::<Secret>(secret("pair", "kubernetes.io/tls", &pair)).await;
+    namespace.apply::<Secret>(certificate_secret("pair", "client")).await;
     namespace.apply::<Secret>(secret("who", "Opaque", &[("username", "certuser"), ("password", "")])).await;
     let spec = System::Postgresql.spec().with(&json!({
         "credentialsRef": { "name": "who" }, "tls": { "clientCertRef": { "name": "pair" } },

@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::AbortHandle};
 
 use crate::{
     service::nginx,
-    support::{Namespace, SOON, eventually, gateway::Gateway, secret, tls_file},
+    support::{Namespace, SOON, certificate_secret, eventually, gateway::Gateway, secret},
 };
 
 /// The loopback, which nobody may call unless the operator's settings say so.
@@ -344,14 +344,10 @@ async fn what_is_suspended_or_lacks_its_secret_is_not_called() {
 
 #[tokio::test]
 async fn a_changed_client_certificate_serves_callers_once_it_is_proven() {
-    let pair = |name: &str| {
-        let (certificate, key) = (tls_file(&format!("{name}.pem")), tls_file(&format!("{name}.key")));
-        secret("pair", "kubernetes.io/tls", &[("tls.crt", &certificate), ("tls.key", &key)])
-    };
     let namespace = Namespace::create().await;
     let gateway = Gateway::start(&namespace, &ALLOWED).await;
     let token = namespace.caller("shop", &[("create", "externalapis/invoke", &[])]).await;
-    namespace.apply::<Secret>(pair("client")).await;
+    namespace.apply::<Secret>(certificate_secret("pair", "client")).await;
     let more = json!({
         "auth": { "type": "Mtls" },
         "tls": { "caRef": { "name": "ca" }, "clientCertRef": { "name": "pair" } },
@@ -365,7 +361,7 @@ async fn a_changed_client_certificate_serves_callers_once_it_is_proven() {
     assert_eq!(gateway.get(&path, &token).await.text(), "CN=certuser\n");
 
     // It may not be used by clients.
-    namespace.apply::<Secret>(pair("server")).await;
+    namespace.apply::<Secret>(certificate_secret("pair", "server")).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
     namespace.expect_of::<ExternalApi>("billing", &wanted).await;
     // Longer than it takes the gateway to look at the Secret again.

@@ -3,6 +3,8 @@
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
+use super::environment::tls_file;
+
 /// A `spec` of a Database.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec(Value);
@@ -73,4 +75,10 @@ pub(crate) fn secret(name: &str, type_: &str, data: &[(&str, &str)]) -> Value {
 /// A Secret with a user name and a password.
 pub(crate) fn password_secret(name: &str, username: &str, password: &str) -> Value {
     secret(name, "kubernetes.io/basic-auth", &[("username", username), ("password", password)])
+}
+
+/// A Secret with the certificate and the key of these files of `e2e/systems/certificates`.
+pub(crate) fn certificate_secret(name: &str, file: &str) -> Value {
+    let (certificate, key) = (tls_file(&format!("{file}.pem")), tls_file(&format!("{file}.key")));
+    secret(name, "kubernetes.io/tls", &[("tls.crt", &certificate), ("tls.key", &key)])
 }

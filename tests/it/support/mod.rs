@@ -18,7 +18,7 @@ use std::{
 };
 
 pub(crate) use environment::{GATEWAY_ACCOUNT, test_dir, tls_file, variable};
-pub(crate) use manifests::{Spec, password_secret, secret};
+pub(crate) use manifests::{Spec, certificate_secret, password_secret, secret};
 pub(crate) use namespace::{Namespace, condition, conditions};
 pub(crate) use operator::Operator;
 pub(crate) use ports::free_port;
