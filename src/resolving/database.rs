@@ -12,10 +12,7 @@ use crate::{
             database::{DatabaseSpec, Engine, Tls, TlsMode},
         },
     },
-    backends::{
-        database::{Credential, PoolSettings, Settings, uri},
-        transport::TlsSettings,
-    },
+    backends::database::{Credential, PoolSettings, Settings, uri},
     cluster::references::References,
     domain::schedule::Schedule,
 };
@@ -34,7 +31,9 @@ pub async fn resolve(
         Some(reference) => from_uri(lookup, spec, reference).await?,
         None => declared(lookup, spec).await?,
     };
-    let tls = tls(lookup, spec, target.tls).await?;
+    let Tls { mode, ca_ref, client_cert_ref } = &spec.tls;
+    let mode = mode.or(target.tls).unwrap_or_default();
+    let tls = lookup.tls(mode, ca_ref.as_ref(), client_cert_ref.as_ref()).await?;
     let credential = target.credential;
     let source = source(lookup, database.secrets(), |salt| credential.fingerprint(&tls, salt)).await?;
     let targets = target
@@ -139,21 +138,4 @@ async fn login(lookup: Lookup<'_>, reference: &SecretRef, engine: Engine) -> Res
     };
     let password = text(&secret, name, "password")?;
     Ok(Credential { username, password: Some(password) })
-}
-
-/// `uri` is what the URI says of the mode, if there is one that does.
-async fn tls(
-    lookup: Lookup<'_>,
-    spec: &DatabaseSpec,
-    uri: Option<TlsMode>,
-) -> Result<TlsSettings, Unresolved> {
-    let ca = match &spec.tls.ca_ref {
-        Some(reference) => Some(lookup.ca(reference).await?),
-        None => None,
-    };
-    let client = match &spec.tls.client_cert_ref {
-        Some(reference) => Some(lookup.client_certificate(reference).await?),
-        None => None,
-    };
-    Ok(TlsSettings { mode: spec.tls.mode.or(uri).unwrap_or_default(), ca, client })
 }

@@ -31,7 +31,8 @@ pub async fn resolve(
 ) -> Result<Resolved<Settings>, Unresolved> {
     let spec = &api.spec;
     let lookup = Lookup { references, namespace: &api.namespace().unwrap_or_default() };
-    let tls = tls(lookup, &spec.tls).await?;
+    let Tls { ca_ref, client_cert_ref, .. } = &spec.tls;
+    let tls = lookup.tls(TlsMode::VerifyFull, ca_ref.as_ref(), client_cert_ref.as_ref()).await?;
     let credential = credential(lookup, &spec.auth).await?;
     let source = source(lookup, api.secrets(), |salt| credential.fingerprint(&tls, salt)).await?;
     let check = Check::from(&spec.health_check);
@@ -53,18 +54,6 @@ pub async fn resolve(
         });
     }
     Ok(Resolved { targets, schedule: Schedule::from(&spec.health_check.schedule), source })
-}
-
-async fn tls(lookup: Lookup<'_>, spec: &Tls) -> Result<TlsSettings, Unresolved> {
-    let ca = match &spec.ca_ref {
-        Some(reference) => Some(lookup.ca(reference).await?),
-        None => None,
-    };
-    let client = match &spec.client_cert_ref {
-        Some(reference) => Some(lookup.client_certificate(reference).await?),
-        None => None,
-    };
-    Ok(TlsSettings { mode: TlsMode::VerifyFull, ca, client })
 }
 
 async fn credential(lookup: Lookup<'_>, auth: &Auth) -> Result<Credential, Unresolved> {

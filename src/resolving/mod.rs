@@ -12,8 +12,9 @@ use crate::{
     api::{
         Reason,
         shared::{CaKind, CaRef, SecretRef},
+        v1alpha1::database::TlsMode,
     },
-    backends::transport,
+    backends::transport::{self, TlsSettings},
     cluster::references::{References, SecretContent},
     domain::schedule::Schedule,
 };
@@ -161,7 +162,7 @@ impl Lookup<'_> {
     ///
     /// # Errors
     /// What is missing, or is no certificate.
-    pub async fn ca(&self, reference: &CaRef) -> Result<String, Unresolved> {
+    async fn ca(&self, reference: &CaRef) -> Result<String, Unresolved> {
         let CaRef { kind, name, key } = reference;
         let (holder, pem) = match kind {
             CaKind::Secret => {
@@ -186,14 +187,32 @@ impl Lookup<'_> {
         Ok(pem)
     }
 
+    /// How connections are protected, with what the spec names for it.
+    ///
+    /// # Errors
+    /// What is missing, or cannot serve.
+    pub async fn tls(
+        &self,
+        mode: TlsMode,
+        ca: Option<&CaRef>,
+        client: Option<&SecretRef>,
+    ) -> Result<TlsSettings, Unresolved> {
+        let ca = match ca {
+            Some(reference) => Some(self.ca(reference).await?),
+            None => None,
+        };
+        let client = match client {
+            Some(reference) => Some(self.client_certificate(reference).await?),
+            None => None,
+        };
+        Ok(TlsSettings { mode, ca, client })
+    }
+
     /// A client certificate as PEM that can be read, and its key.
     ///
     /// # Errors
     /// What is missing, or is no certificate.
-    pub async fn client_certificate(
-        &self,
-        reference: &SecretRef,
-    ) -> Result<(String, SecretString), Unresolved> {
+    async fn client_certificate(&self, reference: &SecretRef) -> Result<(String, SecretString), Unresolved> {
         let name = &reference.name;
         let secret = self.secret(name).await?;
         let certificate = text(&secret, name, "tls.crt")?.expose_secret().to_owned();
