@@ -28,6 +28,12 @@ impl Fault {
         Self { reason, detail: detail.into() }
     }
 
+    /// A name that leads nowhere.
+    #[must_use]
+    pub fn nameless(host: &str) -> Self {
+        Self::new(Reason::DnsFailed, format!("the host name {host} has no address"))
+    }
+
     /// What was seen, and what to do about it.
     #[must_use]
     pub fn message(&self) -> String {

@@ -149,7 +149,7 @@ impl Inner {
         }
         drop(known);
         if answers.iter().all(|answer| matches!(answer, Answer::Nothing)) {
-            return Err(Fault::new(Reason::DnsFailed, format!("the host name {host} has no address")));
+            return Err(Fault::nameless(&host));
         }
         self.last(&host, valid.max(SHORTEST))
     }

@@ -98,7 +98,7 @@ pub async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
 /// # Errors
 /// `DnsFailed` when there is none.
 pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
-    let failed = || Fault::new(Reason::DnsFailed, format!("the host name {host} has no address"));
+    let failed = || Fault::nameless(host);
     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(|_| failed())?.collect();
     if addresses.is_empty() { Err(failed()) } else { Ok(addresses) }
 }

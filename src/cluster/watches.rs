@@ -170,6 +170,7 @@ impl Iterator for Pauses {
 }
 
 impl Backoff for Pauses {
+    /// Time does it, see [`RECOVERED`].
     fn reset(&mut self) {}
 }
 

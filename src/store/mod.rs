@@ -169,7 +169,6 @@ impl Store {
                 }
             }
         }
-        drop(failing);
         done
     }
 

@@ -79,12 +79,12 @@ impl Egress {
                 Ok(found) => found,
                 Err(error) => {
                     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
-                    return Err(fault.unwrap_or_else(|| nameless(host)));
+                    return Err(fault.unwrap_or_else(|| Fault::nameless(host)));
                 }
             },
         };
         if found.is_empty() {
-            return Err(nameless(host));
+            return Err(Fault::nameless(host));
         }
         (self.guard)(&found).map_err(|why| Fault::new(Reason::AddressDenied, why))?;
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
@@ -95,10 +95,6 @@ impl fmt::Debug for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Egress")
     }
-}
-
-fn nameless(host: &str) -> Fault {
-    Fault::new(Reason::DnsFailed, format!("the host name {host} has no address"))
 }
 
 async fn system(host: String) -> io::Result<Vec<IpAddr>> {

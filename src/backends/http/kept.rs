@@ -93,13 +93,17 @@ impl Kept {
 }
 
 fn is_fresh(link: &mut Link) -> bool {
-    link.unused.elapsed() < IDLE_TIMEOUT && link.made.elapsed() < MAX_AGE && link.is_ready()
+    is_young(link.made, link.unused) && link.is_ready()
 }
 
 impl Shared {
     fn is_fresh(&self) -> bool {
-        self.used.elapsed() < IDLE_TIMEOUT && self.made.elapsed() < MAX_AGE && !self.sender.is_closed()
+        is_young(self.made, self.used) && !self.sender.is_closed()
     }
+}
+
+fn is_young(made: Instant, used: Instant) -> bool {
+    used.elapsed() < IDLE_TIMEOUT && made.elapsed() < MAX_AGE
 }
 
 async fn tend(kept: Weak<Kept>) {
