@@ -4,19 +4,26 @@
 # Nothing is ever stopped by its name: other people's servers run on the same machine. The file holds the start time as well,
 # because process ids come round again, and a stop must not hit whoever got the old one.
 
-# process_fields PID: its /proc stat line after the name: state, parent, ..., start time as the 20th. Fails once it is gone.
+# process_fields PID: its /proc stat line after the name: state, parent, ..., threads as the 18th, start time as the 20th. Fails
+# once it is gone.
 process_fields() {
   local line
   { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
   printf '%s' "${line##*) }" # a name may hold blanks and brackets itself
 }
 
-# running FILE: whether the process lives; sets `pid`. A zombie, whose parent was not told yet, does not count.
+# alive PID: whether the process lives; sets `fields`. A zombie, whose parent was not told yet, does not count, unless it is only
+# the first thread that has ended: the others still hold its ports and files.
+alive() {
+  read -ra fields <<<"$(process_fields "$1")"
+  [[ ${fields[0]:-Z} != [ZX] || ${fields[17]:-0} -gt 1 ]]
+}
+
+# running FILE: whether the process lives; sets `pid`.
 running() {
   local started fields
   { read -r pid started <"$1"; } 2>/dev/null || return 1
-  read -ra fields <<<"$(process_fields "$pid")"
-  [[ ${fields[0]:-Z} != [ZX] && ${fields[19]} = "$started" ]]
+  alive "$pid" && [ "${fields[19]}" = "$started" ]
 }
 
 # record_pid FILE PID: whole at once, because somebody may be reading the file.
@@ -75,7 +82,7 @@ gone() {
   local deadline=$(($(now) + $1 * 1000000)) pid fields
   shift
   for pid; do
-    while read -ra fields <<<"$(process_fields "$pid")" && [[ ${fields[0]:-Z} != [ZX] ]]; do
+    while alive "$pid"; do
       (($(now) < deadline)) || return 1
       sleep 0.05
     done
