@@ -277,6 +277,22 @@ R
   in_shop delete --timeout=30s serviceregistrations.authlink.dev/legacy-1
 }
 
+# An EndpointSlice that led to another Service's address would lead nowhere, and around the NetworkPolicies.
+service_refused() {
+  local address
+  address=$(operator get service authlink-gateway -o jsonpath='{.spec.clusterIP}')
+  in_shop apply -f - <<R
+apiVersion: authlink.dev/v1alpha1
+kind: ServiceRegistration
+metadata: {name: inside}
+spec: {serviceName: inside, instanceId: "1", addresses: ["$address"], ports: [{name: http, port: 80}], healthCheck: {type: None}}
+R
+  in_shop wait --for=condition=Registered=False --timeout=30s serviceregistrations.authlink.dev/inside
+  [ "$(in_shop get serviceregistrations.authlink.dev inside -o jsonpath='{.status.conditions[?(@.type=="Registered")].reason}')" = AddressNotAllowed ]
+  [ -z "$(endpoints inside)" ]
+  in_shop delete --timeout=30s serviceregistrations.authlink.dev/inside
+}
+
 identity() { in_shop get secret orders-binding -o jsonpath='{.metadata.uid} {.data.password}'; }
 
 uninstall() {

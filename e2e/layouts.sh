@@ -148,7 +148,11 @@ pod_calls() {
   quiet errand
 }
 
-old_gateways_gone() { (($(operator get pods -l app.kubernetes.io/component=gateway -o name | wc -l) == 2)); }
+# has_gateways COUNT: so many, all ready, and none that still ends.
+has_gateways() {
+  [ "$(ready_replicas authlink-gateway)" = "$1" ] &&
+    (($(operator get pods -l app.kubernetes.io/component=gateway -o name | wc -l) == $1))
+}
 
 gateways_roll() {
   local begin
@@ -156,9 +160,25 @@ gateways_roll() {
   begin=$(now)
   operator rollout restart deployment/authlink-gateway
   operator rollout status deployment/authlink-gateway --timeout=60s
-  until_true 60 old_gateways_gone # they serve on while nodes still send calls to them
+  until_true 60 has_gateways 2 # they serve on while nodes still send calls to them
   all_answered roller 50 "$begin"
   quiet roller
+}
+
+# Nothing measures their load here, so it is the lower bound that is seen; and nothing enforces policies, so it is that they are valid.
+autoscaled() {
+  local begin
+  calling climber "${through_gateway[@]}"
+  begin=$(now)
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --wait --timeout 90s \
+    --set gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=3,networkPolicy.enabled=true
+  until_true 60 has_gateways 3
+  operator get networkpolicy authlink authlink-gateway
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --wait --timeout 90s \
+    --set gateway.autoscaling.enabled=false,networkPolicy.enabled=false
+  until_true 60 has_gateways 2
+  all_answered climber 50 "$begin"
+  quiet climber
 }
 
 # An operator that may look at one namespace does not know of any other. The rights of before are gone with the upgrade.

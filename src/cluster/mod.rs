@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod events;
 pub mod fence;
 pub mod objects;
+pub mod ranges;
 pub mod references;
 pub mod review;
 pub mod secrets;

@@ -32,6 +32,12 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Which namespaces are watched.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     /// Starts the watches; those of Services and slices only where something is registered, since they need rights that
     /// nobody else should have.
     #[must_use]

@@ -5,21 +5,39 @@ mod ranges;
 
 // `core::net` has the addresses and not the sockets.
 use core::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnet::IpNet;
 
 use ranges::{ALWAYS, GLOBAL_V6, LOOPBACK, NO_HOST, NOT_PUBLIC, find};
 
 /// What the operator's settings say about addresses; never read from a namespaced object, whose author it restrains.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Egress {
     /// What may be called although it is not public. Loopback is opened only by an entry that lies wholly in it
     /// (`127.0.0.0/8`, `::1/128`), never by a wider one such as `0.0.0.0/0`.
     pub allowed: Vec<IpNet>,
-    /// The cluster's own Service and Pod ranges.
+    /// The cluster's own Service and Pod ranges, as far as somebody has set them.
     pub cluster: Vec<IpNet>,
+    /// The cluster's own Service ranges, as it says itself.
+    pub services: Learned,
     /// Where Pods find the API server; refused whatever is allowed.
     pub api_server: Option<IpAddr>,
+}
+
+/// Ranges that become known as the process runs. Clones share what they know.
+#[derive(Clone, Debug, Default)]
+pub struct Learned(Arc<RwLock<Vec<IpNet>>>);
+
+impl Learned {
+    /// Replaces what was known.
+    pub fn set(&self, ranges: Vec<IpNet>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ranges;
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|net| net.contains(&address))
+    }
 }
 
 /// An address that may not be reached.
@@ -95,7 +113,7 @@ impl Egress {
     }
 
     fn of_cluster(&self, target: IpAddr) -> Option<&'static str> {
-        let own = self.cluster.iter().any(|net| net.contains(&target));
+        let own = self.cluster.iter().any(|net| net.contains(&target)) || self.services.contains(target);
         own.then_some("it belongs to the cluster's own Services or Pods")
     }
 }
@@ -122,7 +140,7 @@ mod tests {
 
     fn egress(allowed: &[&str], cluster: &[&str]) -> Egress {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        Egress { allowed: nets(allowed), cluster: nets(cluster), api_server: None }
+        Egress { allowed: nets(allowed), cluster: nets(cluster), ..Egress::default() }
     }
 
     #[test]

@@ -7,7 +7,12 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::leader::Election;
-use crate::{cluster::watches::Scope, controllers::engine, domain::addresses::Egress, telemetry::log};
+use crate::{
+    cluster::watches::Scope,
+    controllers::engine,
+    domain::addresses::{Egress, Learned},
+    telemetry::log,
+};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,7 +124,7 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_LEASE_NAMESPACE", default_value = "default")]
     lease_namespace: String,
 
-    /// How long the Lease holds; after a leader died another one works a fifth of this time later
+    /// How long the Lease holds; after a leader died another one works when it has ended, and a fifth of it later at the latest
     #[arg(long, env = "AUTHLINK_LEASE_DURATION", default_value = "15s", value_parser = duration)]
     lease_duration: Duration,
 
@@ -137,7 +142,8 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_STORE_INTERVAL", default_value = "15s", value_parser = duration)]
     store_interval: Duration,
 
-    /// Address ranges of the cluster's own Services and Pods, which are never registered as something outside of it
+    /// Address ranges of the cluster's own Services and Pods, which are never registered as something outside of it. An operator
+    /// that watches all namespaces finds out those of the Services by itself, from Kubernetes 1.33 on
     #[arg(long, env = "AUTHLINK_CLUSTER_CIDRS", value_delimiter = ',')]
     cluster_cidrs: Vec<IpNet>,
 
@@ -197,6 +203,7 @@ impl RunArgs {
             zone: self.zone.filter(|zone| !zone.is_empty()),
             egress: Egress {
                 cluster: self.cluster_cidrs,
+                services: Learned::default(),
                 allowed: self.egress_allow_cidrs,
                 // Each Pod is told so.
                 api_server: std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok()),

@@ -22,5 +22,6 @@ mod outage;
 mod registration;
 mod resolver;
 mod service;
+mod service_ranges;
 mod store;
 mod support;

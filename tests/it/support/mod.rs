@@ -17,7 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use environment::{GATEWAY_ACCOUNT, test_dir, tls_file, variable};
+pub(crate) use environment::{
+    GATEWAY_ACCOUNT, admin, gateway_kubeconfig, operator_kubeconfig, test_dir, tls_file, variable,
+};
 pub(crate) use manifests::{Spec, certificate_secret, password_secret, secret};
 pub(crate) use namespace::{Namespace, condition, conditions};
 pub(crate) use operator::Operator;
