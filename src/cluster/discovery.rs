@@ -154,9 +154,10 @@ impl Registry {
         for service in self.services_of(namespace, &[uid.to_owned()]) {
             for stored in self.slices_of(namespace, &service.name_any()) {
                 let Some(patch) = slices::doubting(&stored) else { continue };
+                let patch = Patch::Merge(of_this(patch, stored.uid()));
                 fence.check()?;
-                match api.patch(&stored.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-                    Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                match api.patch(&stored.name_any(), &PatchParams::default(), &patch).await {
+                    Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
                     answer => drop(answer?),
                 }
                 let key = ObjectRef::new(&stored.name_any()).within(namespace);
@@ -256,13 +257,13 @@ impl Registry {
                     Err(kube::Error::Api(status)) if status.is_already_exists() => {
                         // Somebody took the label away by which we watch it, or it was made by ourselves this moment.
                         let named = ListParams::default().fields(&format!("metadata.name={}", slice.name));
-                        let found = api.list(&named).await?;
+                        let found = api.list(&named).await?.items.pop();
                         let ours =
                             |it: &EndpointSlice| it.owner_references().iter().any(|it| it.uid == owner.uid);
-                        if !found.items.iter().all(ours) {
+                        let Some(found) = found.filter(ours) else {
                             return Err(kube::Error::Api(status).into());
-                        }
-                        let patch = Patch::Merge(slices::replacing(&desired));
+                        };
+                        let patch = Patch::Merge(of_this(slices::replacing(&desired), found.uid()));
                         api.patch(&slice.name, &PatchParams::default(), &patch).await?;
                     }
                     answer => drop(answer?),

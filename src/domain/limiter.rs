@@ -128,8 +128,10 @@ mod tests {
             [(u32::MAX, Duration::from_nanos(1), u32::MAX), (0, Duration::ZERO, 0), (1, Duration::MAX, 1)];
         for (requests, per, burst) in settings {
             let limiter = Limiter::new(requests, per, burst);
-            for now in [Duration::ZERO, SECOND, Duration::from_hours(24 * 365 * 100)] {
-                let _ = limiter.check(now);
+            assert_eq!(limiter.check(Duration::ZERO), Ok(()));
+            if let Err(wait) = limiter.check(Duration::ZERO) {
+                assert!(wait <= Duration::from_hours(24 * 365 * 100), "{wait:?}");
+                assert_eq!(limiter.check(wait), Ok(()), "{requests} per {per:?}");
             }
         }
         let slow = Limiter::new(1, Duration::from_hours(24), 1);

@@ -2,6 +2,7 @@
 //! ahead of their end.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -146,14 +147,12 @@ impl Tokens {
     fn renew(&self, state: &mut State) -> Renewal {
         let this = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
-            let fetched = this
-                .fetch()
-                .await
-                .map_err(|fault| Fault::new(fault.reason, format!("the token server: {}", fault.detail)));
-            this.settle(fetched)
+            // A renewal that nobody settles would be waited for by every call from then on.
+            let fetched = AssertUnwindSafe(this.fetch()).catch_unwind().await.unwrap_or_else(|_| ended());
+            let told = |fault: Fault| Fault::new(fault.reason, format!("the token server: {}", fault.detail));
+            this.settle(fetched.map_err(told))
         });
-        let ended = |_| Err(Fault::new(Reason::Unavailable, "the token server: the renewal was ended"));
-        let renewal = async move { task.await.unwrap_or_else(ended) }.boxed().shared();
+        let renewal = async move { task.await.unwrap_or_else(|_| ended()) }.boxed().shared();
         state.renewal = Some(renewal.clone());
         renewal
     }
@@ -208,6 +207,11 @@ impl Inner {
         let answer = self.client.send(request, fetched + TIMEOUT).await?;
         read(answer, fetched).await
     }
+}
+
+/// Only by a panic, or with the process.
+fn ended<T>() -> Result<T, Fault> {
+    Err(Fault::new(Reason::Unavailable, "the renewal was ended"))
 }
 
 /// Sections 5.1 and 5.2.
