@@ -208,13 +208,13 @@ impl Bench {
     async fn rest(&mut self, size: usize, period: Duration) -> Outcome<()> {
         let Start { operator, .. } = self.start::<Database>(&self.specs, size).await?;
         tokio::time::sleep(Duration::from_secs(15)).await;
-        let (before, peak) = operator.memory()?;
+        let (before, _) = operator.memory()?;
         let (mark, cpu) = (Mark::now()?, operator.cpu()?);
         tokio::time::sleep(period).await;
         let used = (operator.cpu()? - cpu) / period.as_secs_f64() * 100.0;
         let requests = mark.requests(&self.cluster.user)?;
         println!("requests at rest: {requests:?}");
-        let (after, _) = operator.memory()?;
+        let (after, peak) = operator.memory()?;
         let memory = before.max(after);
         let name = format!("resident memory, {size} objects");
         self.report

@@ -22,8 +22,9 @@ made afresh; both numbers are medians, and both clocks stop when a watch has sho
 connecting to the four servers, and the first probe.
 - MB are 1,000,000 bytes, as in `VmRSS`. CPU is of one core. Writes are all requests of the operator's user in the API \
 server's audit log that change something, Events included, and its Lease left out.
-- A death is the moment in which the server's process is gone, a revival the start of the first login that succeeds; the \
-clock stops when a watch shows the condition. The bound is `unhealthyThreshold` (or `healthyThreshold`) x `interval` + `timeout` + 250 ms.
+- A death is the moment in which the server's process is gone, a revival the start of the first login that succeeds (of \
+nginx: connection); the clock stops when a watch shows the condition. The bound is `unhealthyThreshold` (or `healthyThreshold`) x `interval` + \
+`timeout` + 250 ms, for EndpointSlices + 500 ms.
 - Beside nginx: gateway and nginx have one core in turns, each with the other idle; wrk and the backend, an nginx that answers 1 KiB, share the \
 other core. Every call passes RBAC (remembered), `allow`, rate limit, breaker, metrics and the audit log.
 - Queries: the callers are the bench's own, on the same two cores as gateway and PostgreSQL; the bare loop has no HTTP at all. The bare HTTP \

@@ -27,7 +27,7 @@ const CLIENTS: &[&str] = &["cluster", "controllers", "runtime"];
 
 const MAX_LINES: usize = 400;
 
-fn files_under(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn files_under(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.unwrap().path();

@@ -210,7 +210,7 @@ pub struct Host {
 #[x_kube(validation = Rule::new("!has(self.clientCertRef) || !has(self.mode) || self.mode != 'None'")
     .message("tls.clientCertRef needs a tls.mode other than None"))]
 pub struct Tls {
-    /// How much of the server's certificate is checked; by default what the URI of `uriSecretRef` says, else `VerifyFull`.
+    /// How much of the server's certificate is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
     /// The authorities to trust; without it the public ones.
@@ -221,7 +221,9 @@ pub struct Tls {
     pub client_cert_ref: Option<SecretRef>,
 }
 
-/// How much of the server's certificate is checked.
+/// `VerifyFull`: the server's certificate must come from a trusted authority and name the host. `VerifyCa`: its names are not checked.
+/// `Require`: nothing is checked, so there is no protection against an active attacker. `None`: no TLS. By default what the URI of
+/// `uriSecretRef` says, else `VerifyFull`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
     /// No TLS: passwords and data travel in the clear.

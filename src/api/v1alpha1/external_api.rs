@@ -102,7 +102,8 @@ pub struct ExternalApiSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
 
-    /// Which failed calls are tried again; without it none.
+    /// Which failed calls are tried again; without it none. Only those with an idempotent method or an `Idempotency-Key` ever are,
+    /// and those that were never sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
 

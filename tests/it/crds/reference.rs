@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 
+use authlink::api::Reason;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use serde_json::Value;
+
+use crate::commands::root;
 
 const HEAD: &str = "\
 # Custom resources
@@ -42,7 +45,32 @@ pub(super) fn render(crds: &[CustomResourceDefinition]) -> String {
             }
         }
     }
+    reasons(&mut text);
     text
+}
+
+const REASONS: &str = "
+## Reasons
+
+The words that conditions, Events and metrics have in common. The message of a condition says what to do as well.
+
+| Reason | Meaning | What to do |
+| --- | --- | --- |
+";
+
+fn reasons(text: &mut String) {
+    text.push_str(REASONS);
+    let source = std::fs::read_to_string(root().join("src/api/reason.rs")).unwrap();
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    for reason in Reason::ALL {
+        let name = reason.as_str();
+        let place = lines.iter().position(|line| line.strip_suffix(',') == Some(name)).unwrap();
+        let mut comment: Vec<_> =
+            lines[..place].iter().rev().map_while(|line| line.strip_prefix("/// ")).collect();
+        assert!(!comment.is_empty(), "{name} has no comment");
+        comment.reverse();
+        writeln!(text, "| `{name}` | {} | {} |", comment.join(" "), reason.remedy()).unwrap();
+    }
 }
 
 fn rows(schema: &JSONSchemaProps, above: &str, text: &mut String) {

@@ -20,7 +20,8 @@ pub struct RateLimit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub burst: Option<u32>,
-    /// Who shares it.
+    /// Who shares it: `Gateway`: all callers of one pod of the gateway, so that several pods let as many times more through; `Caller`:
+    /// nobody, each caller has it for itself.
     #[serde(default)]
     pub scope: Scope,
 }
@@ -88,7 +89,7 @@ pub struct Retry {
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u8,
-    /// The failures that are worth another attempt. Where `timeout` is one, each attempt has an equal share of what is left of
+    /// The failures that are worth another attempt; by default `connect-failure`, `5xx` and `429`. Where `timeout` is one, each attempt has an equal share of what is left of
     /// `spec.timeout`, and else all of it.
     #[serde(default = "default_on")]
     #[schemars(length(min = 1, max = 5))]
