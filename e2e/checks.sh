@@ -280,7 +280,7 @@ R
 # An EndpointSlice that led to another Service's address would lead nowhere, and around the NetworkPolicies.
 service_refused() {
   local address
-  address=$(operator get service authlink-gateway -o jsonpath='{.spec.clusterIP}')
+  address=$(operator get service authlink -o jsonpath='{.spec.clusterIP}')
   in_shop apply -f - <<R
 apiVersion: authlink.dev/v1alpha1
 kind: ServiceRegistration

@@ -98,7 +98,7 @@ leads_on() {
 
 scale() {
   local pod leaders=0
-  operator scale deployment authlink --replicas=3
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --set replicas=3 --wait --timeout 90s
   operator rollout status deployment/authlink --timeout=60s
   until_true 20 led_by_running_pod
   for pod in $(running_pods ,app.kubernetes.io/component=operator); do
@@ -174,7 +174,8 @@ autoscaled() {
     --set gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=3,networkPolicy.enabled=true
   until_true 60 has_gateways 3
   operator get networkpolicy authlink authlink-gateway
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --wait --timeout 90s \
+  # Until then the count is the autoscaler's.
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --force-conflicts --wait --timeout 90s \
     --set gateway.autoscaling.enabled=false,networkPolicy.enabled=false
   until_true 60 has_gateways 2
   all_answered climber 50 "$begin"
