@@ -21,7 +21,11 @@ const MAX_IDLE: usize = 128;
 
 /// The connections to one server.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<State>);
+pub(super) struct Kept {
+    state: Mutex<State>,
+    /// Held while a connection is made that may be for everybody.
+    turn: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct State {
@@ -31,6 +35,8 @@ struct State {
     tended: bool,
     /// One of HTTP/2 is for everybody.
     shared: Option<Shared>,
+    /// Whether the server chose HTTP/1.1 last, so that everybody needs a connection of his own.
+    alone: bool,
 }
 
 struct Shared {
@@ -77,7 +83,23 @@ impl Kept {
         let mut state = self.state();
         let now = Instant::now();
         state.shared = Some(Shared { sender, made: now, used: now });
+        state.alone = false;
         self.have_tended(state);
+    }
+
+    /// The server chose HTTP/1.1.
+    pub(super) fn serve_alone(&self) {
+        self.state().alone = true;
+    }
+
+    /// Who gets it connects; whoever waits for it may find a connection of HTTP/2 then. None where there will be none to find.
+    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let alone = || self.state().alone;
+        if alone() {
+            return None;
+        }
+        let turn = self.turn.lock().await;
+        (!alone()).then_some(turn)
     }
 
     fn have_tended(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
@@ -88,7 +110,7 @@ impl Kept {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

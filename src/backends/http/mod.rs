@@ -15,6 +15,7 @@ use hyper::{
     body::{Body as _, Incoming},
     client::conn::http2,
     header::{HOST, HeaderValue, TRANSFER_ENCODING},
+    http::uri::Scheme,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
@@ -166,30 +167,52 @@ impl Client {
         let now = Instant::now();
         let until =
             if self.kept.is_some() { now + deadline.saturating_duration_since(now) / 2 } else { deadline };
-        let connected = timeout_at(until, self.connector.connect(&target)).await.unwrap_or_else(|_| {
-            Err(Fault::new(Reason::Timeout, "connecting took half of the time that there was"))
+        let made = timeout_at(until, self.connect(&target)).await.unwrap_or_else(|_| {
+            let fault = Fault::new(Reason::Timeout, "connecting took half of the time that there was");
+            Err(Failure { stage: Stage::Connect, fault })
         });
-        let stream = connected.map_err(|fault| Failure { stage: Stage::Connect, fault })?;
+        match made? {
+            Made::Http1(mut link) => {
+                let answer = link.send(request).await.map_err(|error| failed(error.error()))?;
+                Ok((answer, Some(link)))
+            }
+            Made::Http2(mut sender) => {
+                *request.uri_mut() = target;
+                request.headers_mut().remove(HOST);
+                request.headers_mut().remove(TRANSFER_ENCODING);
+                let answer = sender.try_send_request(request).await.map_err(|error| failed(error.error()))?;
+                Ok((answer, None))
+            }
+        }
+    }
+
+    /// A connection that was just made, by this call or by another one that it waited for: of many calls at once to a server that
+    /// speaks HTTP/2, one connects.
+    async fn connect(&self, target: &Uri) -> Result<Made, Failure> {
+        let secure = target.scheme() == Some(&Scheme::HTTPS);
+        let kept = self.kept.as_ref();
+        let _turn = match kept.filter(|_| secure) {
+            Some(kept) => kept.turn().await,
+            None => None,
+        };
+        if let Some(sender) = kept.and_then(|kept| kept.shared()) {
+            return Ok(Made::Http2(sender));
+        }
+        let stream = self.connector.connect(target).await;
+        let stream = stream.map_err(|fault| Failure { stage: Stage::Connect, fault })?;
         if !stream.speaks_http2() {
-            let mut link = Link::over(stream).await.map_err(|error| failed(&error))?;
-            let answer = link.send(request).await.map_err(|error| failed(error.error()))?;
-            return Ok((answer, Some(link)));
+            kept.inspect(|kept| kept.serve_alone());
+            return Ok(Made::Http1(Link::over(stream).await.map_err(|error| failed(&error))?));
         }
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         // It is shared by many calls: one that is dead must be found out while they wait.
         http2.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
         http2.keep_alive_timeout(Duration::from_secs(5));
-        let (mut sender, connection) =
+        let (sender, connection) =
             http2.handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
         tokio::spawn(connection);
-        if let Some(kept) = &self.kept {
-            kept.share(sender.clone());
-        }
-        *request.uri_mut() = target;
-        request.headers_mut().remove(HOST);
-        request.headers_mut().remove(TRANSFER_ENCODING);
-        let answer = sender.try_send_request(request).await.map_err(|error| failed(error.error()))?;
-        Ok((answer, None))
+        kept.inspect(|kept| kept.share(sender.clone()));
+        Ok(Made::Http2(sender))
     }
 
     /// The server as the last handshake has shown it; none without TLS.
@@ -205,6 +228,12 @@ impl Client {
     pub async fn knock(&self, uri: &Uri) -> Result<(), Fault> {
         self.connector.connect(uri).await.map(drop)
     }
+}
+
+/// A connection that nothing was sent on by whoever has it.
+enum Made {
+    Http1(Link),
+    Http2(http2::SendRequest<Body>),
 }
 
 fn failed(error: &hyper::Error) -> Failure {

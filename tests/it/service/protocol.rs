@@ -1,6 +1,6 @@
 //! HTTP itself: its versions, and bodies that are streamed.
 
-use std::error::Error;
+use std::{collections::BTreeSet, error::Error};
 
 use authlink::backends::{http::Body, service::Settings};
 use axum::{Router, body::Body as ServerBody, extract::Request as ServerRequest, response::Response};
@@ -38,6 +38,17 @@ async fn many_calls_at_once_all_get_their_own_answer() {
         for (path, answer) in paths.iter().zip(answers) {
             assert!(answer.contains(&format!(" {path} ")), "{path}: {answer}");
         }
+    }
+}
+
+#[tokio::test]
+async fn of_many_calls_at_once_one_connects_where_http_2_is_spoken() {
+    let (plain, encrypted) = nginx();
+    for (url, connections) in [(plain, 2..=50), (encrypted, 1..=1)] {
+        let service = service(settings(&url));
+        let numbers = (0..50).map(async |_| text(get(&service, "/number").await.unwrap()).await);
+        let numbers: BTreeSet<_> = join_all(numbers).await.into_iter().collect();
+        assert!(connections.contains(&numbers.len()), "{url}: {} connections", numbers.len());
     }
 }
 
