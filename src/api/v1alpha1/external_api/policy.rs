@@ -89,8 +89,8 @@ pub struct Retry {
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u8,
-    /// The failures that are worth another attempt; by default `connect-failure`, `5xx` and `429`. Where `timeout` is one, each attempt has an equal share of what is left of
-    /// `spec.timeout`, and else all of it.
+    /// The failures that are worth another attempt; by default `connect-failure`, `5xx` and `429`. Where `timeout` is one, each
+    /// attempt has an equal share of what is left of `spec.timeout`, and else all of it.
     #[serde(default = "default_on")]
     #[schemars(length(min = 1, max = 5))]
     #[x_kube(merge_strategy = ListMerge::Set)]
