@@ -19,6 +19,9 @@ const MAX_AGE: Duration = Duration::from_mins(5);
 /// Unused connections that are kept.
 const MAX_IDLE: usize = 128;
 
+/// Who has waited so long for another one's connection makes one: of a server in trouble, each has to find out in time.
+const TURN: Duration = Duration::from_secs(1);
+
 /// The connections to one server.
 #[derive(Default)]
 pub(super) struct Kept {
@@ -98,7 +101,7 @@ impl Kept {
         if alone() {
             return None;
         }
-        let turn = self.turn.lock().await;
+        let turn = tokio::time::timeout(TURN, self.turn.lock()).await.ok()?;
         (!alone()).then_some(turn)
     }
 
