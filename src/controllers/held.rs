@@ -251,15 +251,16 @@ fn known_health<K: Managed, S: Settings>(object: &K, wanted: &Resolved<S>) -> Ve
     });
     let healthy = status.and_then(|status| status.condition(ConditionType::Healthy));
     let all_down = healthy.is_some_and(|healthy| healthy.status == "False");
-    let known = |settings: &S| {
+    // By its place, since several may be at one address; of the same spec, they are in the same order.
+    let known = |(index, settings): (usize, &S)| {
         let is = |it: &&EndpointStatus| (it.address.as_str(), it.port) == (settings.host(), settings.port());
-        match status.and_then(|status| status.endpoints.iter().find(is)) {
+        match status.and_then(|status| status.endpoints.get(index).filter(is)) {
             Some(endpoint) if endpoint.ready => HealthState::Healthy,
             Some(_) if all_down => HealthState::Unhealthy,
             _ => HealthState::Unknown,
         }
     };
-    wanted.targets.iter().map(known).collect()
+    wanted.targets.iter().enumerate().map(known).collect()
 }
 
 /// What each monitor has seen, once its first probe is over.

@@ -52,6 +52,8 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
         let addresses = match answer {
             Ok(addresses) => addresses,
             Err(fault) if fault.reason == Reason::DnsFailed => {
+                // A name that is made, or comes back, is found soon.
+                found.valid = Some(found.valid.map_or(RETRY, |valid| valid.min(RETRY)));
                 found.nameless.push(fault.detail);
                 found.addresses.push(Some(Vec::new()));
                 continue;
