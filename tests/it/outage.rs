@@ -7,14 +7,13 @@ use std::{path::PathBuf, process::Command};
 use authlink::api::{all_crds, v1alpha1::Database};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, Client, ResourceExt,
     api::{Patch, PatchParams},
-    config::{KubeConfigOptions, Kubeconfig},
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
 
 use crate::support::{
-    Namespace, Operator, SOON, System, condition, eventually, free_port, test_dir, variable,
+    Namespace, Operator, SOON, System, client_of, condition, eventually, free_port, test_dir, variable,
 };
 
 /// A Kubernetes API of its own, stopped with the value.
@@ -40,10 +39,7 @@ impl Cluster {
 
     /// A client, once the CRDs are installed.
     async fn client(&self) -> Client {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("a kubeconfig");
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        let client = Client::try_from(config.expect("a configuration")).expect("a client");
+        let client = client_of(&self.kubeconfig()).await;
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         for crd in all_crds() {
             let name = crd.name_any();

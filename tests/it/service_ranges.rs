@@ -1,21 +1,10 @@
 //! The cluster says which addresses are those of its Services.
 
-use std::path::Path;
-
 use authlink::{cluster::ranges, domain::addresses::Egress};
 use k8s_openapi::api::core::v1::Service;
-use kube::{
-    Api, Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::Api;
 
-use crate::support::{admin, gateway_kubeconfig, operator_kubeconfig};
-
-async fn client_of(kubeconfig: &Path) -> Client {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    Client::try_from(config.expect("a configuration")).expect("a client")
-}
+use crate::support::{admin, client_of, gateway_kubeconfig, operator_kubeconfig};
 
 #[tokio::test]
 async fn they_are_refused_once_an_operator_has_asked() {

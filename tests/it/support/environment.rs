@@ -2,12 +2,15 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
 };
 
-use kube::{Client, config::Kubeconfig};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::{Value, json};
 
 use crate::commands::root;
@@ -36,6 +39,14 @@ pub(crate) async fn admin() -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     variable("KUBECONFIG");
     Client::try_default().await.expect("KUBECONFIG of a cluster")
+}
+
+/// The API server as whoever a kubeconfig is for sees it.
+pub(crate) async fn client_of(kubeconfig: &Path) -> Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    Client::try_from(config.expect("a configuration")).expect("a client")
 }
 
 /// The kubeconfig of the chart's own ServiceAccount; installs CRDs, account and permissions on first use.

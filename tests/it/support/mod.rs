@@ -18,7 +18,7 @@ use std::{
 };
 
 pub(crate) use environment::{
-    GATEWAY_ACCOUNT, admin, gateway_kubeconfig, operator_kubeconfig, test_dir, tls_file, variable,
+    GATEWAY_ACCOUNT, admin, client_of, gateway_kubeconfig, operator_kubeconfig, test_dir, tls_file, variable,
 };
 pub(crate) use manifests::{Spec, certificate_secret, password_secret, secret};
 pub(crate) use namespace::{Namespace, condition, conditions};
