@@ -37,12 +37,16 @@ comes_back() {
   serves billing 511
 }
 
+# upgrade_with ARGUMENT...: the release as it is, but for these.
+upgrade_with() {
+  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --wait --timeout 90s "$@"
+}
+
 upgrade() {
   local before arguments
   steady
   before=$(ready_since)
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values \
-    --set logLevel=debug,concurrency=4 --wait --timeout 90s
+  upgrade_with --set logLevel=debug,concurrency=4
   operator rollout status statefulset/authlink --timeout=60s
   arguments=$(operator get pods --field-selector status.phase=Running -o jsonpath='{.items[*].spec.containers[*].args}')
   [[ $arguments = *--log-level=debug* ]]
@@ -60,9 +64,8 @@ apart() {
   operator create secret generic authlink-store --from-file=ca.crt="$AUTHLINK_TEST_DIR/tls/ca.pem" \
     --from-literal=uri="postgresql://authlink:store-secret@$AUTHLINK_TEST_POSTGRESQL/authlink?sslmode=verify-full"
   before=$(ready_since)
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values \
-    --set store.postgres.uriSecretRef.name=authlink-store \
-    --set store.postgres.caRef.kind=Secret,store.postgres.caRef.name=authlink-store --wait --timeout 90s
+  upgrade_with --set store.postgres.uriSecretRef.name=authlink-store \
+    --set store.postgres.caRef.kind=Secret,store.postgres.caRef.name=authlink-store
   operator rollout status deployment/authlink --timeout=60s
   operator rollout status deployment/authlink-gateway --timeout=60s
   [[ $(ready_replicas authlink) = 2 && $(ready_replicas authlink-gateway) = 2 ]]
@@ -98,7 +101,7 @@ leads_on() {
 
 scale() {
   local pod leaders=0
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --set replicas=3 --wait --timeout 90s
+  upgrade_with --set replicas=3
   operator rollout status deployment/authlink --timeout=60s
   until_true 20 led_by_running_pod
   for pod in $(running_pods ,app.kubernetes.io/component=operator); do
@@ -170,13 +173,11 @@ autoscaled() {
   local begin
   calling climber "${through_gateway[@]}"
   begin=$(now)
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --wait --timeout 90s \
-    --set gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=3,networkPolicy.enabled=true
+  upgrade_with --set gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=3,networkPolicy.enabled=true
   until_true 60 has_gateways 3
   operator get networkpolicy authlink authlink-gateway
   # Until then the count is the autoscaler's.
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --force-conflicts --wait --timeout 90s \
-    --set gateway.autoscaling.enabled=false,networkPolicy.enabled=false
+  upgrade_with --force-conflicts --set gateway.autoscaling.enabled=false,networkPolicy.enabled=false
   until_true 60 has_gateways 2
   all_answered climber 50 "$begin"
   quiet climber
@@ -185,8 +186,7 @@ autoscaled() {
 # An operator that may look at one namespace does not know of any other. The rights of before are gone with the upgrade.
 one_namespace() {
   kubectl get namespace elsewhere || kubectl create namespace elsewhere
-  helm upgrade authlink "$chart" --namespace authlink --reset-then-reuse-values --set "watchNamespaces={$namespace}" \
-    --wait --timeout 90s
+  upgrade_with --set "watchNamespaces={$namespace}"
   operator rollout status statefulset/authlink --timeout=60s
   until_true 20 led_by_running_pod
   [ -z "$(kubectl get clusterrole authlink --ignore-not-found -o name)" ]
