@@ -6,10 +6,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::{Api, Client, api::ListParams};
 
-use crate::domain::{
-    addresses::Learned,
-    backoff::{Retry, delay},
-};
+use super::watches::Pauses;
+use crate::domain::addresses::Learned;
 
 /// Ranges are added once in a cluster's life, if ever.
 const AGAIN: Duration = Duration::from_mins(5);
@@ -17,7 +15,7 @@ const AGAIN: Duration = Duration::from_mins(5);
 /// Tries until there is an answer. False if it is that nobody says.
 pub async fn learn(client: &Client, known: &Learned) -> bool {
     let api = Api::<ServiceCIDR>::all(client.clone());
-    let mut failures = 0;
+    let mut pauses = Pauses::default();
     loop {
         match api.list(&ListParams::default()).await {
             Ok(list) => {
@@ -33,9 +31,7 @@ pub async fn learn(client: &Client, known: &Learned) -> bool {
             }
             Err(error) => {
                 tracing::warn!(%error, "the Services' ranges cannot be read yet");
-                failures += 1;
-                let pause = delay(Retry::Backoff, failures, rand::random());
-                tokio::time::sleep(pause.min(Duration::from_secs(10))).await;
+                tokio::time::sleep(pauses.after_a_failure()).await;
             }
         }
     }

@@ -144,10 +144,11 @@ fn report(error: &watcher::Error, part: &str, readiness: &Readiness) {
     tracing::warn!(%error, part, "a watch failed and is tried again");
 }
 
-/// How long a watch that failed waits: a second, and each time longer, up to ten seconds. After an outage of the API server it
-/// fails once more as a rule, since what it goes on from is too old: with the customary 30 s a change would be seen after a minute.
+/// How long a watch, or another reading that nothing goes on without, waits after it failed: a second, and each time longer, up to
+/// ten seconds. After an outage of the API server a watch fails once more as a rule, since what it goes on from is too old: with the
+/// customary 30 s a change would be seen after a minute.
 #[derive(Default)]
-struct Pauses {
+pub(super) struct Pauses {
     failures: u32,
     last: Option<Instant>,
 }
@@ -155,17 +156,23 @@ struct Pauses {
 /// A watch that works for so long has recovered; that a list begins says nothing yet of how it ends.
 const RECOVERED: Duration = Duration::from_secs(30);
 
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
+impl Pauses {
+    pub(super) fn after_a_failure(&mut self) -> Duration {
         if self.last.is_some_and(|last| last.elapsed() >= RECOVERED) {
             self.failures = 0;
         }
         self.last = Some(Instant::now());
         self.failures = self.failures.saturating_add(1);
         let pause = delay(Retry::Backoff, self.failures, rand::random());
-        Some(pause.min(Duration::from_secs(10).mul_f64(1.0 - 0.5 * rand::random::<f64>())))
+        pause.min(Duration::from_secs(10).mul_f64(1.0 - 0.5 * rand::random::<f64>()))
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.after_a_failure())
     }
 }
 
