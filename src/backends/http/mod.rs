@@ -201,7 +201,9 @@ impl Client {
         let stream = self.connector.connect(target).await;
         let stream = stream.map_err(|fault| Failure { stage: Stage::Connect, fault })?;
         if !stream.speaks_http2() {
-            kept.inspect(|kept| kept.serve_alone());
+            if let Some(kept) = kept {
+                kept.serve_alone();
+            }
             return Ok(Made::Http1(Link::over(stream).await.map_err(|error| failed(&error))?));
         }
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -211,7 +213,9 @@ impl Client {
         let (sender, connection) =
             http2.handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
         tokio::spawn(connection);
-        kept.inspect(|kept| kept.share(sender.clone()));
+        if let Some(kept) = kept {
+            kept.share(sender.clone());
+        }
         Ok(Made::Http2(sender))
     }
 

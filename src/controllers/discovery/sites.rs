@@ -53,7 +53,7 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
             Ok(addresses) => addresses,
             Err(fault) if fault.reason == Reason::DnsFailed => {
                 // A name that is made, or comes back, is found soon.
-                found.valid = Some(found.valid.map_or(RETRY, |valid| valid.min(RETRY)));
+                found.holds_at_most(RETRY);
                 found.nameless.push(fault.detail);
                 found.addresses.push(Some(Vec::new()));
                 continue;
@@ -65,7 +65,7 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
             }
         };
         if let Some(valid) = addresses.valid {
-            found.valid = Some(found.valid.map_or(valid, |known| known.min(valid)));
+            found.holds_at_most(valid);
         }
         let mut allowed = Vec::new();
         for address in addresses.list {
@@ -81,6 +81,10 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
 }
 
 impl Found {
+    fn holds_at_most(&mut self, valid: Duration) {
+        self.valid = Some(self.valid.map_or(valid, |known| known.min(valid)));
+    }
+
     /// What the sites are as endpoints, in the order in which they were looked up.
     pub(super) fn wanted(&self, sites: &[Site]) -> Vec<Wanted> {
         let addresses = sites.iter().zip(&self.addresses);
