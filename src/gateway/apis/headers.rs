@@ -20,11 +20,20 @@ const OF_THE_GATEWAY: usize = 3;
 /// What is between the caller and the gateway, and nobody else's business: its token above all.
 static OF_THE_CALLER: [HeaderName; 4] = [header::AUTHORIZATION, header::HOST, header::COOKIE, header::EXPECT];
 
+/// What some servers take for method or path, instead of the request's own: those are what `allow` was asked about.
+static OVERRIDES: [HeaderName; 5] = [
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
 /// The headers of a request as the API gets them.
 pub(super) fn outbound(sent: &HeaderMap) -> HeaderMap {
     let named = named_by_connection(sent);
     let passes = |name: &HeaderName| {
-        !HOP_BY_HOP.contains(name) && !OF_THE_CALLER.contains(name) && !named.contains(name)
+        ![&HOP_BY_HOP[..], &OF_THE_CALLER, &OVERRIDES, &named].iter().any(|names| names.contains(name))
     };
     let mut headers = HeaderMap::with_capacity(sent.len() + OF_THE_GATEWAY);
     let passing = sent.iter().filter(|(name, _)| passes(name));
@@ -74,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_the_connections_headers_nor_the_callers_token_pass() {
+    fn neither_the_connections_headers_nor_the_callers_token_pass_nor_another_method_or_path() {
         let sent = headers(&[
             ("connection", "close, X-Secret-Hop"),
             ("x-secret-hop", "1"),
@@ -86,6 +95,8 @@ mod tests {
             ("authorization", "Bearer token"),
             ("cookie", "session=1"),
             ("host", "gateway"),
+            ("x-http-method-override", "DELETE"),
+            ("x-original-url", "/admin"),
             ("accept", "*/*"),
             ("traceparent", "00-1-2-01"),
         ]);

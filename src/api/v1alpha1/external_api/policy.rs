@@ -167,7 +167,8 @@ impl Default for Backoff {
     }
 }
 
-/// Something that may be called.
+/// Something that may be called. Headers by which a caller asks for another method or path, such as `X-HTTP-Method-Override`
+/// and `X-Original-URL`, do not reach the API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allow {
