@@ -63,7 +63,7 @@ impl State {
     }
 }
 
-/// Leave for one call, to be given back with its result. One that is dropped counts for nothing.
+/// Leave for one call, to be given back: with its result, or without where it has none.
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {
@@ -86,8 +86,11 @@ pub struct Breaker {
 enum Phase {
     Closed,
     Open { until: Duration },
-    HalfOpen { given: u32, passed: u32, last: Duration },
+    HalfOpen { given: u32, passed: u32 },
 }
+
+/// After so long a trial that is under way may have ended.
+const TRIAL: Duration = Duration::from_secs(1);
 
 impl Breaker {
     /// A closed circuit.
@@ -116,17 +119,10 @@ impl Breaker {
         let turned = match &mut self.phase {
             Phase::Closed => None,
             Phase::Open { until } if now < *until => return Err(until.saturating_sub(now)),
-            Phase::Open { .. } => Some(self.turn(Phase::HalfOpen { given: 1, passed: 0, last: now })),
-            Phase::HalfOpen { given, passed, last } => {
-                let renewed = last.saturating_add(self.settings.open_for);
-                // A trial whose result nobody brought (its caller went away) is given to another one.
-                if *given >= trials && now >= renewed {
-                    *given = *passed;
-                }
-                if *given >= trials {
-                    return Err(renewed.saturating_sub(now));
-                }
-                (*given, *last) = (*given + 1, now);
+            Phase::Open { .. } => Some(self.turn(Phase::HalfOpen { given: 1, passed: 0 })),
+            Phase::HalfOpen { given, .. } if *given >= trials => return Err(TRIAL),
+            Phase::HalfOpen { given, .. } => {
+                *given += 1;
                 None
             }
         };
@@ -150,6 +146,15 @@ impl Breaker {
                 let enough = *passed >= self.settings.half_open_requests;
                 enough.then(|| self.turn(Phase::Closed))
             }
+        }
+    }
+
+    /// Takes the leave of a call back that says nothing of the target: another call may try.
+    pub fn cancel(&mut self, Permit { epoch, .. }: Permit) {
+        if let Phase::HalfOpen { given, .. } = &mut self.phase
+            && epoch == self.epoch
+        {
+            *given -= 1;
         }
     }
 
@@ -254,14 +259,19 @@ mod tests {
     }
 
     #[test]
-    fn trials_that_nobody_records_do_not_block_for_ever() {
-        let mut breaker = open();
-        assert_eq!(call(&mut breaker, &[true], at(15)), [None]);
-        let [lost, _] = [breaker.allow(at(16)), breaker.allow(at(17))].map(Result::unwrap);
-        assert_eq!(breaker.allow(at(18)).unwrap_err(), at(14));
-        assert_eq!(call(&mut breaker, &[true, true], at(32)), [None, Some(State::Closed)]);
-        assert_eq!(breaker.record(lost, false, at(33)), None, "the result comes too late");
-        assert_eq!(breaker.state(), State::Closed);
+    fn a_trial_that_says_nothing_is_given_to_another_call() {
+        let mut breaker = breaker();
+        let early = breaker.allow(at(0)).unwrap();
+        call(&mut breaker, &[false; 4], at(0));
+        call(&mut breaker, &[true], at(15));
+        let [lost, slow] = [breaker.allow(at(16)), breaker.allow(at(17))].map(Result::unwrap);
+        assert!(breaker.allow(at(18)).is_err());
+        breaker.cancel(early);
+        assert!(breaker.allow(at(18)).is_err(), "that one was no trial");
+        breaker.cancel(lost);
+        assert_eq!(call(&mut breaker, &[true], at(18)), [None]);
+        assert!(breaker.allow(at(100)).is_err(), "two have passed, one is under way");
+        assert_eq!(breaker.record(slow, true, at(101)), Some(State::Closed));
     }
 
     #[test]

@@ -260,11 +260,11 @@ impl Drop for Flight {
             Some((latency, _)) => endpoint.load().end(latency, now),
             None => endpoint.load().cancel(),
         }
-        if let (Some((_, well)), Some(permit), Some(breaker)) =
-            (self.seen, self.permit.take(), &endpoint.breaker)
-        {
-            let turned = breaker.lock().unwrap_or_else(PoisonError::into_inner).record(permit, well, now);
-            self.api.tell(self.index, turned);
-        }
+        let (Some(permit), Some(breaker)) = (self.permit.take(), &endpoint.breaker) else { return };
+        let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, well)) = self.seen else { return breaker.cancel(permit) };
+        let turned = breaker.record(permit, well, now);
+        drop(breaker);
+        self.api.tell(self.index, turned);
     }
 }

@@ -1,6 +1,7 @@
 //! An answer's body on its way to the caller.
 
 use std::{
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -26,8 +27,10 @@ pub(in crate::gateway) struct Flying(Held);
 
 enum Held {
     /// Most answers are over with the first frame.
-    Alone(Option<Call>),
+    Alone(Call),
     Watched(Watched),
+    /// All of it was given out: whether the caller takes what it was given is not the API's affair.
+    Over,
 }
 
 struct Call {
@@ -43,14 +46,24 @@ struct Watched {
 
 impl Flying {
     pub(super) fn new(body: AnswerBody, flight: Flight) -> Self {
-        Self(Held::Alone(Some(Call { body, flight })))
+        Self(Held::Alone(Call { body, flight }))
     }
 
     fn of<T>(&self, ask: impl FnOnce(&AnswerBody) -> T) -> Option<T> {
         match &self.0 {
-            Held::Alone(call) => call.as_ref().map(|call| ask(&call.body)),
+            Held::Alone(call) => Some(ask(&call.body)),
             Held::Watched(watched) => watched.call().as_ref().map(|call| ask(&call.body)),
+            Held::Over => None,
         }
+    }
+
+    /// After a frame, of which there are more or not.
+    fn go_on(&mut self, more: bool) {
+        self.0 = match mem::replace(&mut self.0, Held::Over) {
+            Held::Alone(call) if more => Held::Watched(Watched::over(call)),
+            watched if more => watched,
+            _ => Held::Over,
+        };
     }
 }
 
@@ -97,26 +110,28 @@ impl HttpBody for Flying {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        match &mut self.0 {
-            Held::Alone(held) => {
-                let Some(call) = held else { return Poll::Ready(None) };
-                let polled = call.poll_frame(cx);
-                let more = matches!(polled, Poll::Ready(Some(Ok(_)))) && !call.body.is_end_stream();
-                if let Some(call) = held.take_if(|_| more) {
-                    self.0 = Held::Watched(Watched::over(call));
-                }
-                polled
-            }
+        let polled = match &mut self.0 {
+            Held::Alone(call) => call.poll_frame(cx),
             Held::Watched(watched) => {
                 let late = || Fault::new(Reason::Timeout, "the answer was not read in time");
                 let mut call = watched.call();
                 call.as_mut().map_or_else(|| Poll::Ready(Some(Err(late()))), |call| call.poll_frame(cx))
             }
+            Held::Over => return Poll::Ready(None),
+        };
+        if let Poll::Ready(frame) = &polled {
+            let more = matches!(frame, Some(Ok(_))) && !self.is_end_stream();
+            self.go_on(more);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.of(HttpBody::is_end_stream).unwrap_or_default()
+        match &self.0 {
+            Held::Over => true,
+            // One that was let go of is not: it ends with a fault.
+            _ => self.of(HttpBody::is_end_stream).unwrap_or_default(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
