@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
 };
 
@@ -124,6 +124,8 @@ pub(super) struct Outgoing {
     /// Why it breaks off, held back once: the server sends what it has only while it waits for more, and a caller whose answer
     /// breaks off is to have its head and all that came until then.
     broken: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// What says of the connection that this call is under way.
+    call: Option<Arc<AtomicU64>>,
 }
 
 enum Source {
@@ -135,11 +137,16 @@ enum Source {
 
 impl Outgoing {
     fn api(response: Response<apis::Flying>) -> Response<Self> {
-        response.map(|body| Self { source: Source::Api(body), broken: None })
+        response.map(|body| Self { source: Source::Api(body), broken: None, call: None })
     }
 
     fn own(response: Response<Body>) -> Response<Self> {
-        response.map(|body| Self { source: Source::Own(body), broken: None })
+        response.map(|body| Self { source: Source::Own(body), broken: None, call: None })
+    }
+
+    /// Holds this until the answer is over.
+    pub(super) fn hold(&mut self, call: Arc<AtomicU64>) {
+        self.call = Some(call);
     }
 }
 
@@ -151,7 +158,7 @@ impl HttpBody for Outgoing {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { source, broken } = self.get_mut();
+        let Self { source, broken, .. } = self.get_mut();
         if let Some(error) = broken.take() {
             return Poll::Ready(Some(Err(error)));
         }

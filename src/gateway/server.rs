@@ -2,20 +2,31 @@
 
 mod certificate;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Routes;
 use certificate::Certificate;
@@ -23,7 +34,10 @@ use certificate::Certificate;
 /// How long callers may take to shake hands, and to send the head of a request: the first one, and over HTTP/1.1 each.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long calls in flight may go on when the process ends.
+/// How long a connection of HTTP/2 may be without a call, at least; some time within as long again it is closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long what is still under way may go on when the process ends, or an idle connection.
 const DRAIN: Duration = Duration::from_secs(25);
 
 /// How often a caller's connection of HTTP/2 is tried; one that is dead is closed 20 s later.
@@ -70,7 +84,7 @@ impl Server {
 
     /// Serves until `stop`, and then until the calls in flight are over, for a while.
     pub async fn serve(self, routes: Routes, stop: CancellationToken) {
-        let calls = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         loop {
             let stream = tokio::select! {
                 () = stop.cancelled() => break,
@@ -79,36 +93,32 @@ impl Server {
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
                         // Out of descriptors, as a rule: it goes on when some are free.
-                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        sleep(Duration::from_millis(100)).await;
                         continue;
                     }
                 },
             };
-            tokio::spawn(connection(stream, self.tls.clone(), routes.clone(), calls.watcher()));
+            connections.spawn(connection(stream, self.tls.clone(), routes.clone(), stop.clone()));
         }
         drop(self.listener);
-        if tokio::time::timeout(DRAIN, calls.shutdown()).await.is_err() {
+        connections.close();
+        if timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::warn!("calls in flight were cut off");
         }
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    routes: Routes,
-    calls: hyper_util::server::graceful::Watcher,
-) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, routes: Routes, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return exchange(stream, routes, calls).await };
-    match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => exchange(stream, routes, calls).await,
+    let Some(tls) = tls else { return exchange(stream, routes, stop).await };
+    match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => exchange(stream, routes, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
         Err(_) => tracing::debug!("a handshake took too long"),
     }
 }
 
-async fn exchange<S>(stream: S, routes: Routes, calls: hyper_util::server::graceful::Watcher)
+async fn exchange<S>(stream: S, routes: Routes, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -123,28 +133,45 @@ where
         .keep_alive_interval(KEEP_ALIVE)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let first = Arc::new(Notify::new());
-    let asked = Arc::clone(&first);
+    // How many calls there were, in as many hands as calls are under way.
+    let calls = Arc::new(AtomicU64::new(0));
+    let watched = Arc::downgrade(&calls);
     let service = service_fn(move |request| {
-        asked.notify_one();
-        let routes = routes.clone();
-        async move { Ok::<_, Infallible>(routes.answer(request).await) }
+        calls.fetch_add(1, Relaxed);
+        let (routes, call) = (routes.clone(), Arc::clone(&calls));
+        async move {
+            let mut answer = routes.answer(request).await;
+            answer.body_mut().hold(call);
+            Ok::<_, Infallible>(answer)
+        }
     });
-    let served = server.serve_connection(TokioIo::new(stream), service).into_owned();
-    let mut served = pin!(calls.watch(served));
+    let mut served = pin!(server.serve_connection(TokioIo::new(stream), service));
     // hyper's own time-out begins when it knows which HTTP is spoken, and there is none for HTTP/2: a connection that asks for
     // nothing would be held for ever, without a token.
-    let opened = tokio::select! {
-        biased;
-        served = &mut served => Some(served),
-        asked = tokio::time::timeout(HEAD_TIMEOUT, first.notified()) => match asked {
-            Ok(()) => None,
-            Err(_) => return tracing::debug!("a connection asked for nothing"),
-        },
-    };
-    let ended = match opened {
-        Some(ended) => ended,
-        None => served.await,
+    let (mut patience, mut before) = (HEAD_TIMEOUT, 0);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = served.as_mut() => break ended,
+            () = stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                break served.await;
+            }
+            () = sleep(patience) => {}
+        }
+        let now = watched.upgrade().map_or(before, |calls| calls.load(Relaxed));
+        if now == 0 {
+            return tracing::debug!("a connection asked for nothing");
+        }
+        if now == before && watched.strong_count() <= 1 {
+            // What the caller has asked meanwhile is answered.
+            served.as_mut().graceful_shutdown();
+            match timeout(DRAIN, served.as_mut()).await {
+                Ok(ended) => break ended,
+                Err(_) => return tracing::debug!("an idle connection did not end"),
+            }
+        }
+        (patience, before) = (IDLE, now);
     };
     // That a caller breaks off is its own affair.
     if let Err(error) = ended {

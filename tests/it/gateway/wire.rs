@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use h2::{RecvStream, client::SendRequest};
+use hyper::{Request, Response, StatusCode, body::Bytes};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinHandle,
     time::timeout,
 };
 
 use super::apis::{Backend, Scene};
 use crate::support::{SOON, eventually};
 
-/// Longer than a gateway waits for the head of a request.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Longer than a gateway waits for the head of a request, and for another call over a connection of HTTP/2.
+const SILENCE: Duration = Duration::from_secs(90);
 
 async fn connect(scene: &Scene, sent: &str) -> TcpStream {
     let mut stream = TcpStream::connect(scene.gateway.address).await.expect("a connection");
@@ -25,6 +28,21 @@ async fn connect(scene: &Scene, sent: &str) -> TcpStream {
 fn head(scene: &Scene, path: &str, headers: &str) -> String {
     let (path, token) = (scene.path(path), &scene.token);
     format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {token}\r\n{headers}\r\n")
+}
+
+/// A connection of HTTP/2 that lets the gateway send so many bytes of each answer, until it ends.
+async fn http2(scene: &Scene, window: u32) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(scene.gateway.address).await.expect("a connection");
+    let handshake = h2::client::Builder::new().initial_window_size(window).handshake(stream);
+    let (client, connection) = handshake.await.expect("HTTP/2");
+    (client, tokio::spawn(connection))
+}
+
+async fn ask(client: &mut SendRequest<Bytes>, scene: &Scene, path: &str) -> Response<RecvStream> {
+    let request = Request::get(format!("http://gateway{}", scene.path(path)))
+        .header("authorization", format!("Bearer {}", scene.token));
+    let (answer, _) = client.send_request(request.body(()).expect("a request"), true).expect("it is sent");
+    answer.await.expect("a head")
 }
 
 #[tokio::test]
@@ -94,4 +112,37 @@ async fn a_caller_that_does_not_read_its_answer_holds_no_connection_beyond_the_t
     let mut answer = Vec::new();
     let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the connection ends");
     assert!(answer.starts_with(b"HTTP/1.1 200 ") && !answer.ends_with(b"0\r\n\r\n"), "{}", answer.len());
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_is_closed_some_time_after_its_last_call() {
+    let backend = Backend::start().await;
+    let scene = Scene::set(&[backend.url()], json!({ "timeout": "10m" })).await;
+    let (mut idle, closed) = http2(&scene, 65_535).await;
+    assert_eq!(ask(&mut idle, &scene, "/ok").await.status(), StatusCode::OK);
+    let (mut busy, open) = http2(&scene, 65_535).await;
+    let answer = ask(&mut busy, &scene, "/endless").await;
+    timeout(SILENCE, closed).await.expect("it is closed").expect("no panic").expect("an orderly end");
+    assert!(!open.is_finished(), "{answer:?} was under way");
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_nothing_of_a_short_answer_holds_no_trial_of_a_circuit() {
+    let backend = Backend::start().await;
+    let breaker = json!({ "circuitBreaker": {
+        "failureThreshold": 50, "minRequests": 4, "window": "10s", "openFor": "1s", "halfOpenRequests": 1,
+    } });
+    let scene = Scene::set(&[backend.url()], breaker).await;
+    backend.fail(500, 0);
+    for _ in 0..4 {
+        assert_eq!(scene.get("/flaky").await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    backend.fail(0, 0);
+    let (mut client, _connection) = http2(&scene, 0).await;
+    let mut held = Vec::new();
+    while held.last().is_none_or(|answer: &Response<_>| answer.status() != StatusCode::OK) {
+        held.push(timeout(SOON, ask(&mut client, &scene, "/flaky")).await.expect("in time"));
+    }
+    let answer = scene.get("/flaky").await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}, while {held:?}");
 }
