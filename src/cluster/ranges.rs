@@ -5,43 +5,41 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::{Api, Client, api::ListParams};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::watches::Pauses;
 use crate::domain::addresses::Learned;
 
-/// Ranges are added once in a cluster's life, if ever.
+/// Ranges are added once in a cluster's life, if ever, and so is the right to ask for them.
 const AGAIN: Duration = Duration::from_mins(5);
 
-/// Tries until there is an answer. False if it is that nobody says.
-pub async fn learn(client: &Client, known: &Learned) -> bool {
-    let api = Api::<ServiceCIDR>::all(client.clone());
+/// Keeps up with them, for ever. The first answer cancels `asked`, be it that nobody says.
+pub async fn follow(client: Client, known: Learned, asked: CancellationToken) {
+    let api = Api::<ServiceCIDR>::all(client);
     let mut pauses = Pauses::default();
     loop {
         match api.list(&ListParams::default()).await {
             Ok(list) => {
                 known.set(list.items.iter().flat_map(ranges).collect());
-                return true;
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
-                tracing::info!(
-                    code = status.code,
-                    "the cluster does not say what its Services' ranges are: --cluster-cidrs has to"
-                );
-                return false;
+                if !asked.is_cancelled() {
+                    tracing::info!(
+                        code = status.code,
+                        "the cluster does not say what its Services' ranges are: --cluster-cidrs has to"
+                    );
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the Services' ranges cannot be read yet");
-                tokio::time::sleep(pauses.after_a_failure()).await;
+                sleep(pauses.after_a_failure()).await;
+                continue;
             }
         }
-    }
-}
-
-/// Keeps up with them, for ever.
-pub async fn follow(client: &Client, known: &Learned) {
-    loop {
-        tokio::time::sleep(AGAIN).await;
-        learn(client, known).await;
+        pauses = Pauses::default();
+        asked.cancel();
+        sleep(AGAIN).await;
     }
 }
 

@@ -24,7 +24,12 @@ pub use settings::{Role, Settings};
 use crate::{
     backends::{database::Servers, http::Egress, resolver::Resolver},
     cluster::{
-        events::Events, fence::Fence, references::ScopedReferences, review::Reviewer, watches::Readiness,
+        events::Events,
+        fence::Fence,
+        ranges,
+        references::ScopedReferences,
+        review::Reviewer,
+        watches::{Readiness, Scope},
     },
     controllers::{Plane, Runtime, Sources},
     gateway::{self, Gateway},
@@ -100,6 +105,14 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     registry.register_collector(Box::new(Pools::new(Arc::clone(&servers))));
     let said = if operates { &mut registry } else { &mut unsaid };
     let operator = Operator::start(&plane, &sources, &servers, said);
+    let ranges_asked = CancellationToken::new();
+    if sources.iter().any(|it| *it.scope() == Scope::Cluster) {
+        let known = settings.egress.services.clone();
+        tokio::spawn(ranges::follow(client.clone(), known, ranges_asked.clone()));
+    } else {
+        // Who watches some namespaces has no right to ask.
+        ranges_asked.cancel();
+    }
     if operates {
         registry.register("leader", "1 while this process holds the lease", metrics.leader.clone());
     }
@@ -125,9 +138,15 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
     let stop = async { stopping.cancelled().await };
+    let (operator, ranges_asked) = (&operator, &ranges_asked);
     let lead = |halt: CancellationToken| {
         metrics.leader.set(1);
-        operator.lead(halt)
+        async move {
+            // Before the first pass, which could register an address in one of them.
+            if halt.run_until_cancelled(ranges_asked.cancelled()).await.is_some() {
+                operator.lead(halt).await;
+            }
+        }
     };
     let lost = || {
         metrics.leader.set(0);

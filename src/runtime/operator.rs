@@ -6,7 +6,6 @@ use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
-use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -14,20 +13,16 @@ use super::conditions::{Conditions, HasConditions};
 use crate::{
     api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
     backends::{database::Servers, http::Egress},
-    cluster::{catalog::Catalog, ranges, watches::Scope},
+    cluster::catalog::Catalog,
     controllers::{
         Plane, Reconciler, Sources, database::Databases, engine::Engine, external_api::ExternalApis,
         service_registration::ServiceRegistrations,
     },
-    domain::addresses::Learned,
 };
 
 /// The engines, whose watches the gateway reads from as well.
 pub(super) struct Operator {
     engines: Vec<Arc<dyn Leads>>,
-    /// What the cluster says of its Services' addresses, and where to ask: only where the whole of it is watched, since nobody
-    /// else has the right to.
-    service_ranges: Option<(Client, Learned)>,
     pub(super) databases: Catalog<Database>,
     pub(super) external_apis: Catalog<ExternalApi>,
     pub(super) registrations: Catalog<ServiceRegistration>,
@@ -64,27 +59,12 @@ impl Operator {
         let engines = start.engines;
         let told = engines.iter().map(|engine| Arc::clone(engine) as Arc<dyn HasConditions>);
         registry.register_collector(Box::new(Conditions::new(told)));
-        let everywhere = sources.iter().any(|it| *it.scope() == Scope::Cluster);
-        let service_ranges = everywhere.then(|| (plane.client.clone(), plane.egress.services.clone()));
-        Self { engines, service_ranges, databases, external_apis, registrations }
+        Self { engines, databases, external_apis, registrations }
     }
 
     /// Runs the passes of every kind, see [`Engine::lead`].
     pub(super) async fn lead(&self, halt: CancellationToken) {
-        let engines = join_all(self.engines.iter().map(|engine| engine.lead(halt.clone()))).map(drop);
-        let Some((client, known)) = &self.service_ranges else { return engines.await };
-        // Before the first pass, which could register an address in one of them.
-        let said = tokio::select! {
-            said = ranges::learn(client, known) => said,
-            () = halt.cancelled() => return,
-        };
-        if !said {
-            return engines.await;
-        }
-        tokio::select! {
-            () = engines => {}
-            () = ranges::follow(client, known) => {}
-        }
+        join_all(self.engines.iter().map(|engine| engine.lead(halt.clone()))).await;
     }
 }
 

@@ -1,26 +1,35 @@
 //! The cluster says which addresses are those of its Services.
 
-use authlink::{cluster::ranges, domain::addresses::Egress};
+use std::path::PathBuf;
+
+use authlink::{
+    cluster::ranges,
+    domain::addresses::{Egress, Learned},
+};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{admin, client_of, gateway_kubeconfig, operator_kubeconfig};
+use crate::support::{SOON, admin, client_of, gateway_kubeconfig, operator_kubeconfig};
 
-#[tokio::test]
-async fn they_are_refused_once_an_operator_has_asked() {
-    let kubernetes = Api::<Service>::namespaced(admin().await, "default").get("kubernetes").await;
-    let address = kubernetes.ok().and_then(|it| it.spec?.cluster_ip?.parse().ok()).expect("an address");
-    let egress = Egress::default();
-    assert_eq!(egress.endpoint(address), Ok(()));
-    let operators = client_of(&operator_kubeconfig()).await;
-    assert!(ranges::learn(&operators, &egress.services).await);
-    let refused = egress.endpoint(address).expect_err("refused").to_string();
-    assert!(refused.contains("the cluster's own Services"), "{refused}");
-    assert_eq!(egress.endpoint("10.99.0.1".parse().expect("an address")), Ok(()));
+/// Asks as this account, until there is an answer.
+async fn ask(kubeconfig: PathBuf, known: &Learned) {
+    let asked = CancellationToken::new();
+    let follow = ranges::follow(client_of(&kubeconfig).await, known.clone(), asked.clone());
+    timeout(SOON, asked.run_until_cancelled(follow)).await.expect("an answer");
 }
 
 #[tokio::test]
-async fn who_has_no_right_to_ask_is_not_kept_waiting() {
-    let gateways = client_of(&gateway_kubeconfig()).await;
-    assert!(!ranges::learn(&gateways, &Egress::default().services).await);
+async fn they_are_refused_once_an_operator_or_a_gateway_has_asked() {
+    let kubernetes = Api::<Service>::namespaced(admin().await, "default").get("kubernetes").await;
+    let address = kubernetes.ok().and_then(|it| it.spec?.cluster_ip?.parse().ok()).expect("an address");
+    for kubeconfig in [operator_kubeconfig(), gateway_kubeconfig()] {
+        let egress = Egress::default();
+        assert_eq!(egress.endpoint(address), Ok(()));
+        ask(kubeconfig, &egress.services).await;
+        let refused = egress.endpoint(address).expect_err("refused").to_string();
+        assert!(refused.contains("the cluster's own Services"), "{refused}");
+        assert_eq!(egress.endpoint("10.99.0.1".parse().expect("an address")), Ok(()));
+    }
 }

@@ -77,6 +77,12 @@ app.kubernetes.io/component: {{ .component }}
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [get, list, watch]
+{{- if not .Values.watchNamespaces }}
+# Which addresses are those of the cluster's own Services, and so must be neither registered nor called.
+- apiGroups: [networking.k8s.io]
+  resources: [servicecidrs]
+  verbs: [list]
+{{- end }}
 {{- end }}
 
 {{/* What the operator may do to the objects it watches: cluster-wide or in each watched namespace, always the same. */}}

@@ -56,9 +56,9 @@ fn operators_rules() -> BTreeSet<String> {
     kinds.chain(others.map(str::to_owned)).collect()
 }
 
-/// Those of an operator that watches the whole cluster.
-fn cluster_operators_rules() -> BTreeSet<String> {
-    operators_rules().into_iter().chain(["networking.k8s.io/servicecidrs list".to_owned()]).collect()
+/// Those of who watches the whole cluster.
+fn everywhere(rules: BTreeSet<String>) -> BTreeSet<String> {
+    rules.into_iter().chain(["networking.k8s.io/servicecidrs list".to_owned()]).collect()
 }
 
 const REVIEWS: [&str; 2] =
@@ -93,7 +93,7 @@ fn the_whole_cluster_is_watched_by_one_cluster_role() {
     let objects = render(&["rbac.aggregate=false", "gateway.enabled=false"]);
     let roles = of_kind(&objects, "ClusterRole");
     assert_eq!(roles.len(), 1);
-    assert_eq!(allowed(roles[0]), cluster_operators_rules());
+    assert_eq!(allowed(roles[0]), everywhere(operators_rules()));
     let bindings = of_kind(&objects, "ClusterRoleBinding");
     assert_eq!(
         bindings[0]["subjects"],
@@ -144,9 +144,9 @@ fn gateways_of_their_own_read_and_ask_and_change_nothing() {
         (account("r-authlink"), account("r-authlink-gateway")),
         (json!("r-authlink"), json!("r-authlink-gateway"))
     );
-    assert_eq!(rights_of(&objects, "r-authlink-gateway"), gateways_rules());
+    assert_eq!(rights_of(&objects, "r-authlink-gateway"), everywhere(gateways_rules()));
     let leases = ["create", "get", "update"].map(|verb| format!("coordination.k8s.io/leases {verb}"));
-    let operators: BTreeSet<_> = cluster_operators_rules().into_iter().chain(leases).collect();
+    let operators: BTreeSet<_> = everywhere(operators_rules()).into_iter().chain(leases).collect();
     assert_eq!(rights_of(&objects, "r-authlink"), operators, "it is asked nothing, so it asks nothing");
 }
 
