@@ -18,7 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use super::slices::service_of;
-use super::{fence::Fence, services, slices};
+use super::{fence::Fence, objects::refusal, services, slices};
 use crate::{
     api::FIELD_MANAGER,
     domain::discovery::{Drain, Port, Slice, Wanted, plan},
@@ -323,13 +323,10 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A right that the operator lacks, a policy or a name that cannot be: no retry helps.
     fn refusal(self) -> Result<Settled, Self> {
-        match self {
-            Self::Cluster(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
-                Ok(Settled::Refused(status.message.clone()))
-            }
-            failure => Err(failure),
+        match &self {
+            Self::Cluster(error) => refusal(error).map(|why| Settled::Refused(why.to_owned())).ok_or(self),
+            Self::NotLeader(_) => Err(self),
         }
     }
 }

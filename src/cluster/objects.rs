@@ -11,6 +11,18 @@ use serde_json::json;
 
 use crate::api::FIELD_MANAGER;
 
+/// Why the API server refuses a request for good: for a right that the operator lacks, a policy, a webhook, or something that
+/// cannot be. None for what may go well the next time: 401, 404, 409, 429, and every failure of its own.
+#[must_use]
+pub fn refusal(error: &kube::Error) -> Option<&str> {
+    match error {
+        kube::Error::Api(status) if (400..500).contains(&status.code) => {
+            (!matches!(status.code, 401 | 404 | 409 | 429)).then_some(&status.message)
+        }
+        _ => None,
+    }
+}
+
 /// What is read of the API server's answer to a write: not the whole object, which the watch brings anyway.
 #[derive(Deserialize)]
 struct Written {
@@ -56,4 +68,22 @@ where
         .patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&body))
         .map_err(kube::Error::BuildRequest)?;
     client.request::<Written>(request).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::refusal;
+
+    #[test]
+    fn a_refusal_is_what_no_retry_changes() {
+        let refused = |code: &u16| {
+            let status = Status::failure("no", "").with_code(*code).boxed();
+            refusal(&kube::Error::Api(status)) == Some("no")
+        };
+        let codes = [400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 503, 504];
+        let told: Vec<_> = codes.into_iter().filter(refused).collect();
+        assert_eq!(told, [400, 403, 405, 413, 422]);
+    }
 }

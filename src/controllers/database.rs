@@ -68,13 +68,14 @@ impl Reconciler for Databases {
         let saturated = cx.runtime.saturates(database);
         let mut report = report(&look, database, saturated).await;
         cx.runtime.report(database, Counted::Queries { saturated }, cx, &mut report);
-        match self.bindings.settle(database, &look, cx).await? {
-            Ok(binding) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
-            Err((reason, problem)) => {
+        match self.bindings.settle(database, &look, cx).await {
+            Ok(Ok(binding)) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
+            Ok(Err((reason, problem))) => {
                 let kept = binding::Bindings::kept(database, cx);
                 report.status.common.binding = kept.map(|name| BindingStatus { name });
                 report.degrade(reason, &problem);
             }
+            Err(error) => report.unfinished = Some(error),
         }
         let asked = database.spec.discovery.as_ref();
         discovery::register(database, asked, &report::sites(&look), cx, &mut report).await?;

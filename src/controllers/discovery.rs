@@ -17,17 +17,36 @@ use crate::{
     cluster::discovery::{Leads, Registration, Settled},
     domain::{conditions::Verdict, discovery::Drain},
 };
-use sites::{RETRY, is_address, look_up, of_service};
+use sites::{RETRY, is_address, look_up, of_service, unsettled};
 
 pub(super) use sites::Site;
 
 /// Makes Service and slices what `discovery` asks for, gone included, and adds the outcome to the report.
-pub(super) async fn register<K: Object, T: Status>(
+///
+/// # Errors
+/// What `discovery` asks for cannot be.
+pub(super) async fn register<K: Object>(
     object: &K,
     discovery: Option<&Discovery>,
     sites: &[Site],
     cx: &Context,
-    report: &mut Report<T>,
+    report: &mut Report<K::Status>,
+) -> Result<(), Error> {
+    match settle(object, discovery, sites, cx, report).await {
+        Err(error) if error.condition().is_none() => {
+            unsettled(object, error, report);
+            Ok(())
+        }
+        settled => settled,
+    }
+}
+
+async fn settle<K: Object>(
+    object: &K,
+    discovery: Option<&Discovery>,
+    sites: &[Site],
+    cx: &Context,
+    report: &mut Report<K::Status>,
 ) -> Result<(), Error> {
     let (uid, namespace) = (object.uid().unwrap_or_default(), object.namespace().unwrap_or_default());
     let asked = discovery.and_then(|asked| Some((asked, asked.service(&object.name_any())?)));

@@ -119,7 +119,7 @@ pub enum Cleanup {
 }
 
 /// What a pass found.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Report<S> {
     /// One for each condition that the pass got to, and those that are only present while true.
     pub verdicts: Vec<Verdict>,
@@ -129,6 +129,8 @@ pub struct Report<S> {
     pub again: Option<std::time::Duration>,
     /// Events besides those for transitions of conditions.
     pub notes: Vec<Note>,
+    /// A failure of the operator's own that kept a step from being done: the rest is told, and the pass tried again.
+    pub unfinished: Option<Error>,
 }
 
 /// An Event that is not a transition of a condition.

@@ -37,6 +37,7 @@ use crate::{
     },
 };
 
+pub(super) use earlier::refused;
 use earlier::{keeping, last_error, meaning, with_status_as_written};
 
 /// Holds an object until what it has outside is cleaned up.
@@ -112,15 +113,7 @@ impl<R: Reconciler> Pass<R> {
                     .unwrap_or(Err(Error::DeadlineExceeded(deadline))),
             };
             let uid = object.uid().unwrap_or_default();
-            let outcome = ended.unwrap_or_else(|error| {
-                let failures = self.memory.failed(&uid);
-                tracing::warn!(%error, failures, "a pass failed");
-                self.plane.metrics.engine.failed(R::NAME, error.reason());
-                Outcome {
-                    name: "failed",
-                    next: Action::requeue(backoff::delay(error.retry(), failures, rand::random())),
-                }
-            });
+            let outcome = ended.unwrap_or_else(|error| self.failed(&uid, &error));
             if outcome.name != "failed" {
                 self.memory.succeeded(&uid);
             }
@@ -142,6 +135,15 @@ impl<R: Reconciler> Pass<R> {
     fn newest(&self, object: Arc<DeserializeGuard<R::Object>>) -> Arc<DeserializeGuard<R::Object>> {
         let stored = self.objects.get(&ObjectRef::from_obj(&*object));
         stored.filter(|stored| stored.uid() == object.uid()).unwrap_or(object)
+    }
+
+    /// How a pass ends that is to be tried again.
+    fn failed(&self, uid: &str, error: &Error) -> Outcome {
+        let failures = self.memory.failed(uid);
+        tracing::warn!(%error, failures, "a pass failed");
+        self.plane.metrics.engine.failed(R::NAME, error.reason());
+        let delay = backoff::delay(error.retry(), failures, rand::random());
+        Outcome { name: "failed", next: Action::requeue(delay) }
     }
 
     async fn over(&self, object: &R::Object, current: &StatusOf<R>) -> Result<Outcome, Error> {
@@ -167,19 +169,20 @@ impl<R: Reconciler> Pass<R> {
             Ok(report) => (report, None),
             Err(error) if error.condition().is_none() => return Err(error),
             Err(error) => {
-                self.sources
-                    .registry
-                    .doubt(&object.namespace().unwrap_or_default(), &uid, &self.plane.fence)
-                    .await?;
-                let mut status = current.clone();
-                status.forget_observations();
-                let verdicts = error.verdicts(R::Object::CONDITIONS);
-                (Report { verdicts, status, again: None, notes: Vec::new() }, Some(error))
+                let namespace = object.namespace().unwrap_or_default();
+                let doubted = self.sources.registry.doubt(&namespace, &uid, &self.plane.fence).await;
+                let unfinished = doubted.err().map(Error::from);
+                (Report { unfinished, ..refused(object, &error) }, Some(error))
             }
         };
         report.verdicts = conditions::complete(R::Object::CONDITIONS, report.verdicts);
+        let unfinished = report.unfinished.take();
+        report.verdicts.extend(unfinished.as_ref().map(reconciling));
         let again = report.again.unwrap_or(RESYNC);
         let wrote = self.tell(object, current, report, object.meta().generation).await?;
+        if let Some(error) = unfinished {
+            return Ok(self.failed(&uid, &error));
+        }
         let again = again.min(self.until_refresh(&uid));
         if let Some(error) = failure {
             self.plane.metrics.engine.failed(R::NAME, error.reason());
@@ -198,13 +201,8 @@ impl<R: Reconciler> Pass<R> {
         if leaving || matches!(error, Error::NotLeader(_)) {
             return;
         }
-        let failed = Verdict::yes(
-            ConditionType::Reconciling,
-            error.reason(),
-            advise(error.reason(), &error.to_string()),
-        );
         // Best effort: an API server that failed the pass may well fail this, too, and the log has it anyway.
-        let report = keeping(current, failed);
+        let report = keeping(current, reconciling(error));
         let _ = self.tell(object, current, report, current.common().observed_generation).await;
     }
 
@@ -357,6 +355,12 @@ impl<R: Reconciler> Pass<R> {
             wake: Arc::new(move || triggers.fire(key.clone())),
         }
     }
+}
+
+/// A failure of the operator's own, as users read it.
+fn reconciling(error: &Error) -> Verdict {
+    let message = advise(error.reason(), &error.to_string());
+    Verdict::yes(ConditionType::Reconciling, error.reason(), message)
 }
 
 fn key_of<K: Object>(object: &K) -> Key<K> {

@@ -13,8 +13,9 @@ use kube::ResourceExt;
 
 use super::{
     Cleanup, Context, Error, Peers, Reconciler, Report,
-    discovery::sites::{RETRY, look_up, of_service},
+    discovery::sites::{RETRY, look_up, of_service, unsettled},
     held::{Holdings, Member, Wake},
+    pass::refused,
     rounds::Rounds,
 };
 use crate::{
@@ -106,7 +107,13 @@ impl ServiceRegistrations {
         let uid = registration.uid().unwrap_or_default();
         self.known.place(&uid, Name::of(registration), sites.collect());
 
-        let settled = self.settle(registration, cx).await?;
+        let settled = match self.settle(registration, cx).await {
+            Ok(settled) => settled,
+            Err(error) => {
+                unsettled(registration, error, &mut report);
+                return Ok(report);
+            }
+        };
         if let Settled::Done { next } = &settled {
             report.status.common.service_ref = Some(ServiceStatus { name: service.clone() });
             if let Some(next) = next {
@@ -140,8 +147,10 @@ impl ServiceRegistrations {
         let uid = registration.uid().unwrap_or_default();
         self.held.forget(&uid);
         self.known.place(&uid, Name::of(registration), Vec::new());
-        self.settle(registration, cx).await?;
-        Err(error)
+        match self.settle(registration, cx).await {
+            Ok(_) => Err(error),
+            Err(failure) => Ok(Report { unfinished: Some(failure), ..refused(registration, &error) }),
+        }
     }
 }
 

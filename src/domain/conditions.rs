@@ -29,6 +29,19 @@ impl Verdict {
         Self { kind, holds: Some(false), reason, message: message.into() }
     }
 
+    /// What a condition says, where it is one of ours.
+    #[must_use]
+    pub fn of(condition: &Condition) -> Option<Self> {
+        let kind = *ConditionType::ALL.iter().find(|kind| kind.as_str() == condition.type_)?;
+        let reason = *Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason)?;
+        let holds = match condition.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        Some(Self { kind, holds, reason, message: condition.message.clone() })
+    }
+
     /// It is not known whether the condition is true.
     pub fn unknown(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
         Self { kind, holds: None, reason, message: message.into() }

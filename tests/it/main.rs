@@ -6,6 +6,7 @@
     reason = "a test that cannot go on says so by a panic"
 )]
 
+mod admission;
 mod chart;
 mod check;
 mod commands;

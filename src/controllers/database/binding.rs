@@ -22,7 +22,10 @@ use crate::{
         },
     },
     backends::database::Settings,
-    cluster::secrets::{self, Desired, owned_by},
+    cluster::{
+        objects::refusal,
+        secrets::{self, Desired, owned_by},
+    },
     controllers::{Context, Error},
 };
 
@@ -113,8 +116,8 @@ impl Bindings {
         match secrets::write(&cx.client, &namespace, owner, desired, existing.is_some()).await {
             // Made this moment, by us or by somebody else: the watch tells which, and starts another pass.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Ok(Some(name))),
-            // A right that the operator lacks, or a policy: no retry helps, and the database itself is fine.
-            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
+            // The database itself is fine.
+            Err(error) if refusal(&error).is_some() => {
                 Ok(Err((Reason::BindingRefused, format!("the API server refuses the Secret {name}"))))
             }
             answer => {

@@ -3,10 +3,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use crate::{
-    api::{ConditionType, Reason},
+    api::{ConditionType, Managed, Reason, status::Status},
     backends::Fault,
     cluster::discovery::Settled,
-    controllers::Context,
+    controllers::{Context, Error, Report},
     domain::{
         conditions::{Verdict, advise},
         discovery::{Endpoint, Port, Wanted},
@@ -124,6 +124,22 @@ pub(in crate::controllers) fn of_service(settled: &Settled, service: &str) -> Op
             Some(no(Reason::ServiceRefused, &format!("the API server refuses the Service {service} ({why})")))
         }
     }
+}
+
+/// The API server fails what was asked of it. What was said of this very spec holds, as far as anybody knows.
+pub(in crate::controllers) fn unsettled<K: Managed>(
+    object: &K,
+    error: Error,
+    report: &mut Report<K::Status>,
+) {
+    let before = object.status().map(Status::common);
+    let said = before.and_then(|before| before.condition(ConditionType::Registered));
+    let said = said.filter(|said| said.observed_generation == object.meta().generation);
+    let holds = said.and_then(Verdict::of).filter(|said| said.holds.is_some());
+    let unknown = || Verdict::unknown(ConditionType::Registered, error.reason(), error.to_string());
+    report.verdicts.push(holds.unwrap_or_else(unknown));
+    report.status.common_mut().service_ref = before.and_then(|before| before.service_ref.clone());
+    report.unfinished.get_or_insert(error);
 }
 
 fn no(reason: Reason, detail: &str) -> Verdict {

@@ -8,10 +8,10 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        ConditionType, Reason,
+        ConditionType, Managed,
         status::{CommonStatus, LastError, Status},
     },
-    controllers::{Object, Report, memory::Ahead},
+    controllers::{Error, Object, Report, memory::Ahead},
     domain::conditions::Verdict,
 };
 
@@ -37,18 +37,16 @@ pub(super) fn with_status_as_written<K: Object>(object: &K, ahead: Option<Ahead<
 
 /// The status as it is, with one more condition in place of those that are only true while a pass is over the object.
 pub(super) fn keeping<S: Status>(current: &S, more: Verdict) -> Report<S> {
-    let kept = current.common().conditions.iter().filter_map(|condition| {
-        let kind = *ConditionType::ALL.iter().find(|kind| kind.as_str() == condition.type_)?;
-        let reason = *Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason)?;
-        let holds = match condition.status.as_str() {
-            "True" => Some(true),
-            "False" => Some(false),
-            _ => None,
-        };
-        let transient = matches!(kind, ConditionType::Suspended | ConditionType::Reconciling);
-        (!transient).then(|| Verdict { kind, holds, reason, message: condition.message.clone() })
-    });
+    let kept = current.common().conditions.iter().filter_map(Verdict::of);
+    let kept = kept.filter(|it| !matches!(it.kind, ConditionType::Suspended | ConditionType::Reconciling));
     Report { verdicts: kept.chain([more]).collect(), status: current.clone(), ..Report::default() }
+}
+
+/// What a pass says of an object that it could not get through for this reason.
+pub(in crate::controllers) fn refused<K: Managed>(object: &K, error: &Error) -> Report<K::Status> {
+    let mut status = object.status().cloned().unwrap_or_default();
+    status.forget_observations();
+    Report { verdicts: error.verdicts(K::CONDITIONS), status, ..Report::default() }
 }
 
 /// The last failure seen, with the time it was first seen.

@@ -7,9 +7,8 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
-use crate::{
-    commands::kubectl,
-    support::{Namespace, Operator, SOON, Spec, System, condition, eventually, postgresql, secret},
+use crate::support::{
+    Namespace, Operator, SOON, Spec, System, admission::Admission, condition, eventually, postgresql, secret,
 };
 
 fn bound(system: System) -> Spec {
@@ -171,42 +170,10 @@ async fn a_credential_that_does_not_work_is_not_handed_out() {
 #[tokio::test]
 async fn a_secret_that_a_policy_refuses_is_told_of_and_the_database_is_ready() {
     let namespace = Namespace::create().await;
-    let name = format!("no-bindings-{}", namespace.name);
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
-        "metadata": { "name": name },
-        "spec": {
-            "matchConstraints": {
-                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace.name } },
-                "resourceRules": [{
-                    "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE"],
-                }],
-            },
-            "validations": [{ "expression": "object.?type.orValue('') != 'servicebinding.io/postgresql'" }],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": { "name": name },
-        "spec": { "policyName": name, "validationActions": ["Deny"] },
-    });
-    for manifest in [policy, binding] {
-        kubectl(&["apply", "-f", "-"], &manifest.to_string()).well();
-    }
-    eventually(SOON, "the policy holds", async || {
-        let probe = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "probe", "namespace": namespace.name },
-            "type": "servicebinding.io/postgresql",
-        });
-        let said = kubectl(&["create", "--dry-run=server", "-f", "-"], &probe.to_string());
-        if said.code == Some(0) { Err("not yet") } else { Ok(()) }
-    })
-    .await;
-
+    let _policy = Admission::policy(&namespace, &["secrets"], "RequestEntityTooLarge").await;
     let _operator = Operator::start(&namespace, &[]).await;
     namespace.database("db", &bound(System::Postgresql)).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "BindingRefused")];
     let database = namespace.expect("db", &wanted).await;
     assert!(database.status.expect("a status").common.binding.is_none());
-    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &name], "").well();
 }

@@ -1,5 +1,6 @@
 //! What every test stands on: the environment, a namespace of its own, and operators with the chart's permissions.
 
+pub(crate) mod admission;
 pub(crate) mod dns;
 mod environment;
 pub(crate) mod gateway;
