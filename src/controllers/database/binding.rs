@@ -12,7 +12,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use super::{Look, report::chosen};
+use super::{
+    Look,
+    report::{chosen, is},
+};
 use crate::{
     api::{
         Reason,
@@ -21,12 +24,12 @@ use crate::{
             database::{Engine, TlsMode},
         },
     },
-    backends::database::Settings,
+    backends::database::{Role, Settings},
     cluster::{
         objects::refusal,
         secrets::{self, Desired, owned_by},
     },
-    controllers::{Context, Error},
+    controllers::{Context, Error, held::works},
 };
 
 /// What was written for each object, so that a pass without a change writes nothing.
@@ -64,8 +67,8 @@ impl Bindings {
         let known = known.map(|binding| binding.name.clone());
         let written = self.written(&database.uid().unwrap_or_default());
         if let Some(name) = &wanted {
-            // Only a credential that works is handed out; until there is one, what was handed out before stays.
-            if look.verified.is_none() {
+            // Only a credential and a server that work are handed out; until then, what was handed out before stays.
+            if look.verified.is_none() || !is_settled(look) {
                 return Ok(Ok(known));
             }
             let settled = self.write(database, name.clone(), look, cx).await?;
@@ -166,6 +169,14 @@ impl Bindings {
     pub(super) fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
+}
+
+/// Whether it is known which of several servers is to be handed out: not while none works, nor while one that works
+/// may yet say that it is the primary.
+fn is_settled(look: &Look) -> bool {
+    let seen = &look.observations;
+    let Some(chosen) = chosen(look).map(|index| &seen[index]) else { return seen.len() == 1 };
+    is(chosen, Role::Primary) || seen.iter().filter(|seen| works(seen)).all(|seen| seen.facts.is_some())
 }
 
 fn desired(name: String, look: &Look) -> Desired {

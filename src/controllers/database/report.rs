@@ -54,8 +54,6 @@ pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report
 /// The servers as they are to be registered. Whoever writes must not end at a server that only follows another one, so
 /// such a server is ready only while none is known as a primary, be it dead or alive.
 pub(super) fn sites(look: &Look) -> Vec<Site> {
-    let is =
-        |seen: &Observation<Facts>, role| seen.facts.as_ref().is_some_and(|facts| facts.server.role == role);
     let primary_known = look.observations.iter().any(|seen| is(seen, Role::Primary));
     let named = look.resolved.targets.iter().zip(&look.observations);
     named
@@ -72,11 +70,15 @@ pub(super) fn sites(look: &Look) -> Vec<Site> {
         .collect()
 }
 
+/// Whether the server is known to have this role.
+pub(super) fn is(seen: &Observation<Facts>, role: Role) -> bool {
+    seen.facts.as_ref().is_some_and(|facts| facts.server.role == role)
+}
+
 /// The index of the server to show: a primary that works, else any that works.
 pub(super) fn chosen(look: &Look) -> Option<usize> {
     let working = || look.observations.iter().enumerate().filter(|(_, seen)| works(seen));
-    let primary = working()
-        .find(|(_, seen)| seen.facts.as_ref().is_some_and(|facts| facts.server.role == Role::Primary));
+    let primary = working().find(|(_, seen)| is(seen, Role::Primary));
     primary.or_else(|| working().next()).map(|(index, _)| index)
 }
 

@@ -8,7 +8,8 @@ use serde_json::json;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
 use crate::support::{
-    Namespace, Operator, SOON, Spec, System, admission::Admission, condition, eventually, postgresql, secret,
+    Namespace, Operator, SOON, Server, Spec, System, admission::Admission, condition, eventually, postgresql,
+    secret,
 };
 
 fn bound(system: System) -> Spec {
@@ -176,4 +177,75 @@ async fn a_secret_that_a_policy_refuses_is_told_of_and_the_database_is_ready() {
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "BindingRefused")];
     let database = namespace.expect("db", &wanted).await;
     assert!(database.status.expect("a status").common.binding.is_none());
+}
+
+fn two(first: &Server, second: &Server) -> Spec {
+    let hosts = [first, second].map(|server| json!({ "host": "localhost", "port": server.port + 1 }));
+    bound(System::Redis).with(
+        &json!({ "host": null, "port": null, "hosts": hosts, "binding": { "secretName": "db-binding" } }),
+    )
+}
+
+async fn bound_to(namespace: &Namespace, server: &Server) {
+    let port = (server.port + 1).to_string();
+    binding(namespace, "the server that works", |secret| texts(secret)["port"] == port).await;
+}
+
+#[tokio::test]
+async fn of_several_servers_the_last_one_that_worked_stays_bound_while_none_does() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let (first, second) = (Server::start(System::Redis), Server::start(System::Redis));
+    first.kill();
+    namespace.database("db", &two(&first, &second).probed_often()).await;
+    bound_to(&namespace, &second).await;
+    let known = namespace.api::<Secret>().get("db-binding").await.expect("the binding");
+    second.kill();
+    // The Secret is seen to before the status is written.
+    namespace.expect("db", &[("Ready", "False", "ConnectionRefused")]).await;
+    let kept = namespace.api::<Secret>().get("db-binding").await.expect("the binding");
+    assert_eq!(texts(&kept), texts(&known));
+    first.resume();
+    bound_to(&namespace, &first).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_the_primary_stays_bound_until_all_have_said_what_they_are() {
+    let namespace = Namespace::create().await;
+    let (replica, primary) = (Server::start(System::Redis), Server::start(System::Redis));
+    replica.redis(&["config", "set", "masteruser", "app"]);
+    replica.redis(&["config", "set", "masterauth", "app-secret"]);
+    replica.redis(&["replicaof", "127.0.0.1", &primary.port.to_string()]);
+    let operator = Operator::start(&namespace, &[]).await;
+    let patient = json!({ "healthCheck": {
+        "interval": "4s", "timeout": "3s", "unhealthyThreshold": 3, "jitterPercent": 0,
+    } });
+    namespace.database("db", &two(&replica, &primary).with(&patient)).await;
+    bound_to(&namespace, &primary).await;
+    namespace.expect("db", &[("Ready", "True", "Available")]).await;
+    drop(operator);
+
+    primary.freeze();
+    let written = || namespace.writes().get("patch secrets/").copied().unwrap_or_default();
+    let before = written();
+    let operator = Operator::start(&namespace, &[]).await;
+    eventually(SOON, "a probe that failed", async || match operator.probes().1.values().sum() {
+        0_u64 => Err("none yet"),
+        _ => Ok(()),
+    })
+    .await;
+    primary.thaw();
+    eventually(
+        SOON,
+        "a write of the binding",
+        async || if written() > before { Ok(()) } else { Err("none") },
+    )
+    .await;
+    let port =
+        texts(&namespace.api::<Secret>().get("db-binding").await.expect("the binding"))["port"].clone();
+    assert_eq!(
+        (port, written()),
+        ((primary.port + 1).to_string(), before + 1),
+        "the replica was never bound"
+    );
 }
