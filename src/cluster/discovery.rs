@@ -14,11 +14,15 @@ use kube::{
     core::NamespaceResourceScope,
     runtime::reflector::{ObjectRef, Store},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use super::slices::service_of;
-use super::{fence::Fence, objects::refusal, services, slices};
+use super::{
+    fence::Fence,
+    objects::{covers, refusal},
+    services, slices,
+};
 use crate::{
     api::FIELD_MANAGER,
     domain::discovery::{Drain, Port, Slice, Wanted, plan},
@@ -182,11 +186,11 @@ impl Registry {
     /// The Service, or who owns the one of its name.
     async fn settle_service(&self, wanted: &Registration, fence: &Fence) -> Result<Found, Failure> {
         let desired = services::write(wanted);
+        let patch = services::replacing(&desired);
         let api = self.services_in(&wanted.namespace);
         let name = &wanted.service;
         let key = ObjectRef::new(name).within(&wanted.namespace);
-        let right =
-            |stored: &Service| services::is_ours(&stored.metadata, wanted) && covers(stored, &desired);
+        let right = |stored: &Service| services::is_ours(&stored.metadata, wanted) && covers(stored, &patch);
         let stored = self.services.get(&key);
         if let Some(right) = stored.as_ref().filter(|stored| right(stored)) {
             return Ok(Found::Ours(Box::new(Service::clone(right))));
@@ -215,7 +219,7 @@ impl Registry {
             return Ok(Found::Foreign(services::owner_of(&found.metadata)));
         }
         // Not an apply: that would leave the ports that somebody else has added beside ours.
-        let patch = Patch::Merge(of_this(services::replacing(&desired), found.uid()));
+        let patch = Patch::Merge(of_this(patch, found.uid()));
         let written = api.patch(name, &PatchParams::default(), &patch).await?;
         if written.resource_version() != found.resource_version() {
             watched(&self.services, &key, found.resource_version()).await;
@@ -241,13 +245,14 @@ impl Registry {
         let mut written = Vec::new();
         for slice in &planned.slices {
             let desired = slices::write(slice, &wanted.service, &owner);
+            let patch = slices::replacing(&desired);
             let before = stored.iter().find(|stored| stored.name_any() == slice.name);
-            if before.is_some_and(|before| existing.contains(slice) && covers(&**before, &desired)) {
+            if before.is_some_and(|before| existing.contains(slice) && covers(&**before, &patch)) {
                 continue;
             }
             fence.check()?;
             if let Some(before) = before {
-                let patch = Patch::Merge(of_this(slices::replacing(&desired), before.uid()));
+                let patch = Patch::Merge(of_this(patch, before.uid()));
                 let after = api.patch(&slice.name, &PatchParams::default(), &patch).await?;
                 if after.resource_version() == before.resource_version() {
                     continue;
@@ -263,7 +268,7 @@ impl Registry {
                         let Some(found) = found.filter(ours) else {
                             return Err(kube::Error::Api(status).into());
                         };
-                        let patch = Patch::Merge(of_this(slices::replacing(&desired), found.uid()));
+                        let patch = Patch::Merge(of_this(patch, found.uid()));
                         api.patch(&slice.name, &PatchParams::default(), &patch).await?;
                     }
                     answer => drop(answer?),
@@ -328,28 +333,6 @@ impl Failure {
             Self::Cluster(error) => refusal(error).map(|why| Settled::Refused(why.to_owned())).ok_or(self),
             Self::NotLeader(_) => Err(self),
         }
-    }
-}
-
-/// Whether the stored object has everything that is desired; what the API server has added by itself does not count.
-fn covers<K: Serialize>(stored: &K, desired: &K) -> bool {
-    match (serde_json::to_value(stored), serde_json::to_value(desired)) {
-        (Ok(stored), Ok(desired)) => has(&stored, &desired),
-        _ => false,
-    }
-}
-
-fn has(stored: &Value, desired: &Value) -> bool {
-    match (stored, desired) {
-        (Value::Object(stored), Value::Object(desired)) => desired.iter().all(|(key, desired)| {
-            let nothing = desired.as_object().is_some_and(serde_json::Map::is_empty);
-            stored.get(key).map_or(nothing, |stored| has(stored, desired))
-        }),
-        (Value::Array(stored), Value::Array(desired)) => {
-            stored.len() == desired.len()
-                && stored.iter().zip(desired).all(|(stored, desired)| has(stored, desired))
-        }
-        (stored, desired) => stored == desired,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writes to our own objects: status and finalizers.
+//! Our own objects: what is written to their status and finalizers, and what a write may come to.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -7,7 +7,7 @@ use kube::{
     core::NamespaceResourceScope,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::FIELD_MANAGER;
 
@@ -20,6 +20,24 @@ pub fn refusal(error: &kube::Error) -> Option<&str> {
             (!matches!(status.code, 401 | 404 | 409 | 429)).then_some(&status.message)
         }
         _ => None,
+    }
+}
+
+/// Whether the stored object has everything that the patch sets, and nothing of what it removes; what the API server has
+/// added by itself does not count.
+pub(super) fn covers<K: Serialize>(stored: &K, patch: &Value) -> bool {
+    serde_json::to_value(stored).is_ok_and(|stored| has(&stored, patch))
+}
+
+fn has(stored: &Value, patch: &Value) -> bool {
+    match (stored, patch) {
+        (Value::Object(_) | Value::Null, Value::Object(patch)) => {
+            patch.iter().all(|(key, patch)| has(stored.get(key).unwrap_or(&Value::Null), patch))
+        }
+        (Value::Array(stored), Value::Array(patch)) => {
+            stored.len() == patch.len() && stored.iter().zip(patch).all(|(stored, patch)| has(stored, patch))
+        }
+        (stored, patch) => stored == patch,
     }
 }
 

@@ -44,13 +44,18 @@ pub(super) fn write(wanted: &Registration) -> Service {
     }
 }
 
-/// As a merge patch (RFC 7396) that also removes what the other form of a Service has.
+/// As a merge patch (RFC 7396) that also removes what it does not have any more.
 pub(super) fn replacing(desired: &Service) -> Value {
     let mut patch = json!(desired);
     for (part, field) in [("spec", "externalName"), ("spec", "ports"), ("annotations", SERVER_NAME)] {
         let part = if part == "spec" { &mut patch[part] } else { &mut patch["metadata"][part] };
         if part.get(field).is_none() {
             part[field] = Value::Null;
+        }
+    }
+    for port in patch["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        if port.get("appProtocol").is_none() {
+            port["appProtocol"] = Value::Null;
         }
     }
     patch

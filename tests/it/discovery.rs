@@ -1,5 +1,7 @@
 //! Kubernetes finds what the probes have found: Services, and EndpointSlices that follow their verdicts.
 
+mod changes;
+
 use authlink::api::v1alpha1::Database;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     discovery::{ADDRESS, endpoints},
-    support::{Namespace, Operator, condition},
+    support::{Namespace, Operator, SOON, condition, eventually},
 };
 
 #[tokio::test]
@@ -47,6 +47,28 @@ async fn a_service_of_somebody_else_is_not_touched_and_all_say_so_until_it_goes(
     ready(&namespace, "one").await;
     ready(&namespace, "two").await;
     until(&namespace, &[serving(ADDRESS, one.port), serving("10.99.0.8", 8080)]).await;
+}
+
+#[tokio::test]
+async fn a_protocol_that_a_port_has_no_more_is_taken_off_the_service() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let speaks = async |wanted: Option<&str>| {
+        eventually(SOON, "the protocol of the port", async || {
+            let service = namespace.api::<Service>().get_opt("billing").await.expect("an answer");
+            let ports = service.and_then(|service| service.spec?.ports);
+            match ports.as_deref() {
+                Some([port]) if port.app_protocol.as_deref() == wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    };
+    let spec = Spec::unprobed("1", "10.99.0.7");
+    register(&namespace, "one", &spec).await;
+    speaks(Some("http")).await;
+    register(&namespace, "one", &spec.with("ports", json!([{ "name": "http", "port": 8080 }]))).await;
+    speaks(None).await;
 }
 
 #[tokio::test]
