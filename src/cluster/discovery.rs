@@ -289,6 +289,12 @@ impl Registry {
         Ok(planned.next)
     }
 
+    /// The endpoints of a Service as last read, without those that leave it.
+    pub fn endpoints(&self, namespace: &str, service: &str) -> Vec<Wanted> {
+        let slices = self.slices_of(namespace, service);
+        slices.iter().filter_map(|slice| slices::read(slice)).flat_map(Slice::staying).collect()
+    }
+
     fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
         let of = |slice: &EndpointSlice| {
             slice.namespace().as_deref() == Some(namespace) && slices::service(slice) == Some(service)

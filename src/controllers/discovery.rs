@@ -10,12 +10,11 @@ use kube::ResourceExt;
 use super::{Context, Error, Object, Report};
 use crate::{
     api::{
-        ConditionType,
         shared::{Discovery, DiscoveryMode},
         status::{ServiceStatus, Status},
     },
     cluster::discovery::{Leads, Registration, Settled},
-    domain::{conditions::Verdict, discovery::Drain},
+    domain::discovery::Drain,
 };
 use sites::{RETRY, is_address, look_up, of_service, unsettled};
 
@@ -58,20 +57,14 @@ async fn settle<K: Object>(
     check(asked, &service, sites)?;
     let found = look_up(sites.iter().map(|site| site.host.as_str()), cx).await;
     report.look_again_within(found.valid.unwrap_or(Duration::MAX).min(asked.refresh_interval.get()));
-    if let Some(fault) = &found.unanswered {
-        // The addresses that are registered stay; where no probe passes either, none of them is ready.
-        if !sites.iter().any(|site| site.healthy) {
-            cx.registry.doubt(&namespace, &uid, &cx.fence).await?;
-        }
+    if found.unanswered.is_some() {
         report.look_again_within(RETRY);
-        report.verdicts.push(Verdict::unknown(ConditionType::Registered, fault.reason, fault.message()));
-        return Ok(());
     }
     let leads = match asked.mode {
         DiscoveryMode::ExternalName => Leads::Name(sites[0].host.clone()),
         _ => Leads::Endpoints {
             ports: sites.first().map(|site| site.port.clone()).into_iter().collect(),
-            wanted: found.wanted(sites),
+            wanted: found.wanted(sites, cx.registry.endpoints(&namespace, &service), &cx.egress),
             drain: Drain { time: Duration::from_secs(asked.drain_seconds.into()), ..Drain::default() },
         },
     };

@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     api::{
-        ConditionType,
         status::ServiceStatus,
         v1alpha1::{
             ServiceRegistration, external_api::CheckType, service_registration::ServiceRegistrationStatus,
@@ -28,7 +27,7 @@ use crate::{
     },
     backends::http::Egress,
     cluster::discovery::Settled,
-    domain::{conditions::Verdict, instances::Stage},
+    domain::instances::Stage,
     resolving,
     telemetry::metrics::Metrics,
 };
@@ -123,13 +122,7 @@ impl ServiceRegistrations {
         if let Some(valid) = found.valid {
             report.look_again_within(valid);
         }
-        let verdict = match (of_service(&settled, service), &found.unanswered) {
-            (Some(refused), _) => refused,
-            (None, Some(fault)) if found.addresses.contains(&None) => {
-                Verdict::unknown(ConditionType::Registered, fault.reason, fault.message())
-            }
-            (None, _) => found.verdict(service),
-        };
+        let verdict = of_service(&settled, service).unwrap_or_else(|| found.verdict(service));
         if found.unanswered.is_some() || !matches!(settled, Settled::Done { .. }) {
             report.look_again_within(RETRY);
         }

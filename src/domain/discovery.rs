@@ -86,6 +86,15 @@ pub struct Slice {
     pub leaving: BTreeMap<IpAddr, Timestamp>,
 }
 
+impl Slice {
+    /// What is in it, without what is leaving.
+    #[must_use]
+    pub fn staying(self) -> Vec<Wanted> {
+        let endpoints = self.endpoints.into_iter().filter(|endpoint| !endpoint.draining);
+        endpoints.map(|endpoint| Wanted { ports: self.ports.clone(), endpoint }).collect()
+    }
+}
+
 /// What should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

@@ -8,6 +8,7 @@ use crate::{
     cluster::discovery::Settled,
     controllers::{Context, Error, Report},
     domain::{
+        addresses::Egress,
         conditions::{Verdict, advise},
         discovery::{Endpoint, Port, Wanted},
     },
@@ -85,18 +86,36 @@ impl Found {
         self.valid = Some(self.valid.map_or(valid, |known| known.min(valid)));
     }
 
-    /// What the sites are as endpoints, in the order in which they were looked up.
-    pub(super) fn wanted(&self, sites: &[Site]) -> Vec<Wanted> {
-        let addresses = sites.iter().zip(&self.addresses);
-        let each =
-            addresses.flat_map(|(site, found)| found.iter().flatten().map(|address| site.at(*address)));
-        each.collect()
+    /// What the sites are as endpoints. A name that nobody answers for is taken to lead to whatever else is `registered`
+    /// on its port.
+    pub(super) fn wanted(&self, sites: &[Site], registered: Vec<Wanted>, egress: &Egress) -> Vec<Wanted> {
+        let named = || sites.iter().zip(&self.addresses);
+        let each = named().flat_map(|(site, found)| found.iter().flatten().map(|address| site.at(*address)));
+        let mut wanted: Vec<_> = each.collect();
+        for Wanted { ports, endpoint } in registered {
+            let is = |it: &Wanted| (&it.ports, it.endpoint.address) == (&ports, endpoint.address);
+            if wanted.iter().any(is) || egress.endpoint(endpoint.address).is_err() {
+                continue;
+            }
+            let silent = named().filter(|(site, found)| found.is_none() && ports == [site.port.clone()]);
+            let healthy = match silent.map(|(site, _)| site.healthy).collect::<Vec<_>>()[..] {
+                [] => continue,
+                [only] => only,
+                // Nobody knows which of them it belongs to.
+                ref all => endpoint.healthy && all.contains(&true),
+            };
+            wanted.push(Wanted { ports, endpoint: Endpoint { healthy, ..endpoint } });
+        }
+        wanted
     }
 
-    /// `Registered`, where the Service is as it should be.
+    /// `Registered`, where the Service is as it should be, as far as is known.
     pub(in crate::controllers) fn verdict(&self, service: &str) -> Verdict {
         if !self.refused.is_empty() {
             return no(Reason::AddressNotAllowed, &self.refused.join("; "));
+        }
+        if let Some(fault) = self.unanswered.as_ref().filter(|_| self.addresses.contains(&None)) {
+            return Verdict::unknown(ConditionType::Registered, fault.reason, fault.message());
         }
         if self.addresses.iter().flatten().all(Vec::is_empty) {
             return no(Reason::NoAddresses, &self.nameless.join("; "));
