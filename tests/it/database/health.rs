@@ -1,5 +1,6 @@
 //! A server that dies, comes back, flaps or is replaced.
 
+use authlink::api::v1alpha1::Database;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
@@ -98,6 +99,31 @@ async fn a_server_that_was_replaced_is_pointed_out_for_one_pass() {
     namespace.ready("db").await;
     let events = namespace.events_with("db", "ServerReplaced").await;
     assert_eq!(events.iter().filter(|event| event.reason == "ServerReplaced").count(), 1, "{events:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_the_user_has_changed_to_is_not_called_a_replacement() {
+    let namespace = Namespace::create().await;
+    let (one, other) = (Server::start(System::Postgresql), Server::start(System::Postgresql));
+    let _operator = Operator::start(&namespace, &[]).await;
+    let identity = |database: &Database| database.status.as_ref()?.server.as_ref()?.identity.clone();
+    namespace.database("db", &one.spec().probed_often()).await;
+    let first = identity(&namespace.ready("db").await);
+    let is_new =
+        |before: Option<String>| move |it: &Database| identity(it).is_some_and(|id| Some(id) != before);
+
+    namespace.database("db", &other.spec().probed_often()).await;
+    let changed = namespace.until("db", SOON, "another server", is_new(first)).await;
+    assert!(condition(&changed, "Degraded").is_none());
+    let second = identity(&changed);
+
+    // Back to the first, which is not there yet.
+    one.kill();
+    namespace.database("db", &one.spec().probed_often()).await;
+    namespace.expect("db", &[("Ready", "False", "ConnectionRefused")]).await;
+    one.resume();
+    let back = namespace.until("db", SOON, "the first server", is_new(second)).await;
+    assert!(condition(&back, "Degraded").is_none());
 }
 
 #[tokio::test]
