@@ -1,9 +1,9 @@
 //! Our own objects: what is written to their status and finalizers, and what a write may come to.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::{
     Client, Resource, ResourceExt,
-    api::{Patch, PatchParams, Request},
+    api::{ListParams, Patch, PatchParams, Request},
     core::NamespaceResourceScope,
 };
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,23 @@ where
         .map_err(kube::Error::BuildRequest)?;
     let written = client.request::<Written>(request).await?;
     Ok(written.metadata.resource_version.unwrap_or_default())
+}
+
+/// The conditions of an object whose other parts cannot be read; none where they cannot be either.
+///
+/// # Errors
+/// What the API server says.
+pub async fn conditions<K>(client: &Client, object: &K) -> kube::Result<Vec<Condition>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    // A list, since that is what an operator has the right to.
+    let named = ListParams::default().fields(&format!("metadata.name={}", object.name_any()));
+    let request = Request::new(K::url_path(&(), object.namespace().as_deref()));
+    let request = request.list(&named).map_err(kube::Error::BuildRequest)?;
+    let mut found = client.request::<Value>(request).await?;
+    let conditions = found.pointer_mut("/items/0/status/conditions").map(Value::take);
+    Ok(conditions.and_then(|conditions| serde_json::from_value(conditions).ok()).unwrap_or_default())
 }
 
 /// Replaces the finalizers of exactly this version of the object.

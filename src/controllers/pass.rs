@@ -169,9 +169,7 @@ impl<R: Reconciler> Pass<R> {
             Ok(report) => (report, None),
             Err(error) if error.condition().is_none() => return Err(error),
             Err(error) => {
-                let namespace = object.namespace().unwrap_or_default();
-                let doubted = self.sources.registry.doubt(&namespace, &uid, &self.plane.fence).await;
-                let unfinished = doubted.err().map(Error::from);
+                let unfinished = self.doubt(object).await.err();
                 (Report { unfinished, ..refused(object, &error) }, Some(error))
             }
         };
@@ -193,6 +191,12 @@ impl<R: Reconciler> Pass<R> {
             return Ok(Outcome { name: "refused", next });
         }
         Ok(Outcome { name: if wrote { "applied" } else { "unchanged" }, next: Action::requeue(again) })
+    }
+
+    /// Lets no endpoint be ready that the object alone has registered: nobody probes it any more.
+    async fn doubt<K: Resource>(&self, object: &K) -> Result<(), Error> {
+        let (namespace, uid) = (object.namespace().unwrap_or_default(), object.uid().unwrap_or_default());
+        Ok(self.sources.registry.doubt(&namespace, &uid, &self.plane.fence).await?)
     }
 
     /// A pass that failed for reasons of the operator's own says nothing new of the object, except that it is not done.
@@ -313,6 +317,7 @@ impl<R: Reconciler> Pass<R> {
         let Err(invalid) = &object.0 else {
             return Ok(Outcome { name: "unchanged", next: Action::await_change() });
         };
+        self.reconciler.forget(&object.uid().unwrap_or_default());
         let held = object.finalizers().iter().any(|name| name == FINALIZER);
         if held && object.meta().deletion_timestamp.is_some() {
             // Another version, which can read it, may still clean up.
@@ -328,15 +333,18 @@ impl<R: Reconciler> Pass<R> {
         let error = Error::InvalidSpec { field: "spec".to_owned(), problem: invalid.error.clone() };
         let verdicts = conditions::complete(R::Object::CONDITIONS, error.verdicts(R::Object::CONDITIONS));
         let generation = object.meta().generation;
+        let doubted = self.doubt(object).await;
+        let known = objects::conditions(&self.plane.client, object).await?;
         let status = CommonStatus {
             observed_generation: generation,
-            conditions: conditions::settle(&[], &verdicts, generation, Timestamp::now()),
+            conditions: conditions::settle(&known, &verdicts, generation, Timestamp::now()),
             ..CommonStatus::default()
         };
         self.plane.fence.check()?;
         objects::apply_status(&self.plane.client, object, &status).await?;
         self.plane.metrics.engine.wrote_status(R::NAME);
         self.plane.metrics.engine.failed(R::NAME, error.reason());
+        doubted?;
         Ok(Outcome { name: "refused", next: Action::await_change() })
     }
 

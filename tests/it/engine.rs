@@ -14,9 +14,15 @@ use authlink::{
     controllers::{FINALIZER, Plane, Runtime, Sources, engine},
     telemetry::metrics::Metrics,
 };
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::{
+        core::v1::{Secret, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
-    Api, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
@@ -193,6 +199,50 @@ async fn an_object_that_cannot_be_read_is_told_so_and_the_others_go_on() {
     assert!(ready.message.contains("Unknown variant"), "{}", ready.message);
     running.create("newer", json!({ "does": "work" })).await;
     running.ready("newer", "True", "Available").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_object_that_cannot_be_read_any_more_nothing_is_held_and_no_endpoint_is_ready() {
+    let running = Running::start(engine::Settings::default()).await;
+    running.create("one", json!({})).await;
+    running.ready("one", "True", "Available").await;
+    let gadget = running.namespace.api::<Gadget>().get("one").await.expect("one");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "one", "labels": { "app.kubernetes.io/managed-by": "authlink" },
+            "ownerReferences": [gadget.controller_owner_ref(&()).expect("an owner")],
+        },
+        "spec": { "ports": [{ "port": 80 }] },
+    });
+    running.namespace.apply::<Service>(service).await;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": "one-ipv4-0", "labels": {
+            "kubernetes.io/service-name": "one", "endpointslice.kubernetes.io/managed-by": "authlink.dev",
+        } },
+        "endpoints": [{ "addresses": ["192.0.2.1"], "conditions": { "ready": true, "serving": true } }],
+    });
+    running.namespace.apply::<EndpointSlice>(slice).await;
+
+    running.create("one", json!({ "does": "what only a newer version knows" })).await;
+    let first = running.ready("one", "False", "InvalidSpec").await;
+    assert!(running.gadgets.is_forgotten(&gadget.uid().expect("a uid")));
+    eventually(SOON, "no endpoint is ready", async || {
+        running.create("one", json!({ "does": rand::random::<u64>().to_string() })).await;
+        let slices = running.namespace.api::<EndpointSlice>();
+        let slice = slices.get("one-ipv4-0").await.map_err(|error| error.to_string())?;
+        let ready = slice.endpoints[0].conditions.as_ref().and_then(|it| it.ready);
+        if ready == Some(false) { Ok(()) } else { Err(format!("{ready:?}")) }
+    })
+    .await;
+    running.create("one", json!({ "does": "yet another thing" })).await;
+    let second = eventually(SOON, "the newest fault", async || {
+        let ready = running.ready("one", "False", "InvalidSpec").await;
+        if ready.message.contains("yet another thing") { Ok(ready) } else { Err(ready.message) }
+    })
+    .await;
+    assert_eq!(second.last_transition_time, first.last_transition_time);
 }
 
 #[tokio::test(flavor = "multi_thread")]

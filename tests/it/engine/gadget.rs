@@ -108,6 +108,7 @@ struct Seen {
     first_finalizers: HashMap<String, Vec<String>>,
     cleaned: Vec<String>,
     waited: Vec<String>,
+    forgotten: Vec<String>,
 }
 
 impl Gadgets {
@@ -119,6 +120,9 @@ impl Gadgets {
     }
     pub(crate) fn first_finalizers(&self, name: &str) -> Vec<String> {
         self.seen().first_finalizers.get(name).cloned().unwrap_or_default()
+    }
+    pub(crate) fn is_forgotten(&self, uid: &str) -> bool {
+        self.seen().forgotten.iter().any(|forgotten| forgotten == uid)
     }
     pub(crate) fn cleaned(&self) -> Vec<String> {
         self.seen().cleaned.clone()
@@ -164,6 +168,10 @@ impl Reconciler for Gadgets {
         }
         self.seen().cleaned.push(name);
         Ok(Cleanup::Done)
+    }
+
+    fn forget(&self, uid: &str) {
+        self.seen().forgotten.push(uid.to_owned());
     }
 }
 
