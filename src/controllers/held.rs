@@ -82,10 +82,13 @@ pub struct Holdings<S: Settings> {
     by_uid: Mutex<HashMap<String, Held<S>>>,
 }
 
+#[derive(Clone)]
 struct Held<S: Settings> {
     resolved: Resolved<S>,
     members: Vec<Member<S>>,
     verified: Option<Timestamp>,
+    /// The credential has replaced another one, and the status may not tell so yet.
+    rotated: bool,
 }
 
 /// What is held from now on.
@@ -93,7 +96,6 @@ struct Choice<S: Settings> {
     held: Held<S>,
     /// The new credential does not work, and the previous one does.
     refused: Option<Fault>,
-    rotated: bool,
 }
 
 /// What one look at an object's targets gave.
@@ -108,7 +110,7 @@ pub struct Look<S: Settings> {
     pub verified: Option<Timestamp>,
     /// The changed credential does not work, and the previous one does.
     pub refused: Option<Fault>,
-    /// The changed credential works, and is in use from now on.
+    /// The changed credential works, and is in use from now on; until the status tells so.
     pub rotated: bool,
 }
 
@@ -137,14 +139,14 @@ impl<S: Settings> Holdings<S> {
                 self.forget(&uid);
             }
         })?;
-        // What reaches other targets is let go, once the new ones are joined: those that stay keep their monitors.
-        let before = self.all().remove(&uid);
-        let (before, _parting) = match before {
-            Some(held) if same(&held.resolved, &wanted, S::target_key) => (Some(held), None),
-            other => (None, other),
-        };
+        // It stays where it is until it is replaced: a pass that is cut off must not lose a credential that works. What
+        // reaches other targets goes with it, once the new ones are joined: those that stay keep their monitors.
+        let before = self.all().get(&uid).cloned();
+        let before = before.filter(|held| same(&held.resolved, &wanted, S::target_key));
         let known = known_health(object, &wanted);
-        let Choice { mut held, refused, rotated } = self.choose(wanted, before, known, &wake).await?;
+        let chosen = self.choose(wanted, before, known, &wake).await;
+        let Choice { mut held, refused } = chosen.inspect_err(|_| self.forget(&uid))?;
+        held.rotated &= !is_told(object, &held.resolved);
         let observations = observe::<S>(&held.members).await;
         // A credential whose first login failed is verified by the first one that succeeds.
         if held.verified.is_none() && proves(&held.resolved) && observations.iter().any(proven) {
@@ -156,9 +158,11 @@ impl<S: Settings> Holdings<S> {
             resolved: held.resolved.clone(),
             verified: held.verified,
             refused,
-            rotated,
+            rotated: held.rotated,
         };
-        self.all().insert(uid, held);
+        // Not under the lock: the last member of a monitor ends it.
+        let before = self.all().insert(uid, held);
+        drop(before);
         Ok(look)
     }
 
@@ -181,10 +185,10 @@ impl<S: Settings> Holdings<S> {
         known: Vec<HealthState>,
         wake: &Wake,
     ) -> Result<Choice<S>, Error> {
-        let keep = |held| Ok(Choice { held, refused: None, rotated: false });
+        let keep = |held| Ok(Choice { held, refused: None });
         let Some(before) = before else {
             let members = self.join(&wanted, &known, wake)?;
-            return keep(Held { resolved: wanted, members, verified: None });
+            return keep(Held { resolved: wanted, members, verified: None, rotated: false });
         };
         if same(&before.resolved, &wanted, S::key) {
             if before.resolved.schedule == wanted.schedule {
@@ -192,19 +196,19 @@ impl<S: Settings> Holdings<S> {
             }
             // Only the rhythm of the probes is another one.
             let members = self.join(&wanted, &known, wake)?;
-            return keep(Held { resolved: wanted, members, verified: before.verified });
+            return keep(Held { resolved: wanted, members, ..before });
         }
         let (new, fault) = match self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake) {
             Ok(members) => {
-                let new = Held { resolved: wanted, members, verified: None };
+                let mut new = Held { resolved: wanted, members, verified: None, rotated: false };
                 let tried = observe::<S>(&new.members).await;
                 if tried.iter().any(proven) {
                     // One that no probe carries is used, and nobody knows yet whether it works.
-                    let rotated = proves(&new.resolved);
-                    if rotated {
+                    new.rotated = proves(&new.resolved);
+                    if new.rotated {
                         self.metrics.rotation("rotated");
                     }
-                    return Ok(Choice { held: new, refused: None, rotated });
+                    return keep(new);
                 }
                 (Ok(new), tried.into_iter().find_map(|observation| observation.fault))
             }
@@ -213,7 +217,7 @@ impl<S: Settings> Holdings<S> {
         };
         if fault.is_some() && observe::<S>(&before.members).await.iter().any(works) {
             self.metrics.rotation("refused");
-            return Ok(Choice { held: before, refused: fault, rotated: false });
+            return Ok(Choice { held: before, refused: fault });
         }
         keep(new?)
     }
@@ -239,6 +243,13 @@ impl<S: Settings> Holdings<S> {
 
 fn same<S>(one: &Resolved<S>, other: &Resolved<S>, key: impl Fn(&S) -> [u8; 32]) -> bool {
     one.targets.iter().map(&key).eq(other.targets.iter().map(&key))
+}
+
+/// Whether the status names the credential.
+fn is_told<K: Managed, S>(object: &K, resolved: &Resolved<S>) -> bool {
+    let told = object.status().and_then(|status| status.common().credentials.first());
+    told.map(|told| (&told.secret, &told.fingerprint))
+        == resolved.source.as_ref().map(|source| (&source.secret, &source.fingerprint))
 }
 
 /// The verdicts that an earlier process (or leader) has left in the status, if it is about the same spec and the same

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use crate::support::{
-    Namespace, Operator, SOON, System, certificate_secret, condition, eventually, password_secret,
-    postgresql, secret,
+    Namespace, Operator, SOON, Server, System, admission::Admission, certificate_secret, condition,
+    eventually, password_secret, postgresql, secret,
 };
 
 async fn fingerprint(namespace: &Namespace) -> String {
@@ -119,4 +119,51 @@ async fn a_client_certificate_that_does_not_work_leaves_the_previous_one_in_use(
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
     namespace.expect("db", &wanted).await;
     assert_eq!(fingerprint(&namespace).await, before);
+}
+
+#[tokio::test]
+async fn a_pass_that_is_cut_off_leaves_the_previous_credential_in_use() {
+    let namespace = Namespace::create().await;
+    let server = Server::start(System::Redis);
+    let _operator = Operator::start(&namespace, &["--pass-deadline", "2s"]).await;
+    namespace.database("db", &server.spec()).await;
+    let before = fingerprint(&namespace).await;
+
+    server.freeze();
+    namespace.apply::<Secret>(password_secret("login", "app", "mistyped-password")).await;
+    namespace.expect("db", &[("Reconciling", "True", "DeadlineExceeded")]).await;
+    server.thaw();
+    let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
+    namespace.expect("db", &wanted).await;
+    assert_eq!(fingerprint(&namespace).await, before);
+}
+
+#[tokio::test]
+async fn a_rotation_is_told_of_however_often_the_pass_fails_before() {
+    let namespace = Namespace::create().await;
+    let operator = Operator::start(&namespace, &[]).await;
+    let server = Server::start(System::Redis);
+    namespace.database("db", &server.spec().probed_often()).await;
+    let before = fingerprint(&namespace).await;
+
+    let webhook = Admission::unreachable(&namespace, &["databases/status"]).await;
+    server.redis(&["acl", "setuser", "app", ">second-password"]);
+    namespace.apply::<Secret>(password_secret("login", "app", "second-password")).await;
+    let failed = r#"kind="Database",reason="ClusterFailed""#;
+    eventually(SOON, "passes that failed", async || {
+        match operator.metric("authlink_reconcile_errors_total", failed) {
+            2.0.. => Ok(()),
+            count => Err(count),
+        }
+    })
+    .await;
+    assert!(operator.metric("authlink_secret_rotation_total", "rotated") > 0.0);
+    drop(webhook);
+    namespace.events_with("db", "CredentialRotated").await;
+    assert_ne!(fingerprint(&namespace).await, before);
+    namespace.database("db", &server.spec().probed_often().with(&json!({ "pool": { "max": 3 } }))).await;
+    namespace.ready("db").await;
+    let events = namespace.events("db").await;
+    let told = events.iter().filter(|event| event.reason == "CredentialRotated").count();
+    assert_eq!(told, 1, "{events:?}");
 }
