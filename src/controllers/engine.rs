@@ -44,7 +44,7 @@ pub struct Settings {
     pub pass_deadline: Duration,
     /// Numbers in a status are at most this old; zero: they only ride along with changes.
     pub status_refresh: Duration,
-    /// After so long an object with a finalizer goes even if cleaning up fails.
+    /// After cleaning up has failed for so long, a deleted object goes all the same.
     pub cleanup_deadline: Duration,
 }
 

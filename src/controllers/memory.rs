@@ -11,6 +11,8 @@ pub(super) struct Memory<S>(Mutex<HashMap<String, Entry<S>>>);
 
 struct Entry<S> {
     failures: u32,
+    /// Since the first of the failures in a row.
+    failing: Option<Instant>,
     /// When the status was last written, or first seen.
     written: Instant,
     ahead: Option<Ahead<S>>,
@@ -42,7 +44,7 @@ impl<S: Clone> Memory<S> {
 
     fn with<T>(&self, uid: &str, use_it: impl FnOnce(&mut Entry<S>) -> T) -> T {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Entry { failures: 0, written: Instant::now(), ahead: None };
+        let fresh = || Entry { failures: 0, failing: None, written: Instant::now(), ahead: None };
         use_it(entries.entry(uid.to_owned()).or_insert_with(fresh))
     }
 
@@ -76,13 +78,19 @@ impl<S: Clone> Memory<S> {
     /// Another failure in a row; the first one is 1.
     pub(super) fn failed(&self, uid: &str) -> u32 {
         self.with(uid, |entry| {
+            entry.failing.get_or_insert_with(Instant::now);
             entry.failures += 1;
             entry.failures
         })
     }
 
+    /// How long passes have failed in a row.
+    pub(super) fn failing(&self, uid: &str) -> Duration {
+        self.with(uid, |entry| entry.failing.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
     pub(super) fn succeeded(&self, uid: &str) {
-        self.with(uid, |entry| entry.failures = 0);
+        self.with(uid, |entry| (entry.failures, entry.failing) = (0, None));
     }
 
     pub(super) fn forget(&self, uid: &str) {

@@ -280,7 +280,9 @@ impl<R: Reconciler> Pass<R> {
         }
         if let Err(error) = cleaned {
             let about = object.object_ref(&());
-            if !self.left_to_clean(object).is_zero() {
+            // Since it fails: until then it may have taken its time, to drain for instance.
+            let failing = self.memory.failing(&object.uid().unwrap_or_default());
+            if failing < self.plane.settings.cleanup_deadline {
                 let note = format!("the object stays until this works, or its deadline has passed: {error}");
                 self.plane.events.publish(&about, true, error.reason().as_str(), &note).await;
                 return Err(error);
@@ -290,13 +292,6 @@ impl<R: Reconciler> Pass<R> {
             self.plane.events.publish(&about, true, Reason::Orphaned.as_str(), &note).await;
         }
         self.release(object).await.map(|()| done)
-    }
-
-    /// How long a deleted object may still wait for what it has outside.
-    fn left_to_clean(&self, object: &impl Resource) -> Duration {
-        let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
-        let waited = Timestamp::now().duration_since(deleted).unsigned_abs();
-        self.plane.settings.cleanup_deadline.saturating_sub(waited)
     }
 
     /// Lets a deleted object go.
@@ -321,7 +316,9 @@ impl<R: Reconciler> Pass<R> {
         let held = object.finalizers().iter().any(|name| name == FINALIZER);
         if held && object.meta().deletion_timestamp.is_some() {
             // Another version, which can read it, may still clean up.
-            let left = self.left_to_clean(object);
+            let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
+            let waited = Duration::try_from(Timestamp::now().duration_since(deleted)).unwrap_or_default();
+            let left = self.plane.settings.cleanup_deadline.saturating_sub(waited);
             if !left.is_zero() {
                 return Ok(Outcome { name: "cleaning", next: Action::requeue(left) });
             }

@@ -137,7 +137,7 @@ pub fn plan(service: &str, wanted: &[Wanted], existing: &[Slice], drain: &Drain,
                 continue;
             }
             let since = since.unwrap_or(now);
-            let drained = now.duration_since(since).unsigned_abs();
+            let drained = Duration::try_from(now.duration_since(since)).unwrap_or_default();
             let left = drain.time.checked_sub(drained).filter(|left| !left.is_zero());
             if let Some(left) = left {
                 next = Some(next.map_or(left, |next: Duration| next.min(left)));

@@ -171,7 +171,7 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_STATUS_REFRESH", default_value = "30m", value_parser = duration)]
     status_refresh: Duration,
 
-    /// After so long an object that is deleted goes, even if cleaning up outside of the cluster fails
+    /// After cleaning up has failed for so long, an object that is deleted goes all the same
     #[arg(long, env = "AUTHLINK_CLEANUP_DEADLINE", default_value = "5m", value_parser = duration)]
     cleanup_deadline: Duration,
 }

@@ -173,6 +173,7 @@ fn left(registration: &ServiceRegistration, now: Timestamp) -> Option<Duration> 
     let deleted = registration.meta().deletion_timestamp.as_ref()?.0;
     let drained = registration.status.as_ref().and_then(|status| status.draining_since.as_ref());
     let drained = drained.filter(|_| registration.spec.drain).map_or(deleted, |since| since.0.min(deleted));
-    let over = now.duration_since(drained).unsigned_abs();
+    // The API server's clock may be ahead of ours.
+    let over = Duration::try_from(now.duration_since(drained)).unwrap_or_default();
     Some(drain(registration).saturating_sub(over))
 }

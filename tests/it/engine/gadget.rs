@@ -159,10 +159,15 @@ impl Reconciler for Gadgets {
         let name = gadget.name_any();
         match gadget.spec.cleanup {
             Does::Fail => return Err(failure()),
-            // Once, and by then the deadline for cleaning up has passed.
-            Does::Wait if !self.seen().waited.contains(&name) => {
-                self.seen().waited.push(name);
-                return Ok(Cleanup::Again(Duration::from_secs(2)));
+            Does::Wait => {
+                let waited = self.seen().waited.iter().filter(|waited| **waited == name).count();
+                self.seen().waited.push(name.clone());
+                match waited {
+                    // By then the deadline for cleaning up has passed.
+                    0 => return Ok(Cleanup::Again(Duration::from_secs(2))),
+                    1 => return Err(failure()),
+                    _ => {}
+                }
             }
             _ => {}
         }
