@@ -194,7 +194,9 @@ impl<S: Settings> Holdings<S> {
             if before.resolved.schedule == wanted.schedule {
                 return keep(before);
             }
-            // Only the rhythm of the probes is another one.
+            // Only the rhythm of the probes is another one: what they have seen holds.
+            let state = |member: &Member<S>| member.last().map_or(HealthState::Unknown, |seen| seen.state);
+            let known: Vec<_> = before.members.iter().map(state).collect();
             let members = self.join(&wanted, &known, wake)?;
             return keep(Held { resolved: wanted, members, ..before });
         }

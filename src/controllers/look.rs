@@ -34,7 +34,7 @@ impl<S: Settings> Look<S> {
         }
         let before = object.status().map(Status::common);
         let common = report.status.common_mut();
-        common.health = self.is_probed().then(|| self.health()).flatten();
+        common.health = self.is_probed().then(|| self.health(before)).flatten();
         common.endpoints = self.endpoint_statuses();
         common.credentials = self.credentials(before);
         common.binding = before.and_then(|before| before.binding.clone());
@@ -82,10 +82,23 @@ impl<S: Settings> Look<S> {
             .collect()
     }
 
+    /// Whether the status is about the targets that were looked at.
+    #[must_use]
+    pub fn is_of(&self, status: &CommonStatus) -> bool {
+        let told = status.endpoints.iter().map(|endpoint| (endpoint.address.as_str(), endpoint.port));
+        told.eq(self.resolved.targets.iter().map(|settings| (settings.host(), settings.port())))
+    }
+
     /// The health of the first target that works; where none does, of the first.
-    fn health(&self) -> Option<HealthStatus> {
+    fn health(&self, before: Option<&CommonStatus>) -> Option<HealthStatus> {
         let best = self.observations.iter().find(|seen| works(seen)).or(self.observations.first());
-        best.map(|seen| seen.status.clone())
+        let mut health = best?.status.clone();
+        // A restart of the operator, or another rhythm of its probes, changes nothing.
+        let known = before.filter(|before| self.is_of(before)).and_then(|before| before.health.as_ref());
+        if let Some(known) = known.filter(|known| known.state == health.state) {
+            health.since.clone_from(&known.since);
+        }
+        Some(health)
     }
 
     fn credentials(&self, before: Option<&CommonStatus>) -> Vec<CredentialStatus> {

@@ -22,7 +22,7 @@ use crate::{
 /// What users read of it; `saturated`: whether the pool of a gateway has no room for callers.
 pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report<DatabaseStatus> {
     // What is known of other servers says nothing of these.
-    let before = database.status.as_ref().filter(|before| is_of(look, before));
+    let before = database.status.as_ref().filter(|before| look.is_of(&before.common));
     let mut report = look.report(database);
     let room = pool_verdict(look, saturated);
     if room.holds == Some(false) {
@@ -81,13 +81,6 @@ pub(super) fn chosen(look: &Look) -> Option<usize> {
     let working = || look.observations.iter().enumerate().filter(|(_, seen)| works(seen));
     let primary = working().find(|(_, seen)| is(seen, Role::Primary));
     primary.or_else(|| working().next()).map(|(index, _)| index)
-}
-
-/// Whether the status is about the servers that were looked at.
-fn is_of(look: &Look, status: &DatabaseStatus) -> bool {
-    let targets =
-        look.resolved.targets.iter().map(|Reached { settings, .. }| (&settings.host, settings.port));
-    targets.eq(status.common.endpoints.iter().map(|endpoint| (&endpoint.address, endpoint.port)))
 }
 
 /// Whether the server is another one than before; of several, one takes over from another without being new.

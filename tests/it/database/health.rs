@@ -82,6 +82,28 @@ async fn a_server_that_restarts_all_the_time_does_not_flap() {
 }
 
 #[tokio::test]
+async fn another_rhythm_of_probes_changes_no_verdict() {
+    let namespace = Namespace::create().await;
+    let server = Server::start(System::Redis);
+    let _operator = Operator::start(&namespace, &[]).await;
+    let patient = |threshold: u32| json!({ "healthCheck": { "unhealthyThreshold": threshold } });
+    namespace.database("db", &server.spec().probed_often().with(&patient(100))).await;
+    let since = |database: &Database| database.status.as_ref()?.common.health.as_ref()?.since.clone();
+    let before = since(&namespace.ready("db").await).expect("a time");
+    // One failed probe is far from enough, whoever counts them.
+    server.kill();
+    namespace.database("db", &server.spec().probed_often().with(&patient(99))).await;
+    let seen = |database: &Database| {
+        let status = database.status.as_ref()?;
+        (status.common.observed_generation == database.metadata.generation).then_some(())
+    };
+    let changed =
+        namespace.until("db", SOON, "the change is seen", |database| seen(database).is_some()).await;
+    assert_eq!(condition(&changed, "Ready").map(|ready| ready.status.as_str()), Some("True"), "{changed:?}");
+    assert_eq!(since(&changed), Some(before));
+}
+
+#[tokio::test]
 async fn a_server_that_was_replaced_is_pointed_out_for_one_pass() {
     let namespace = Namespace::create().await;
     let server = Server::start(System::Postgresql);
