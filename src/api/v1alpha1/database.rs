@@ -273,7 +273,8 @@ pub struct Query {
     /// One statement, which on postgresql and mysql runs in a transaction of its own. Placeholders are $1 for postgresql and ?
     /// for mysql. For redis it is a command: arguments stand apart by blanks, quotes are those of redis-cli, and $1 is a
     /// placeholder where it is a whole argument without quotes. For mongodb it is a command document as JSON, and the string
-    /// "$1" is a placeholder where it is a whole value.
+    /// "$1" is a placeholder where it is a whole value; a text that begins with $ is taken in filters and documents, and
+    /// elsewhere only within {"$literal": "$1"}.
     #[schemars(length(min = 1, max = 8192))]
     pub statement: String,
     /// The types of the parameters, in order. A caller's value that does not fit is refused. An integer has 64 bits and a

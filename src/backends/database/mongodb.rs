@@ -3,6 +3,7 @@
 mod places;
 mod run;
 mod template;
+mod value;
 
 use std::{io::Write, sync::Arc};
 

@@ -6,10 +6,7 @@ use bson::{Bson, Document, doc};
 use futures::StreamExt;
 use mongodb::error::{Error, ErrorKind};
 
-use super::{
-    Mongodb,
-    template::{Template, relaxed},
-};
+use super::{Mongodb, template::Template, value::relaxed};
 use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{

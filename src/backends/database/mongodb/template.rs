@@ -1,14 +1,10 @@
 //! A declared command document, with strings that are `"$1"`, `"$2"` and so on in place of whole values.
 
-use std::str::FromStr;
-
-use bson::{Bson, Decimal128, Document};
+use bson::Document;
 use serde_json::{Map, Value as Json};
 
-use crate::{
-    backends::database::query::quoted,
-    domain::parameters::{Parameter, Value},
-};
+use super::value::{dollar, extended};
+use crate::domain::parameters::Parameter;
 
 /// Commands that change nothing, an aggregate's stages aside.
 const READS: [&str; 11] = [
@@ -55,8 +51,8 @@ pub(super) struct Template {
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
     Json(String),
-    /// The index of a parameter.
-    Parameter(usize),
+    /// The index of a parameter, and whether the server takes each text there for itself.
+    Parameter(usize, bool),
 }
 
 impl Template {
@@ -80,7 +76,7 @@ impl Template {
         for string in &strings {
             if let Some(index) = string.place() {
                 pieces.push(Piece::Json(statement[start..string.at].to_owned()));
-                pieces.push(Piece::Parameter(index));
+                pieces.push(Piece::Parameter(index, is_literal(&string.path)));
                 start = string.at + string.text.len();
             }
         }
@@ -100,7 +96,7 @@ impl Template {
 
     /// The indices of parameters that have a place.
     pub(super) fn places(&self) -> Vec<usize> {
-        let place = |piece: &Piece| if let Piece::Parameter(index) = piece { Some(*index) } else { None };
+        let place = |piece: &Piece| if let Piece::Parameter(index, _) = piece { Some(*index) } else { None };
         self.pieces.iter().filter_map(place).collect()
     }
 
@@ -113,8 +109,12 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Json(json) => text.push_str(json),
-                Piece::Parameter(index) => match parameters.get(*index).and_then(Parameter::value) {
-                    Some(value) => text.push_str(&extended(value)?),
+                Piece::Parameter(index, literal) => match parameters.get(*index).and_then(Parameter::value) {
+                    Some(value) if !literal && dollar(value) => return Err(expression(index + 1)),
+                    Some(value) => {
+                        let value = extended(value);
+                        text.push_str(&value.map_err(|error| format!("parameter {}: {error}", index + 1))?);
+                    }
                     None => text.push_str("null"),
                 },
             }
@@ -124,6 +124,29 @@ impl Template {
     }
 }
 
+fn expression(parameter: usize) -> String {
+    format!(
+        "parameter {parameter} has a text that begins with $, which would be a field or a variable where it stands; the \
+         statement may have {{\"$literal\": \"${parameter}\"}} there"
+    )
+}
+
+/// Whether a text that begins with $ is only a text at a place: in a filter, a document or an update with operators. Everywhere
+/// else it could be read as an expression (MongoDB manual, "Aggregation Expressions").
+fn is_literal(path: &[String]) -> bool {
+    let path: Vec<_> = path.iter().map(String::as_str).collect();
+    let literal = match path[..] {
+        ["filter" | "query" | "documents" | "arrayFilters" | "pwd", ..]
+        | ["deletes", "", "q", ..]
+        | ["updates", "", "q" | "arrayFilters", ..] => true,
+        // A list is a pipeline.
+        ["update", ref update @ ..] | ["updates", "", "u", ref update @ ..] => update.first() != Some(&""),
+        ["pipeline", ..] => path.contains(&"$match"),
+        _ => false,
+    };
+    literal && !path.contains(&"$expr") || path.contains(&"$literal")
+}
+
 /// A string in a JSON text.
 struct Token<'a> {
     at: usize,
@@ -131,6 +154,8 @@ struct Token<'a> {
     text: &'a str,
     /// The name of a field, and no value.
     name: bool,
+    /// The fields that it is in; an item of a list is one without a name.
+    path: Vec<String>,
 }
 
 impl Token<'_> {
@@ -144,14 +169,25 @@ impl Token<'_> {
 
 /// Every string of a text that is JSON.
 fn strings(json: &str) -> Vec<Token<'_>> {
-    let (mut found, mut from) = (Vec::new(), 0);
+    let (mut found, mut from, mut path) = (Vec::new(), 0, Vec::new());
     while let Some(at) = json[from..].find('"').map(|offset| from + offset) {
+        for byte in json[from..at].bytes() {
+            match byte {
+                b'{' | b'[' => path.push(String::new()),
+                b'}' | b']' => drop(path.pop()),
+                _ => {}
+            }
+        }
         let mut end = at + 1;
         while json.as_bytes().get(end).is_some_and(|byte| *byte != b'"') {
             end += if json.as_bytes()[end] == b'\\' { 2 } else { 1 };
         }
         let (Some(text), Some(after)) = (json.get(at..=end), json.get(end + 1..)) else { break };
-        found.push(Token { at, text, name: after.trim_start().starts_with(':') });
+        let name = after.trim_start().starts_with(':');
+        if let (true, Some(last)) = (name, path.last_mut()) {
+            *last = serde_json::from_str(text).unwrap_or_default();
+        }
+        found.push(Token { at, text, name, path: path.clone() });
         from = end + 1;
     }
     found
@@ -164,61 +200,6 @@ fn writes(value: &Json) -> bool {
         }
         Json::Array(values) => values.iter().any(writes),
         _ => false,
-    }
-}
-
-/// A value as canonical extended JSON, which the server takes for that value alone.
-fn extended(value: &Value) -> Result<String, String> {
-    let bson = match value {
-        Value::Text(text) => Bson::String(text.clone()),
-        Value::Integer(integer) => Bson::Int64(*integer),
-        Value::Number(number) => Bson::Decimal128(
-            Decimal128::from_str(&number.to_plain_string())
-                .map_err(|_| "a number has more than the 34 digits that mongodb keeps")?,
-        ),
-        Value::Boolean(boolean) => Bson::Boolean(*boolean),
-        Value::Timestamp(timestamp) => {
-            if timestamp.subsec_nanosecond() % 1_000_000 != 0 {
-                return Err("a timestamp is finer than the milliseconds that mongodb keeps".to_owned());
-            }
-            Bson::DateTime(bson::DateTime::from_millis(timestamp.as_millisecond()))
-        }
-        Value::Uuid(uuid) => Bson::Binary(bson::Uuid::from_bytes(*uuid.as_bytes()).into()),
-        Value::Bytes(bytes) => {
-            Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: bytes.clone() })
-        }
-        Value::Json(json) => {
-            let value: Json = serde_json::from_str(json.get()).map_err(|error| error.to_string())?;
-            if has_operator(&value) {
-                return Err("a json value has a field whose name begins with $, which could be an operator"
-                    .to_owned());
-            }
-            return Ok(json.get().to_owned());
-        }
-    };
-    Ok(bson.into_canonical_extjson().to_string())
-}
-
-fn has_operator(value: &Json) -> bool {
-    match value {
-        Json::Object(fields) => {
-            fields.iter().any(|(name, value)| name.starts_with('$') || has_operator(value))
-        }
-        Json::Array(values) => values.iter().any(has_operator),
-        _ => false,
-    }
-}
-
-/// A value as relaxed extended JSON, its fields in their order.
-pub(super) fn relaxed(value: Bson) -> String {
-    match value {
-        Bson::Document(document) => {
-            let fields =
-                document.into_iter().map(|(name, value)| format!("{}:{}", quoted(&name), relaxed(value)));
-            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
-        }
-        Bson::Array(values) => format!("[{}]", values.into_iter().map(relaxed).collect::<Vec<_>>().join(",")),
-        value => value.into_relaxed_extjson().to_string(),
     }
 }
 
@@ -237,11 +218,6 @@ mod tests {
         Template::parse(statement)?.fill(&bind(&types, &raw).unwrap())
     }
 
-    fn value(kind: ParamType, json: &str) -> Result<Bson, String> {
-        filled(r#"{"find": "users", "filter": {"a": "$1"}}"#, &[(kind, json)])
-            .map(|command| command.get_document("filter").unwrap().get("a").unwrap().clone())
-    }
-
     #[test]
     fn fields_keep_their_order_and_the_first_is_the_command() {
         let command = filled(
@@ -255,42 +231,57 @@ mod tests {
     }
 
     #[test]
-    fn each_value_has_its_type() {
-        assert_eq!(value(ParamType::Text, r#""a \"$2\" \\""#).unwrap(), Bson::from("a \"$2\" \\"));
-        assert_eq!(value(ParamType::Integer, "9223372036854775807").unwrap(), Bson::Int64(i64::MAX));
-        assert_eq!(value(ParamType::Number, "1.50").unwrap().to_string(), "1.50");
-        assert_eq!(value(ParamType::Boolean, "true").unwrap(), Bson::Boolean(true));
-        let date = bson::DateTime::from_millis(1_714_979_289_123);
-        assert_eq!(
-            value(ParamType::Timestamp, r#""2024-05-06T07:08:09.123Z""#).unwrap(),
-            Bson::DateTime(date)
-        );
-        let uuid = bson::Uuid::parse_str("6f1c2a9e-0b3d-4c5e-8f70-112233445566").unwrap();
-        assert_eq!(value(ParamType::Uuid, &format!("\"{uuid}\"")).unwrap(), Bson::Binary(uuid.into()));
-        let bytes = bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![0, 255] };
-        assert_eq!(value(ParamType::Bytes, r#""AP8=""#).unwrap(), Bson::Binary(bytes));
-        let json = value(ParamType::Json, r#"{"b": [1, null], "a": "x"}"#).unwrap();
-        assert_eq!(json, Bson::Document(doc! { "b": [1, null], "a": "x" }));
-        assert_eq!(value(ParamType::Text, "null").unwrap(), Bson::Null);
-    }
-
-    #[test]
-    fn what_would_lose_digits_is_refused() {
-        assert!(value(ParamType::Number, "12345678901234567890123456789012345").is_err());
-        assert!(value(ParamType::Timestamp, r#""2024-05-06T07:08:09.1234Z""#).is_err());
-    }
-
-    #[test]
-    fn a_value_is_never_an_operator_nor_a_field_nor_a_place() {
-        assert_eq!(value(ParamType::Text, r#""{\"$ne\": null}""#).unwrap(), Bson::from("{\"$ne\": null}"));
-        for json in
-            [r#"{"$ne": null}"#, r#"[{"a": {"$where": "1"}}]"#, r#"{"$oid": "6f1c2a9e0b3d4c5e8f701122"}"#]
-        {
-            assert!(value(ParamType::Json, json).unwrap_err().contains("begins with $"), "{json}");
-        }
+    fn a_value_is_never_a_field_nor_a_place() {
         let two = [(ParamType::Text, r#""$2""#), (ParamType::Text, r#""b""#)];
-        let command = filled(r#"{"find": "$2", "a": "$1", "$1": "x$1", "b": "\u00241"}"#, &two).unwrap();
-        assert_eq!(command, doc! { "find": "b", "a": "$2", "$1": "x$1", "b": "$1" });
+        let statement = r#"{"find": "$2", "filter": {"a": "$1"}, "$1": "x$1", "b": "\u00241"}"#;
+        let command = filled(statement, &two).unwrap();
+        assert_eq!(command, doc! { "find": "b", "filter": { "a": "$2" }, "$1": "x$1", "b": "$1" });
+    }
+
+    #[test]
+    fn a_text_that_begins_with_a_dollar_stands_only_where_it_is_a_text() {
+        for statement in [
+            r#"{"find": "a", "filter": {"a": [{"b": {"$in": ["x", "$1"]}}]}}"#,
+            r#"{"limit": [{"$expr": {}}], "count": "a", "query": "$1"}"#,
+            r#"{"insert": "a", "documents": [{"u": [{"$set": "$1"}]}]}"#,
+            r#"{"delete": "a", "deletes": [{"q": {"a": {"$eq": "$1"}}, "limit": 1}]}"#,
+            r#"{"update": "a", "updates": [{"q": {"b": 1}, "u": {"$set": {"a": ["$1"]}}}]}"#,
+            r#"{"update": "a", "updates": [{"q": {"b": "$1"}, "u": [{"$set": {"a": 1}}]}]}"#,
+            r#"{"findAndModify": "a", "query": {}, "update": {"$push": {"a": "$1"}}}"#,
+            r#"{"aggregate": "a", "pipeline": [{"$project": {"b": "$a"}}, {"$match": {"a": "$1"}}]}"#,
+            r#"{"aggregate": "a", "pipeline": [{"$facet": {"x": [{"$match": {"a": "$1"}}]}}]}"#,
+            r#"{"aggregate": "a", "pipeline": [{"$project": {"b": {"$literal": "$1"}}}]}"#,
+            r#"{"find": "a", "filter": {"$expr": {"$eq": ["$a", {"$literal": "$1"}]}}}"#,
+            r#"{"updateUser": "a", "pwd": "$1"}"#,
+        ] {
+            for (kind, value) in [(ParamType::Text, r#""$a""#), (ParamType::Json, r#"{"a": ["$$ROOT"]}"#)] {
+                assert!(filled(statement, &[(kind, value)]).is_ok(), "{statement}");
+            }
+        }
+        for statement in [
+            r#"{"find": "a", "filter": {"$expr": {"$eq": ["$1", "b"]}}}"#,
+            r#"{"find": "a", "filter": {"$or": [{"\u0024expr": {"$eq": ["$1", "b"]}}]}}"#,
+            r#"{"find": "a", "filter": {"a": {"b": 1}}, "projection": {"a": "$1"}}"#,
+            r#"{"find": "a", "filter": {}, "let": {"a": "$1"}}"#,
+            r#"{"update": "a", "updates": [{"q": {}, "u": [{"$set": {"a": "$1"}}]}]}"#,
+            r#"{"findAndModify": "a", "update": [{"$set": {"a": "$1"}}]}"#,
+            r#"{"aggregate": "a", "pipeline": [{"$match": {"a": 1}}, {"$project": {"a": "$1"}}]}"#,
+            r#"{"aggregate": "a", "pipeline": [{"$match": {"$expr": {"$eq": ["$1", "b"]}}}]}"#,
+            r#"{"aggregate": "a", "pipeline": [{"$group": {"_id": "$1"}}]}"#,
+            r#"{"aggregate": "a", "pipeline": [{"$lookup": {"let": {"a": "$1"}, "pipeline": [{"$match": {}}]}}]}"#,
+            r#"{"aggregate": "a", "pipeline": "$1"}"#,
+            r#"{"explain": {"find": "a", "projection": {"a": "$1"}}}"#,
+        ] {
+            for json in [r#""$a""#, r#"["b", {"a": "$$ROOT"}]"#, r#""\u0024a""#] {
+                let refused = filled(statement, &[(ParamType::Json, json)]).unwrap_err();
+                assert!(
+                    refused.starts_with("parameter 1 ") && refused.contains("begins with $"),
+                    "{refused}"
+                );
+            }
+            assert!(filled(statement, &[(ParamType::Text, r#""$a""#)]).is_err(), "{statement}");
+            assert!(filled(statement, &[(ParamType::Text, r#""a$""#)]).is_ok(), "{statement}");
+        }
     }
 
     #[test]
@@ -323,12 +314,5 @@ mod tests {
         for statement in ["", "find", "[]", "{}", r#"{"find": }"#, r#"{"logout": 1}"#, r#"{"getMore": 1}"#] {
             assert!(Template::parse(statement).is_err(), "{statement}");
         }
-    }
-
-    #[test]
-    fn documents_come_out_in_order_and_without_loss() {
-        let document = doc! { "z": i64::MAX, "a": { "y": "\"\n", "b": [1, null, f64::NAN] }, "d": bson::DateTime::from_millis(0) };
-        let wanted = r#"{"z":9223372036854775807,"a":{"y":"\"\n","b":[1,null,{"$numberDouble":"NaN"}]},"d":{"$date":"1970-01-01T00:00:00Z"}}"#;
-        assert_eq!(relaxed(Bson::Document(document)), wanted);
     }
 }

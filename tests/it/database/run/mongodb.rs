@@ -88,6 +88,32 @@ async fn an_operator_in_a_parameter_is_only_a_value() {
 }
 
 #[tokio::test]
+async fn a_text_that_begins_with_a_dollar_reads_no_field() {
+    let collection = Collection::new();
+    let backend = &collection.backend;
+    collection.insert(&[json!({ "_id": 1, "secret": "s3cr3t", "name": "$secret" })]).await;
+    let text = json!(["text"]);
+    for statement in [
+        r#"{"aggregate": "@", "pipeline": [{"$project": {"_id": 0, "said": "$1"}}]}"#,
+        r#"{"aggregate": "@", "pipeline": [{"$group": {"_id": "$1"}}]}"#,
+        r#"{"find": "@", "filter": {"$expr": {"$eq": ["$1", "s3cr3t"]}}}"#,
+    ] {
+        let query = collection.query(statement, &text);
+        for given in [r#"["$secret"]"#, r#"["$$ROOT"]"#] {
+            let fault = backend.fault(&query, given).await;
+            let told = fault.to_string().contains("parameter 1 has a text that begins with $");
+            assert!(matches!(fault, QueryFault::Value(_)) && told, "{statement}: {fault}");
+        }
+    }
+    let find = r#"{"find": "@", "filter": {"name": "$1"}, "projection": {"_id": 1}}"#;
+    let found = [r#"{"_id":1}"#];
+    assert_eq!(backend.rows(&collection.query(find, &text), r#"["$secret"]"#).await, found);
+    let matched = r#"{"aggregate": "@", "pipeline": [{"$match": {"name": "$1"}}, {"$project": {"_id": 1}}]}"#;
+    assert_eq!(backend.rows(&collection.query(matched, &text), r#"["$secret"]"#).await, found);
+    collection.drop().await;
+}
+
+#[tokio::test]
 async fn no_more_documents_come_than_a_query_may_return() {
     let collection = Collection::new();
     let backend = &collection.backend;
