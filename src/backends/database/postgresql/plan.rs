@@ -73,11 +73,14 @@ async fn plan(client: &Client, direct: bool, query: &Query, max_rows: u32) -> Re
     let types: Vec<_> = query.params.iter().copied().map(type_of).collect();
     let described = describe(client, direct, &query.statement, &types).await?;
     count(described.params().len(), types.len())?;
-    let found: Vec<_> =
-        described.columns().iter().map(|column| (column.name(), Form::of(column.type_()))).collect();
+    let found: Vec<_> = described
+        .columns()
+        .iter()
+        .map(|column| (column.name(), Form::of(column.type_()).is_none()))
+        .collect();
     let sql =
         if found.is_empty() { query.statement.clone() } else { wrap(&query.statement, &found, max_rows)? };
-    let columns = found.into_iter().map(|(name, form)| Column::new(name, form)).collect();
+    let columns = found.into_iter().map(|(name, made)| Column::new(name, made)).collect();
     Ok(Plan { sql, columns, types })
 }
 
@@ -148,24 +151,30 @@ fn type_of(parameter: ParamType) -> Type {
     }
 }
 
-/// The statement with a limit, and with columns by name, so that others may be added under it. One row more than wanted shows
-/// that there are more.
-fn wrap(statement: &str, columns: &[(&str, Option<Form>)], max_rows: u32) -> Result<String, QueryFault> {
+/// The statement with a limit, and with columns by name, of some of which the server makes JSON. One row more than wanted shows
+/// that there are more. The condition is always true and costs nothing, but the server refuses it when the statement has
+/// another number of columns by now.
+fn wrap(statement: &str, columns: &[(&str, bool)], max_rows: u32) -> Result<String, QueryFault> {
     for (index, (name, _)) in columns.iter().enumerate() {
         if columns[..index].iter().any(|(before, _)| before == name) {
             let text = format!("two columns are called {name}: give them different names with \"as\"");
             return Err(QueryFault::Invalid(text));
         }
     }
-    let fields = columns.iter().map(|(name, form)| {
-        let column = format!("{RESULT}.\"{}\"", name.replace('"', "\"\""));
-        if form.is_some() { column } else { format!("to_json({column})::text") }
+    let named = |name: &str| format!("{RESULT}.\"{}\"", name.replace('"', "\"\""));
+    let names = columns.iter().map(|(name, _)| named(name)).collect::<Vec<_>>().join(", ");
+    let fields = columns.iter().map(|(name, made)| match named(name) {
+        name if *made => format!("to_json({name})::text"),
+        name => name,
     });
     let fields = fields.collect::<Vec<_>>().join(", ");
     let body = statement.trim_end_matches(|last: char| last.is_whitespace() || last == ';');
     let limit = u64::from(max_rows) + 1;
     // On lines of its own, in case it ends with a comment.
-    Ok(format!("with {RESULT} as (\n{body}\n) select {fields} from {RESULT} limit {limit}"))
+    Ok(format!(
+        "with {RESULT} as (\n{body}\n) select {fields} from {RESULT} \
+         where true or exists (select {RESULT}.* union all select {names}) limit {limit}"
+    ))
 }
 
 #[cfg(test)]
@@ -175,11 +184,12 @@ mod tests {
     #[test]
     fn a_statement_is_wrapped_whatever_it_ends_with() {
         for end in ["", ";", " ;\n", " -- the end"] {
-            let columns = [("a", Some(Form::Integer)), ("na\"me", None)];
+            let columns = [("a", false), ("na\"me", true)];
             let sql = wrap(&format!("select 1 as a{end}"), &columns, u32::MAX).unwrap();
             assert!(sql.starts_with("with authlink_result as (\nselect 1 as a"), "{sql}");
             let tail = "\n) select authlink_result.\"a\", to_json(authlink_result.\"na\"\"me\")::text \
-                        from authlink_result limit 4294967296";
+                        from authlink_result where true or exists (select authlink_result.* \
+                        union all select authlink_result.\"a\", authlink_result.\"na\"\"me\") limit 4294967296";
             assert!(sql.ends_with(tail), "{sql}");
             assert!(!sql.contains(';'), "{sql}");
         }
@@ -187,7 +197,7 @@ mod tests {
 
     #[test]
     fn columns_of_one_name_are_refused() {
-        let columns = [("a", None), ("b", None), ("a", Some(Form::Text))];
+        let columns = [("a", true), ("b", true), ("a", false)];
         let Err(QueryFault::Invalid(text)) = wrap("", &columns, 1) else { panic!("not refused") };
         assert!(text.contains("called a"), "{text}");
     }

@@ -27,7 +27,8 @@ const DAY_MICROS: i64 = 86_400_000_000;
 pub(super) struct Column {
     /// As JSON has it, with its colon.
     name: String,
-    form: Form,
+    /// The server makes JSON of it.
+    made: bool,
 }
 
 /// What is known to be read here; the server makes JSON of all else.
@@ -97,17 +98,23 @@ impl Form {
 }
 
 impl Column {
-    pub(super) fn new(name: &str, form: Option<Form>) -> Self {
-        Self { name: quoted(name) + ":", form: form.unwrap_or(Form::Json) }
+    pub(super) fn new(name: &str, made: bool) -> Self {
+        Self { name: quoted(name) + ":", made }
+    }
+
+    /// How it is written if it comes in this type, which may be another one than it once was. None if it cannot be read.
+    pub(super) fn form(&self, kind: &Type) -> Option<Form> {
+        if self.made { Some(Form::Json) } else { Form::of(kind) }
     }
 }
 
 /// Writes a row as a JSON object.
 pub(super) fn json(columns: &[Column], row: &Row, out: &mut String) -> Result<(), Fault> {
     out.push('{');
-    for (index, Column { name, form }) in columns.iter().enumerate() {
+    for (index, (column, given)) in columns.iter().zip(row.columns()).enumerate() {
         out.push_str(if index == 0 { "" } else { "," });
-        out.push_str(name);
+        out.push_str(&column.name);
+        let form = column.form(given.type_()).ok_or_else(unreadable)?;
         let value: Option<Raw<'_>> = row.try_get(index).map_err(|_| unreadable())?;
         match value {
             Some(Raw(bytes)) => form.write(out, bytes).ok_or_else(unreadable)?,

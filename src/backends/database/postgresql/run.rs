@@ -24,6 +24,7 @@ use super::{
     row::json,
 };
 use crate::{
+    api::Reason,
     backends::{
         Fault,
         database::query::{Done, QueryFault, Rows, Run, Stop},
@@ -48,24 +49,34 @@ impl Session {
                 (made.await.map_err(unsent)?, false)
             };
             suits(&plan, &run.query)?;
-            let statement = match self.prepared(&plan) {
-                None if self.direct => Some(Box::pin(self.prepare(&plan)).await.map_err(unsent)?),
-                prepared => prepared,
+            let ended = self.attempt(&plan, run, rows).await;
+            // What it names may have changed since it was looked at.
+            let again = match &ended {
+                // What is refused has changed nothing.
+                Err(Stop::Fault(QueryFault::Invalid(_))) => true,
+                // A type that is new.
+                Err(Stop::Fault(QueryFault::Server(fault))) if fault.reason == Reason::ProtocolError => {
+                    run.query.read_only
+                }
+                _ => return ended,
             };
-            let ended = if run.query.read_only && self.direct && self.reads.load(Relaxed) {
-                self.read(&plan, statement, run, rows).await
-            } else {
-                Box::pin(self.transact(&plan, statement, run, rows)).await
-            };
-            if !matches!(ended, Err(Stop::Fault(QueryFault::Invalid(_)))) {
-                return ended;
-            }
             plans.forget(&plan);
             self.statements.retain(|(of, _)| !Arc::ptr_eq(of, &plan));
-            // What it names may have changed since it was looked at. What is refused has changed nothing.
-            if !known || !rows.start_over(run) {
+            if !again || !known || !rows.start_over(run) {
                 return ended;
             }
+        }
+    }
+
+    async fn attempt(&mut self, plan: &Arc<Plan>, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
+        let statement = match self.prepared(plan) {
+            None if self.direct => Some(Box::pin(self.prepare(plan)).await.map_err(unsent)?),
+            prepared => prepared,
+        };
+        if run.query.read_only && self.direct && self.reads.load(Relaxed) {
+            self.read(plan, statement, run, rows).await
+        } else {
+            Box::pin(self.transact(plan, statement, run, rows)).await
         }
     }
 
@@ -81,6 +92,10 @@ impl Session {
         }
         let prepared = self.client.prepare_typed(&plan.sql, &plan.types).await;
         let statement = prepared.map_err(|error| refusal(&error))?;
+        let mut columns = plan.columns.iter().zip(statement.columns());
+        if columns.any(|(column, given)| column.form(given.type_()).is_none()) {
+            return Err(QueryFault::Invalid("the type of a column has changed".to_owned()));
+        }
         self.statements.push((Arc::clone(plan), statement.clone()));
         Ok(statement)
     }

@@ -70,3 +70,25 @@ async fn a_write_and_a_time_out_are_what_they_are_without_a_pooler() {
     assert!(started.elapsed().as_millis() >= 500);
     backend.rows(&write(&format!("drop table {table}"), &json!([])), "[]").await;
 }
+
+#[tokio::test]
+async fn a_table_that_changes_is_read_as_it_is() {
+    let (_server, backend) = pooler();
+    let table = unique("reshaped");
+    let change = async |statement: String| backend.rows(&write(&statement, &json!([])), "[]").await;
+    change(format!("create table {table} as select 1 as a")).await;
+    let all = read(&format!("select * from {table}"));
+    let update = write(&format!("update {table} set a = a returning a"), &json!([]));
+    for query in [&all, &update] {
+        assert_eq!(backend.rows(query, "[]").await, [r#"{"a":1}"#]);
+    }
+    change(format!("alter table {table} alter a type text using 'x'")).await;
+    for query in [&update, &all] {
+        assert_eq!(backend.rows(query, "[]").await, [r#"{"a":"x"}"#]);
+    }
+    change(format!("alter table {table} alter a type int[] using array[1]")).await;
+    assert_eq!(backend.rows(&all, "[]").await, [r#"{"a":[1]}"#]);
+    change(format!("alter table {table} add b int default 2")).await;
+    assert_eq!(backend.rows(&all, "[]").await, [r#"{"a":[1],"b":2}"#]);
+    change(format!("drop table {table}")).await;
+}

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     database::run::{Backend, End, QueryFault, read, unique, write},
-    support::System,
+    support::{SOON, System, eventually},
 };
 
 const ALL: [&str; 8] = ["text", "integer", "number", "boolean", "timestamp", "uuid", "json", "bytes"];
@@ -200,7 +200,13 @@ async fn a_table_that_changes_under_a_prepared_statement_is_read_as_it_is() {
     let all = read(&format!("select * from {table}"));
     assert_eq!(backend.rows(&all, "[]").await, [r#"{"a":1,"b":"AQ=="}"#]);
     backend.rows(&change(format!("alter table {table} add c text default 'x'")), "[]").await;
-    backend.rows(&all, "[]").await;
+    assert_eq!(backend.rows(&all, "[]").await, [r#"{"a":1,"b":"AQ==","c":"x"}"#]);
+    // With a column of which the server makes JSON.
+    backend.rows(&change(format!("alter table {table} add d int[]")), "[]").await;
+    assert_eq!(backend.rows(&all, "[]").await, [r#"{"a":1,"b":"AQ==","c":"x","d":null}"#]);
+    backend.rows(&change(format!("alter table {table} add e int default 5")), "[]").await;
+    assert_eq!(backend.rows(&all, "[]").await, [r#"{"a":1,"b":"AQ==","c":"x","d":null,"e":5}"#]);
+    backend.rows(&change(format!("alter table {table} drop d, drop e")), "[]").await;
     backend.rows(&change(format!("alter table {table} drop a")), "[]").await;
     assert_eq!(backend.rows(&all, "[]").await, [r#"{"b":"AQ==","c":"x"}"#]);
     backend
@@ -209,4 +215,39 @@ async fn a_table_that_changes_under_a_prepared_statement_is_read_as_it_is() {
     assert_eq!(backend.rows(&all, "[]").await, [r#"{"b":"AQ==","c":7}"#]);
     backend.rows(&change(format!("drop table {table}")), "[]").await;
     assert!(matches!(backend.fault(&all, "[]").await, QueryFault::Invalid(_)));
+}
+
+#[tokio::test]
+async fn a_session_that_never_met_the_old_shape_reads_the_new_one() {
+    let other = Backend::of(System::Postgresql);
+    let table = unique("reshaped");
+    let change = async |statement: String| other.rows(&write(&statement, &json!([])), "[]").await;
+    change(format!("create table {table} as select 1 as a")).await;
+    let all = read(&format!("select * from {table}"));
+    let update = write(&format!("update {table} set a = a returning a"), &json!([]));
+    for (alter, wanted) in [
+        ("alter a type text using 'x'", r#"{"a":"x"}"#),
+        ("alter a type int[] using array[1]", r#"{"a":[1]}"#),
+        ("alter a type int8 using 7", r#"{"a":7}"#),
+        ("add b int default 2", r#"{"a":7,"b":2}"#),
+        ("drop b", r#"{"a":7}"#),
+    ] {
+        let backend = Backend::with(System::Postgresql, System::Postgresql.port(), "app", "app-secret", 2);
+        for query in [&all, &update] {
+            assert_eq!(backend.rows(query, "[]").await.len(), 1);
+        }
+        change(format!("alter table {table} {alter}")).await;
+        let busy = json!({ "statement": "select pg_sleep(600)", "timeout": "10m", "readOnly": true });
+        let busy = backend.start(&busy, "[]");
+        eventually(SOON, "the first session is lent", async || {
+            let view = backend.database.pool();
+            if (view.size, view.idle) == (1, 0) { Ok(()) } else { Err(format!("{view:?}")) }
+        })
+        .await;
+        assert_eq!(backend.rows(&all, "[]").await, [wanted], "{alter}");
+        let a = if wanted.contains("\"b\"") { r#"{"a":7}"# } else { wanted };
+        assert_eq!(backend.rows(&update, "[]").await, [a], "{alter}");
+        drop(busy);
+    }
+    change(format!("drop table {table}")).await;
 }
