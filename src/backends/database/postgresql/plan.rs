@@ -1,5 +1,6 @@
-//! How a declared statement is put to the server: so that it stops after as many rows as are wanted, and so that every type
-//! that it has comes out without loss. What is not known here, such as arrays and types of its own, it makes JSON of itself.
+//! How a declared statement is put to the server: so that one that only reads stops after as many rows as are wanted, and so that
+//! every type that it has comes out without loss. What is not known here, such as arrays and types of its own, it makes JSON of
+//! itself.
 
 use std::{
     collections::HashMap,
@@ -36,13 +37,21 @@ pub(super) struct Plan {
 #[derive(Default)]
 pub(super) struct Plans(Mutex<HashMap<Key, Arc<Plan>>>);
 
-type Key = (String, Vec<ParamType>, u32);
+type Key = (String, Vec<ParamType>, Option<u32>);
+
+fn key(query: &Query, max_rows: u32) -> Key {
+    (query.statement.clone(), query.params.clone(), limit(query, max_rows))
+}
+
+/// After how many rows it may be ended. What writes is never ended: it would call a function for its first rows only.
+fn limit(query: &Query, max_rows: u32) -> Option<u32> {
+    query.read_only.then_some(max_rows)
+}
 
 impl Plans {
     /// The plan for this query with so many rows, if it was made before.
     pub(super) fn known(&self, query: &Query, max_rows: u32) -> Option<Arc<Plan>> {
-        let key = (query.statement.clone(), query.params.clone(), max_rows);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key(query, max_rows)).cloned()
     }
 
     /// A plan for this query with so many rows.
@@ -53,13 +62,12 @@ impl Plans {
         query: &Query,
         max_rows: u32,
     ) -> Result<Arc<Plan>, QueryFault> {
-        let key = (query.statement.clone(), query.params.clone(), max_rows);
         let plan = Arc::new(plan(client, direct, query, max_rows).await?);
         let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= KEPT {
             plans.clear();
         }
-        plans.insert(key, Arc::clone(&plan));
+        plans.insert(key(query, max_rows), Arc::clone(&plan));
         Ok(plan)
     }
 
@@ -78,8 +86,11 @@ async fn plan(client: &Client, direct: bool, query: &Query, max_rows: u32) -> Re
         .iter()
         .map(|column| (column.name(), Form::of(column.type_()).is_none()))
         .collect();
-    let sql =
-        if found.is_empty() { query.statement.clone() } else { wrap(&query.statement, &found, max_rows)? };
+    let sql = if found.is_empty() {
+        query.statement.clone()
+    } else {
+        wrap(&query.statement, &found, limit(query, max_rows))?
+    };
     let columns = found.into_iter().map(|(name, made)| Column::new(name, made)).collect();
     Ok(Plan { sql, columns, types })
 }
@@ -151,10 +162,10 @@ fn type_of(parameter: ParamType) -> Type {
     }
 }
 
-/// The statement with a limit, and with columns by name, of some of which the server makes JSON. One row more than wanted shows
-/// that there are more. The condition is always true and costs nothing, but the server refuses it when the statement has
+/// The statement with columns by name, of some of which the server makes JSON, and maybe with a limit: one row more than wanted
+/// shows that there are more. The condition is always true and costs nothing, but the server refuses it when the statement has
 /// another number of columns by now.
-fn wrap(statement: &str, columns: &[(&str, bool)], max_rows: u32) -> Result<String, QueryFault> {
+fn wrap(statement: &str, columns: &[(&str, bool)], limit: Option<u32>) -> Result<String, QueryFault> {
     for (index, (name, _)) in columns.iter().enumerate() {
         if columns[..index].iter().any(|(before, _)| before == name) {
             let text = format!("two columns are called {name}: give them different names with \"as\"");
@@ -169,11 +180,11 @@ fn wrap(statement: &str, columns: &[(&str, bool)], max_rows: u32) -> Result<Stri
     });
     let fields = fields.collect::<Vec<_>>().join(", ");
     let body = statement.trim_end_matches(|last: char| last.is_whitespace() || last == ';');
-    let limit = u64::from(max_rows) + 1;
+    let limit = limit.map_or(String::new(), |rows| format!(" limit {}", u64::from(rows) + 1));
     // On lines of its own, in case it ends with a comment.
     Ok(format!(
         "with {RESULT} as (\n{body}\n) select {fields} from {RESULT} \
-         where true or exists (select {RESULT}.* union all select {names}) limit {limit}"
+         where true or exists (select {RESULT}.* union all select {names}){limit}"
     ))
 }
 
@@ -185,7 +196,7 @@ mod tests {
     fn a_statement_is_wrapped_whatever_it_ends_with() {
         for end in ["", ";", " ;\n", " -- the end"] {
             let columns = [("a", false), ("na\"me", true)];
-            let sql = wrap(&format!("select 1 as a{end}"), &columns, u32::MAX).unwrap();
+            let sql = wrap(&format!("select 1 as a{end}"), &columns, Some(u32::MAX)).unwrap();
             assert!(sql.starts_with("with authlink_result as (\nselect 1 as a"), "{sql}");
             let tail = "\n) select authlink_result.\"a\", to_json(authlink_result.\"na\"\"me\")::text \
                         from authlink_result where true or exists (select authlink_result.* \
@@ -198,7 +209,7 @@ mod tests {
     #[test]
     fn columns_of_one_name_are_refused() {
         let columns = [("a", true), ("b", true), ("a", false)];
-        let Err(QueryFault::Invalid(text)) = wrap("", &columns, 1) else { panic!("not refused") };
+        let Err(QueryFault::Invalid(text)) = wrap("", &columns, None) else { panic!("not refused") };
         assert!(text.contains("called a"), "{text}");
     }
 }

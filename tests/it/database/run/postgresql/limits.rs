@@ -42,8 +42,21 @@ async fn what_writes_is_done_wholly_though_its_rows_are_cut() {
     let ran = backend.run(&json!({ "statement": statement, "maxRows": 2 }), "[]").await;
     assert_eq!(ran.rows, [r#"{"n":1}"#, r#"{"n":2}"#]);
     assert_eq!(ran.end, Ok(End { truncated: true, affected: None }));
-    let counted = backend.rows(&read(&format!("select count(*) from {table}")), "[]").await;
-    assert_eq!(counted, [r#"{"count":100}"#]);
+    let count = read(&format!("select count(*) from {table}"));
+    assert_eq!(backend.rows(&count, "[]").await, [r#"{"count":100}"#]);
+    // The same by a function, of which a limit on the rows would call for the first ones only.
+    let function = unique("add");
+    let body = format!("insert into {table} values ($1) returning n");
+    let create = format!("create function {function}(int) returns int language sql as $$ {body} $$");
+    backend.rows(&write(&create, &json!([])), "[]").await;
+    let statement = format!("select {function}(n) as n from generate_series(1, 100) n");
+    let refused = json!({ "statement": statement, "maxRows": 2, "readOnly": true });
+    assert!(matches!(backend.fault(&refused, "[]").await, QueryFault::ReadOnly(_)));
+    let ran = backend.run(&json!({ "statement": statement, "maxRows": 2 }), "[]").await;
+    assert_eq!(ran.rows, [r#"{"n":1}"#, r#"{"n":2}"#]);
+    assert_eq!(ran.end, Ok(End { truncated: true, affected: None }));
+    assert_eq!(backend.rows(&count, "[]").await, [r#"{"count":200}"#]);
+    backend.rows(&write(&format!("drop function {function}"), &json!([])), "[]").await;
     backend.rows(&write(&format!("drop table {table}"), &json!([])), "[]").await;
 }
 
