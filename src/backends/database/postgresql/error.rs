@@ -54,6 +54,17 @@ pub(super) fn refusal(error: &Error) -> QueryFault {
     error.as_db_error().and_then(refused).unwrap_or_else(|| fault(error).into())
 }
 
+/// What the server says to the beginning of a transaction. A replica has none that may write, which it calls a feature that is
+/// not supported.
+pub(super) fn unbegun(error: &Error) -> QueryFault {
+    match error.as_db_error() {
+        Some(refused) if refused.code().code() == "0A000" => {
+            QueryFault::ReadOnly(refused.message().to_owned())
+        }
+        _ => refusal(error),
+    }
+}
+
 fn refused(error: &DbError) -> Option<QueryFault> {
     // Beyond an ERROR the session is over, whatever the code.
     if matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {

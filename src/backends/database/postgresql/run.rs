@@ -19,7 +19,7 @@ use tokio_postgres::{
 
 use super::{
     Session,
-    error::{fault, refusal},
+    error::{fault, refusal, unbegun},
     plan::{Plan, Plans, suits},
     row::json,
 };
@@ -138,7 +138,7 @@ impl Session {
         // The transaction is over with this, whatever happened before.
         let (begun, worked, ended) =
             join3(self.client.batch_execute(&begin), work, self.client.batch_execute("commit")).await;
-        begun.map_err(|error| refusal(&error))?;
+        begun.map_err(|error| unbegun(&error))?;
         let affected = worked?;
         ended.map_err(|error| refusal(&error))?;
         Ok(Done { affected, busy: false })

@@ -180,3 +180,22 @@ async fn a_server_that_was_restarted_since_costs_no_query() {
     server.resume();
     assert_eq!(backend.rows(&one, "[]").await, [r#"{"one":1}"#]);
 }
+
+#[tokio::test]
+async fn a_replica_takes_reads_and_refuses_writes() {
+    let server = Server::start(System::Postgresql);
+    // What is in recovery, and stays there, is a replica.
+    server.kill();
+    std::fs::write(server.folder().join("data/standby.signal"), "").expect("a file");
+    server.resume();
+    let backend = Backend::on(System::Postgresql, server.port, "app", "app-secret");
+    assert_eq!(
+        backend.rows(&read("select pg_is_in_recovery() as replica"), "[]").await,
+        [r#"{"replica":true}"#]
+    );
+    for statement in ["create table t (n int)", "select 1 as one", "values (1)"] {
+        let fault = backend.fault(&write(statement, &json!([])), "[]").await;
+        assert!(matches!(fault, QueryFault::ReadOnly(_)), "{statement}: {fault}");
+    }
+    assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+}
