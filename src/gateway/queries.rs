@@ -33,12 +33,16 @@ use super::{
 use crate::{
     api::{
         Reason,
+        status::EndpointStatus,
         v1alpha1::{
             Database,
             database::{Query, QueryLimits},
         },
     },
-    backends::database::{Answer, Item, QueryFault, Run, Settings, Share},
+    backends::{
+        database::{Answer, Item, QueryFault, Run, Settings, Share},
+        transport::endpoint,
+    },
     cluster::{references::References, review::Right},
     domain::usage::Tally,
     resolving::{self, Resolved},
@@ -107,9 +111,15 @@ impl Prepare for Servers {
 
     fn follow(&self, database: &Database) {
         let endpoints = database.status.iter().flat_map(|status| &status.common.endpoints);
-        let ready = || endpoints.clone().enumerate().filter(|(_, endpoint)| endpoint.ready);
-        let primary = ready().find(|(_, endpoint)| endpoint.role.as_deref() == Some("Primary"));
-        let chosen = primary.or_else(|| ready().next()).map_or(0, |(index, _)| index);
+        let ready = || endpoints.clone().filter(|endpoint| endpoint.ready);
+        let primary = |endpoint: &&EndpointStatus| endpoint.role.as_deref() == Some("Primary");
+        // By address, since the status may be about the hosts of before.
+        let server = |status: &EndpointStatus| {
+            let address = endpoint(&status.address, status.port);
+            self.all.iter().position(|server| server.endpoint() == address)
+        };
+        let chosen = ready().filter(primary).find_map(server).or_else(|| ready().find_map(server));
+        let chosen = chosen.unwrap_or_default();
         self.chosen.store(chosen, Relaxed);
     }
 }

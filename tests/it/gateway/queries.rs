@@ -4,11 +4,13 @@ use authlink::api::v1alpha1::Database;
 use futures::future::join_all;
 use hyper::{Method, StatusCode};
 use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::apis::ALLOWED;
 use crate::support::{
-    Namespace, Operator, SOON, System, condition, eventually, gateway::Gateway, password_secret, postgresql,
+    Namespace, Operator, SOON, System, condition, eventually, free_port, gateway::Gateway, password_secret,
+    postgresql,
 };
 
 struct Scene {
@@ -218,6 +220,38 @@ async fn a_changed_credential_serves_callers_once_it_is_proven() {
         match (degraded, called().await) {
             (None, StatusCode::OK) => Ok(()),
             other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_status_of_other_hosts_leads_to_none_of_the_new_ones() {
+    let namespace = Namespace::create().await;
+    // Without an operator the status stays as it is.
+    let gateway = Gateway::start_alone(&namespace, &ALLOWED).await;
+    let (dead, live) = (free_port(), System::Postgresql.port());
+    let hosts = [dead, live].map(|port| json!({ "host": "localhost", "port": port }));
+    let spec = System::Postgresql.spec().with(&json!({
+        "host": null, "port": null, "hosts": hosts,
+        "queries": [{ "name": "any", "statement": "select 1 as n", "readOnly": true }],
+    }));
+    namespace.database("db", &spec).await;
+    // As it was with the hosts the other way round, behind one that is gone.
+    let endpoints = [(free_port(), "Primary"), (live, "Primary"), (dead, "Replica")];
+    let endpoints = endpoints.map(|(port, role)| {
+        json!({ "address": "localhost", "port": port, "ready": true, "reason": "ProbeSucceeded", "role": role })
+    });
+    let status = json!({ "status": { "endpoints": endpoints } });
+    let patched = namespace.api::<Database>();
+    let patched = patched.patch_status("db", &PatchParams::default(), &Patch::Merge(&status)).await;
+    patched.expect("a status");
+    let token = namespace.caller("shop", &[("create", "databases/query", &["db"])]).await;
+    let path = format!("/v1/databases/{}/db/queries/any", namespace.name);
+    eventually(SOON, "the primary answers", async || {
+        match gateway.call(Method::POST, &path, &token, "{}").await {
+            answer if answer.status == StatusCode::OK => Ok(()),
+            answer => Err(answer.text()),
         }
     })
     .await;
