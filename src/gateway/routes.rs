@@ -135,6 +135,15 @@ enum Source {
     Own(Body),
 }
 
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Api(body) => body.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
+        }
+    }
+}
+
 impl Outgoing {
     fn api(response: Response<apis::Flying>) -> Response<Self> {
         response.map(|body| Self { source: Source::Api(body), broken: None, call: None })
@@ -144,7 +153,7 @@ impl Outgoing {
         response.map(|body| Self { source: Source::Own(body), broken: None, call: None })
     }
 
-    /// Holds this until the answer is over.
+    /// Holds this until all of the answer was given out.
     pub(super) fn hold(&mut self, call: Arc<AtomicU64>) {
         self.call = Some(call);
     }
@@ -158,7 +167,7 @@ impl HttpBody for Outgoing {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { source, broken, .. } = self.get_mut();
+        let Self { source, broken, call } = self.get_mut();
         if let Some(error) = broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -171,14 +180,15 @@ impl HttpBody for Outgoing {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // The server keeps the body for as long as its caller does not take the last frame.
+        if matches!(frame, Poll::Ready(None)) || source.is_end_stream() {
+            *call = None;
+        }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Api(body) => body.is_end_stream(),
-            Source::Own(body) => body.is_end_stream(),
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

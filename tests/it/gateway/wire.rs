@@ -118,12 +118,19 @@ async fn a_caller_that_does_not_read_its_answer_holds_no_connection_beyond_the_t
 async fn a_connection_of_http2_is_closed_some_time_after_its_last_call() {
     let backend = Backend::start().await;
     let scene = Scene::set(&[backend.url()], json!({ "timeout": "10m" })).await;
+    // First, so that it is also the first one to be looked at.
+    let (mut busy, _open) = http2(&scene, 65_535).await;
+    let answer = ask(&mut busy, &scene, "/endless").await;
     let (mut idle, closed) = http2(&scene, 65_535).await;
     assert_eq!(ask(&mut idle, &scene, "/ok").await.status(), StatusCode::OK);
-    let (mut busy, open) = http2(&scene, 65_535).await;
-    let answer = ask(&mut busy, &scene, "/endless").await;
+    // Neither a token nor a window is needed to hold one open, if anything is.
+    let (mut silent, cut) = http2(&scene, 0).await;
+    let request = Request::get("http://gateway/v1/apis/default/billing/ok").body(()).expect("a request");
+    let (refused, _) = silent.send_request(request, true).expect("it is sent");
+    assert_eq!(refused.await.expect("a head").status(), StatusCode::UNAUTHORIZED);
     timeout(SILENCE, closed).await.expect("it is closed").expect("no panic").expect("an orderly end");
-    assert!(!open.is_finished(), "{answer:?} was under way");
+    assert_eq!(ask(&mut busy, &scene, "/ok").await.status(), StatusCode::OK, "{answer:?} is under way");
+    let _ = timeout(SILENCE, cut).await.expect("it is closed").expect("no panic");
 }
 
 #[tokio::test]
