@@ -86,11 +86,8 @@ pub struct Breaker {
 enum Phase {
     Closed,
     Open { until: Duration },
-    HalfOpen { given: u32, passed: u32 },
+    HalfOpen { given: u32, passed: u32, last: Duration },
 }
-
-/// After so long a trial that is under way may have ended.
-const TRIAL: Duration = Duration::from_secs(1);
 
 impl Breaker {
     /// A closed circuit.
@@ -119,10 +116,17 @@ impl Breaker {
         let turned = match &mut self.phase {
             Phase::Closed => None,
             Phase::Open { until } if now < *until => return Err(until.saturating_sub(now)),
-            Phase::Open { .. } => Some(self.turn(Phase::HalfOpen { given: 1, passed: 0 })),
-            Phase::HalfOpen { given, .. } if *given >= trials => return Err(TRIAL),
-            Phase::HalfOpen { given, .. } => {
-                *given += 1;
+            Phase::Open { .. } => Some(self.turn(Phase::HalfOpen { given: 1, passed: 0, last: now })),
+            Phase::HalfOpen { given, passed, last } => {
+                let renewed = last.saturating_add(self.settings.open_for);
+                // A trial that takes so long, such as a slow download, must not shut everybody else out.
+                if *given >= trials && now >= renewed {
+                    *given = *passed;
+                }
+                if *given >= trials {
+                    return Err(renewed.saturating_sub(now));
+                }
+                (*given, *last) = (*given + 1, now);
                 None
             }
         };
@@ -151,10 +155,10 @@ impl Breaker {
 
     /// Takes the leave of a call back that says nothing of the target: another call may try.
     pub fn cancel(&mut self, Permit { epoch, .. }: Permit) {
-        if let Phase::HalfOpen { given, .. } = &mut self.phase
+        if let Phase::HalfOpen { given, passed, .. } = &mut self.phase
             && epoch == self.epoch
         {
-            *given -= 1;
+            *given = (*given - 1).max(*passed);
         }
     }
 
@@ -270,8 +274,21 @@ mod tests {
         assert!(breaker.allow(at(18)).is_err(), "that one was no trial");
         breaker.cancel(lost);
         assert_eq!(call(&mut breaker, &[true], at(18)), [None]);
-        assert!(breaker.allow(at(100)).is_err(), "two have passed, one is under way");
-        assert_eq!(breaker.record(slow, true, at(101)), Some(State::Closed));
+        assert!(breaker.allow(at(19)).is_err(), "two have passed, one is under way");
+        assert_eq!(breaker.record(slow, true, at(20)), Some(State::Closed));
+    }
+
+    #[test]
+    fn trials_that_take_long_do_not_shut_others_out() {
+        let mut breaker = open();
+        assert_eq!(call(&mut breaker, &[true], at(15)), [None]);
+        let [slow, slower] = [breaker.allow(at(16)), breaker.allow(at(17))].map(Result::unwrap);
+        assert_eq!(breaker.allow(at(18)).unwrap_err(), at(14));
+        assert_eq!(call(&mut breaker, &[true], at(32)), [None]);
+        breaker.cancel(slower);
+        assert_eq!(call(&mut breaker, &[true], at(33)), [Some(State::Closed)]);
+        assert_eq!(breaker.record(slow, false, at(34)), None, "the result comes too late");
+        assert_eq!(breaker.state(), State::Closed);
     }
 
     #[test]
