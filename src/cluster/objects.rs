@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use crate::api::FIELD_MANAGER;
 
 /// Why the API server refuses a request for good: for a right that the operator lacks, a policy, a webhook, or something that
-/// cannot be. None for what may go well the next time: 401, 404, 409, 429, and every failure of its own.
+/// cannot be. None for what may go well the next time: 401, 404, 408, 409, 425, 429, and every failure of its own.
 #[must_use]
 pub fn refusal(error: &kube::Error) -> Option<&str> {
     match error {
         kube::Error::Api(status) if (400..500).contains(&status.code) => {
-            (!matches!(status.code, 401 | 404 | 409 | 429)).then_some(&status.message)
+            (!matches!(status.code, 401 | 404 | 408 | 409 | 425 | 429)).then_some(&status.message)
         }
         _ => None,
     }
@@ -117,7 +117,7 @@ mod tests {
             let status = Status::failure("no", "").with_code(*code).boxed();
             refusal(&kube::Error::Api(status)) == Some("no")
         };
-        let codes = [400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 503, 504];
+        let codes = [400, 401, 403, 404, 405, 408, 409, 413, 422, 425, 429, 500, 503, 504];
         let told: Vec<_> = codes.into_iter().filter(refused).collect();
         assert_eq!(told, [400, 403, 405, 413, 422]);
     }

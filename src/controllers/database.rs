@@ -7,7 +7,8 @@ mod target;
 use std::sync::Arc;
 
 use super::{
-    Context, Error, Reconciler, Report, discovery,
+    Context, Error, Reconciler, Report,
+    discovery::{self, sites::RETRY},
     held::{self, Holdings, Wake},
     runtime::Counted,
 };
@@ -74,6 +75,8 @@ impl Reconciler for Databases {
                 let kept = binding::Bindings::kept(database, cx);
                 report.status.common.binding = kept.map(|name| BindingStatus { name });
                 report.degrade(reason, &problem);
+                // Nothing tells when it ends.
+                report.look_again_within(RETRY);
             }
             Err(error) => report.unfinished = Some(error),
         }

@@ -282,7 +282,7 @@ impl<R: Reconciler> Pass<R> {
             let about = object.object_ref(&());
             // Since it fails: until then it may have taken its time, to drain for instance.
             let failing = self.memory.failing(&object.uid().unwrap_or_default());
-            if failing < self.plane.settings.cleanup_deadline {
+            if failing.min(deleted(object)) < self.plane.settings.cleanup_deadline {
                 let note = format!("the object stays until this works, or its deadline has passed: {error}");
                 self.plane.events.publish(&about, true, error.reason().as_str(), &note).await;
                 return Err(error);
@@ -316,9 +316,7 @@ impl<R: Reconciler> Pass<R> {
         let held = object.finalizers().iter().any(|name| name == FINALIZER);
         if held && object.meta().deletion_timestamp.is_some() {
             // Another version, which can read it, may still clean up.
-            let deleted = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
-            let waited = Duration::try_from(Timestamp::now().duration_since(deleted)).unwrap_or_default();
-            let left = self.plane.settings.cleanup_deadline.saturating_sub(waited);
+            let left = self.plane.settings.cleanup_deadline.saturating_sub(deleted(object));
             if !left.is_zero() {
                 return Ok(Outcome { name: "cleaning", next: Action::requeue(left) });
             }
@@ -366,6 +364,13 @@ impl<R: Reconciler> Pass<R> {
 fn reconciling(error: &Error) -> Verdict {
     let message = advise(error.reason(), &error.to_string());
     Verdict::yes(ConditionType::Reconciling, error.reason(), message)
+}
+
+/// How long ago the object was deleted.
+fn deleted(object: &impl Resource) -> Duration {
+    let at = object.meta().deletion_timestamp.as_ref().map_or(Timestamp::now(), |time| time.0);
+    // The API server's clock may be ahead of ours.
+    Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default()
 }
 
 fn key_of<K: Object>(object: &K) -> Key<K> {

@@ -20,12 +20,13 @@ use super::{
 };
 use crate::{
     api::{
+        Reason,
         status::ServiceStatus,
         v1alpha1::{
             ServiceRegistration, external_api::CheckType, service_registration::ServiceRegistrationStatus,
         },
     },
-    backends::http::Egress,
+    backends::{Fault, http::Egress},
     cluster::discovery::Settled,
     domain::instances::Stage,
     resolving,
@@ -183,6 +184,7 @@ impl Reconciler for ServiceRegistrations {
         let stage = self.instance(registration, Timestamp::now()).stage;
         match (self.settle(registration, cx).await?, stage) {
             (Settled::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => Ok(Cleanup::Again(left)),
+            (Settled::Refused(why), _) => Err(Error::Cleanup(Fault::new(Reason::ServiceRefused, why))),
             _ => Ok(Cleanup::Done),
         }
     }

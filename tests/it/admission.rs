@@ -1,7 +1,8 @@
 //! The API server does not take what the operator writes: the rest of the status is told all the same.
 
-use authlink::api::v1alpha1::ServiceRegistration;
+use authlink::api::v1alpha1::{Database, ServiceRegistration};
 use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::{
@@ -58,6 +59,11 @@ async fn a_write_that_the_api_server_fails_is_tried_again_and_withholds_no_verdi
     namespace.expect("cache", &wanted).await;
 
     drop(webhook);
+    // Not only after the pause that so many failures have led to.
+    let now = json!({ "metadata": { "annotations": { "authlink.dev/reconcile": "now" } } });
+    let merge = Patch::Merge(&now);
+    namespace.api::<Database>().patch("cache", &PatchParams::default(), &merge).await.expect("cache");
+    namespace.api::<ServiceRegistration>().patch("one", &PatchParams::default(), &merge).await.expect("one");
     namespace.ready("cache").await;
     namespace.until("cache", SOON, "it is done", |it| condition(it, "Reconciling").is_none()).await;
     until_ready(&namespace, "cache", ADDRESS, &[(server.port + 1, true)]).await;
