@@ -98,12 +98,12 @@ impl Found {
                 continue;
             }
             let silent = named().filter(|(site, found)| found.is_none() && ports == [site.port.clone()]);
-            let healthy = match silent.map(|(site, _)| site.healthy).collect::<Vec<_>>()[..] {
-                [] => continue,
-                [only] => only,
-                // Nobody knows which of them it belongs to.
-                ref all => endpoint.healthy && all.contains(&true),
-            };
+            let silent: Vec<_> = silent.map(|(site, _)| site.healthy).collect();
+            if silent.is_empty() {
+                continue;
+            }
+            // Nobody knows whose it is: it may be of a name that has left it since, so that nothing makes it ready.
+            let healthy = endpoint.healthy && silent.contains(&true);
             wanted.push(Wanted { ports, endpoint: Endpoint { healthy, ..endpoint } });
         }
         wanted
