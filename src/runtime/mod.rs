@@ -105,14 +105,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     registry.register_collector(Box::new(Pools::new(Arc::clone(&servers))));
     let said = if operates { &mut registry } else { &mut unsaid };
     let operator = Operator::start(&plane, &sources, &servers, said);
-    let ranges_asked = CancellationToken::new();
-    if sources.iter().any(|it| *it.scope() == Scope::Cluster) {
-        let known = settings.egress.services.clone();
-        tokio::spawn(ranges::follow(client.clone(), known, ranges_asked.clone()));
-    } else {
-        // Who watches some namespaces has no right to ask.
-        ranges_asked.cancel();
-    }
+    let ranges_asked = ask_for_ranges(&client, &sources, &settings, &readiness);
     if operates {
         registry.register("leader", "1 while this process holds the lease", metrics.leader.clone());
     }
@@ -133,7 +126,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             stopping: stopping.clone(),
         }));
         registry.register_collector(Box::new(gateway::Circuits::new(Arc::clone(&gateway))));
-        serving = Some(tokio::spawn(serve(server, gateway, Arc::clone(&store), &settings, &stopping)));
+        let serve = serve(server, gateway, Arc::clone(&store), &settings, &stopping, ranges_asked.clone());
+        serving = Some(tokio::spawn(serve));
     }
     http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
@@ -182,6 +176,24 @@ fn open_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<Store>, RunE
     Ok(Arc::new(store))
 }
 
+/// Asks which addresses are the cluster's own, now and again; the first answer cancels what this gives.
+fn ask_for_ranges(
+    client: &Client,
+    sources: &[Arc<Sources>],
+    settings: &Settings,
+    readiness: &Readiness,
+) -> CancellationToken {
+    let asked = CancellationToken::new();
+    if sources.iter().any(|it| *it.scope() == Scope::Cluster) {
+        let known = settings.egress.services.clone();
+        tokio::spawn(ranges::follow(client.clone(), known, asked.clone(), readiness.clone()));
+    } else {
+        // Who watches some namespaces has no right to ask.
+        asked.cancel();
+    }
+    asked
+}
+
 /// Serves calls until `stop`, and then until those in flight are over and all is written that was counted.
 fn serve(
     server: gateway::Server,
@@ -189,12 +201,16 @@ fn serve(
     store: Arc<Store>,
     settings: &Settings,
     stop: &CancellationToken,
+    ranges_asked: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     let (stop, served, interval) = (stop.clone(), CancellationToken::new(), settings.store_interval);
     async move {
         let routes = gateway::Routes::new(Arc::clone(&gateway));
         let serving = async {
-            server.serve(routes, stop).await;
+            // Before the first call, which could lead to one of them.
+            if stop.run_until_cancelled(ranges_asked.cancelled()).await.is_some() {
+                server.serve(routes, stop).await;
+            }
             served.cancel();
         };
         let sweeping = async {

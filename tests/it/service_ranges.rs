@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use authlink::{
-    cluster::ranges,
+    cluster::{ranges, watches::Readiness},
     domain::addresses::{Egress, Learned},
 };
 use k8s_openapi::api::core::v1::Service;
@@ -15,9 +15,11 @@ use crate::support::{SOON, admin, client_of, gateway_kubeconfig, operator_kubeco
 
 /// Asks as this account, until there is an answer.
 async fn ask(kubeconfig: PathBuf, known: &Learned) {
-    let asked = CancellationToken::new();
-    let follow = ranges::follow(client_of(&kubeconfig).await, known.clone(), asked.clone());
+    let (asked, readiness) = (CancellationToken::new(), Readiness::default());
+    let client = client_of(&kubeconfig).await;
+    let follow = ranges::follow(client, known.clone(), asked.clone(), readiness.clone());
     timeout(SOON, asked.run_until_cancelled(follow)).await.expect("an answer");
+    assert_eq!(readiness.pending(), [""; 0]);
 }
 
 #[tokio::test]
