@@ -134,14 +134,18 @@ fn expression(parameter: usize) -> String {
 /// Whether a text that begins with $ is only a text at a place: in a filter, a document or an update with operators. Everywhere
 /// else it could be read as an expression (MongoDB manual, "Aggregation Expressions").
 fn is_literal(path: &[String]) -> bool {
-    let path: Vec<_> = path.iter().map(String::as_str).collect();
+    let path: Vec<_> = path.iter().map(String::as_str).filter(|field| *field != "explain").collect();
     let literal = match path[..] {
         ["filter" | "query" | "documents" | "arrayFilters" | "pwd", ..]
         | ["deletes", "", "q", ..]
         | ["updates", "", "q" | "arrayFilters", ..] => true,
         // A list is a pipeline.
         ["update", ref update @ ..] | ["updates", "", "u", ref update @ ..] => update.first() != Some(&""),
-        ["pipeline", ..] => path.contains(&"$match"),
+        ["pipeline", ..] => {
+            let filters = ["$match", "restrictSearchWithMatch"];
+            path.iter().any(|field| filters.contains(field))
+                || path.windows(2).any(|two| two == ["$geoNear", "query"])
+        }
         _ => false,
     };
     literal && !path.contains(&"$expr") || path.contains(&"$literal")
