@@ -7,7 +7,7 @@ use std::{
 };
 
 use moka::future::Cache;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 /// How long an answer is believed: a right that is taken away ends within it.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(30);
@@ -25,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The same where an earlier answer will do: a call waits for it, and none of the others until the end of `PAUSE`.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many are asked at the same time of those who have no right yet, as far as is known: strangers ask at no cost, and must not
+/// crowd out the questions that end a right.
+const STRANGERS: usize = 16;
+
 /// Answers that are remembered at the most.
 pub(super) const CAPACITY: usize = 10_000;
 
@@ -32,6 +36,9 @@ pub(super) const CAPACITY: usize = 10_000;
 pub(super) struct Answers<K, V> {
     known: Cache<K, Answer<V>>,
     outage: Arc<Outage>,
+    /// Whether an answer gives a right.
+    grants: fn(&V) -> bool,
+    strangers: Semaphore,
 }
 
 /// Until when the API server is left in peace. Who finds it away where an earlier answer will do finds so for all questions: else
@@ -51,9 +58,9 @@ struct Answer<V> {
 
 impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Answers<K, V> {
     /// Nothing is known yet.
-    pub(super) fn new(outage: &Arc<Outage>) -> Self {
+    pub(super) fn new(outage: &Arc<Outage>, grants: fn(&V) -> bool) -> Self {
         let known = Cache::builder().max_capacity(CAPACITY as u64).time_to_live(BRIDGED).build();
-        Self { known, outage: Arc::clone(outage) }
+        Self { known, outage: Arc::clone(outage), grants, strangers: Semaphore::new(STRANGERS) }
     }
 
     /// What is remembered, or else the answer, and until when it is believed; none where there is neither.
@@ -81,6 +88,11 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Ans
                 return Answer { due: end, ..known.clone() };
             }
             let patience = if known.is_some() { SHORT_PATIENCE } else { PATIENCE };
+            let trusted = known.as_ref().and_then(|known| known.value.as_ref()).is_some_and(self.grants);
+            let ask = async {
+                let _turn = if trusted { None } else { self.strangers.acquire().await.ok() };
+                ask.await
+            };
             let now = Instant::now();
             let away = match tokio::time::timeout(patience, ask).await {
                 Ok(Ok(value)) => {
@@ -135,13 +147,20 @@ impl<V> Answer<V> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::{
+        future::{pending, ready},
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use futures::future::join_all;
 
     use super::*;
 
     fn refused() -> kube::Result<u8> {
         Err(kube::Error::TlsRequired)
     }
+
+    const GRANTS: fn(&u8) -> bool = |value| *value > 0;
 
     /// What is said, without the time until which it is believed.
     async fn said(
@@ -156,7 +175,7 @@ mod tests {
     /// Two kinds of questions, each with an answer that is due.
     async fn due() -> [Answers<&'static str, u8>; 2] {
         let outage = Arc::default();
-        let both = [Answers::new(&outage), Answers::new(&outage)];
+        let both = [Answers::new(&outage, GRANTS), Answers::new(&outage, GRANTS)];
         for answers in &both {
             assert_eq!(said(answers, ready(Ok(1))).await, Some(1));
         }
@@ -166,7 +185,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_half_a_minute_and_then_asked_for_again() {
-        let answers = Answers::new(&Arc::default());
+        let answers = Answers::new(&Arc::default(), GRANTS);
         assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
         tokio::time::advance(Duration::from_secs(29)).await;
         assert_eq!(said(&answers, ready(Ok(2))).await, Some(1));
@@ -176,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_answer_bridges_an_outage_for_ten_minutes_and_no_longer() {
-        let answers = Answers::new(&Arc::default());
+        let answers = Answers::new(&Arc::default(), GRANTS);
         assert_eq!(said(&answers, ready(refused())).await, None);
         assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
         let began = Instant::now();
@@ -213,5 +232,26 @@ mod tests {
         assert_eq!(said(&strangers, refused).await, Some(1));
         assert_eq!(strangers.get("new", pending()).await, None);
         assert_eq!(said(&revoked, ready(Ok(0))).await, Some(0), "asked for again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_strangers_ask_a_right_is_asked_for_again() {
+        let answers = Answers::new(&Arc::default(), GRANTS);
+        assert_eq!(answers.get(0, ready(Ok(1))).await.map(|(value, _)| value), Some(1));
+        tokio::time::advance(REMEMBERED).await;
+        let asked = AtomicUsize::new(0);
+        let strangers = join_all((1..=2 * STRANGERS).map(|key| {
+            answers.get(key, async {
+                asked.fetch_add(1, Relaxed);
+                pending().await
+            })
+        }));
+        let revoked = async {
+            assert_eq!(asked.load(Relaxed), STRANGERS, "no more at the same time");
+            answers.get(0, ready(Ok(0))).await.map(|(value, _)| value)
+        };
+        let (strangers, revoked) = tokio::join!(strangers, revoked);
+        assert_eq!(revoked, Some(0));
+        assert!(strangers.iter().all(Option::is_none));
     }
 }

@@ -91,7 +91,8 @@ impl Reviewer {
     #[must_use]
     pub fn new(client: Client) -> Self {
         let outage = Arc::default();
-        let (callers, decisions) = (Answers::new(&outage), Answers::new(&outage));
+        let (callers, decisions) =
+            (Answers::new(&outage, Option::is_some), Answers::new(&outage, |allowed| *allowed));
         Self { client, callers, decisions, allowed: RwLock::default() }
     }
 
