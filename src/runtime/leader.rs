@@ -109,8 +109,7 @@ impl Lease {
 
     /// Waits until the Lease is ours.
     async fn acquire(&mut self) {
-        // An answer that never comes must not keep the Lease from a standby that could have it.
-        while !matches!(tokio::time::timeout(self.election.duration, self.try_once()).await, Ok(true)) {
+        while !self.attempt(None).await {
             tokio::time::sleep(self.pause()).await;
         }
     }
@@ -124,11 +123,10 @@ impl Lease {
                 return;
             }
             let started = Instant::now();
-            match tokio::time::timeout_at(until, self.try_once()).await {
-                Ok(true) => until = started + self.election.duration,
-                Ok(false) if self.taken() => return,
-                Ok(false) => {}
-                Err(_) => return,
+            if self.attempt(Some(until)).await {
+                until = started + self.election.duration;
+            } else if self.taken() || Instant::now() >= until {
+                return;
             }
         }
     }
@@ -136,6 +134,16 @@ impl Lease {
     /// A fifth of the duration: four renewals may fail before the fifth is too late.
     fn pause(&self) -> Duration {
         self.election.duration / 5
+    }
+
+    /// One that is not answered leaves time for another one, by another connection: one server of several may be gone.
+    async fn attempt(&mut self, until: Option<Instant>) -> bool {
+        let end = Instant::now() + self.election.duration / 3;
+        let end = until.map_or(end, |until| until.min(end));
+        tokio::time::timeout_at(end, self.try_once()).await.unwrap_or_else(|_| {
+            tracing::warn!("the Lease cannot be read or written: the API server does not answer");
+            false
+        })
     }
 
     /// Reads the Lease, and takes or renews it where that is right. Tells whether it is ours now.
