@@ -30,7 +30,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::gadget::{Gadget, Gadgets};
-use crate::support::{Namespace, SOON, eventually, password_secret};
+use crate::support::{Namespace, SOON, eventually, password_secret, the_second_after};
 
 /// An engine that runs, ended with the value.
 struct Running {
@@ -238,6 +238,7 @@ async fn of_an_object_that_cannot_be_read_any_more_nothing_is_held_and_no_endpoi
         if ready == Some(false) { Ok(()) } else { Err(format!("{ready:?}")) }
     })
     .await;
+    the_second_after(first.last_transition_time.0).await;
     running.create("one", json!({ "does": "yet another thing" })).await;
     let second = eventually(SOON, "the newest fault", async || {
         let ready = running.ready("one", "False", "InvalidSpec").await;

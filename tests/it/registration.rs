@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     discovery::{ADDRESS, Endpoint, until_endpoints},
-    support::{Namespace, SOON, eventually},
+    support::{Namespace, SOON, eventually, the_second_after},
 };
 
 /// A spec of a ServiceRegistration, short enough to be read in a test.
@@ -69,11 +69,9 @@ async fn register_later(namespace: &Namespace, name: &str, spec: &Spec) -> Servi
     let all =
         namespace.api::<ServiceRegistration>().list(&ListParams::default()).await.expect("a list").items;
     let newest = all.iter().filter_map(|object| object.creation_timestamp().map(|time| time.0)).max();
-    eventually(SOON, "the next second", async || {
-        let now = jiff::Timestamp::now();
-        if newest.is_none_or(|newest| now.as_second() > newest.as_second()) { Ok(()) } else { Err(now) }
-    })
-    .await;
+    if let Some(newest) = newest {
+        the_second_after(newest).await;
+    }
     register(namespace, name, spec).await
 }
 

@@ -244,7 +244,8 @@ pub struct QueryLimits {
     /// How long a query may run, its answer included. Then it is ended, on the server as well.
     #[serde(default = "query_timeout")]
     pub timeout: Duration,
-    /// Rows that a query may return; the answer says so when there were more. What a statement changes is not bounded by it.
+    /// Rows that a query may return; the answer says so when there were more. It bounds neither what a statement changes nor, without
+    /// `readOnly`, what postgresql and mysql read for it.
     #[serde(default = "query_max_rows")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: u32,
@@ -283,7 +284,8 @@ pub struct Query {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub params: Vec<ParamType>,
-    /// Whether it only reads. On postgresql and mysql it then runs in a read-only transaction, and must give rows; on redis
+    /// Whether it only reads. On postgresql and mysql it then runs in a read-only transaction, must give rows, and ends when
+    /// enough of them were read; on redis
     /// the server must call the command readonly; on mongodb it must be a command that is known to read, such as find, or
     /// aggregate without $out and $merge.
     #[serde(default)]

@@ -4,7 +4,9 @@ use authlink::api::v1alpha1::Database;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
-use crate::support::{Namespace, Operator, SOON, Server, System, condition, password_secret};
+use crate::support::{
+    Namespace, Operator, SOON, Server, System, condition, password_secret, the_second_after,
+};
 
 /// Dies by a kill, and is told apart from a login that fails; comes back, and is found.
 async fn a_death_is_noticed(system: System) {
@@ -90,6 +92,7 @@ async fn another_rhythm_of_probes_changes_no_verdict() {
     namespace.database("db", &server.spec().probed_often().with(&patient(100))).await;
     let since = |database: &Database| database.status.as_ref()?.common.health.as_ref()?.since.clone();
     let before = since(&namespace.ready("db").await).expect("a time");
+    the_second_after(before.0).await;
     // One failed probe is far from enough, whoever counts them.
     server.kill();
     namespace.database("db", &server.spec().probed_often().with(&patient(99))).await;

@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 pub(crate) use environment::{
     GATEWAY_ACCOUNT, admin, client_of, gateway_kubeconfig, operator_kubeconfig, test_dir, tls_file, variable,
 };
@@ -50,4 +52,13 @@ pub(crate) async fn eventually<T, E: Display>(
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+/// Waits for another second than that of `time`: the API server keeps whole ones.
+pub(crate) async fn the_second_after(time: Timestamp) {
+    eventually(SOON, "the next second", async || {
+        let now = Timestamp::now();
+        if now.as_second() > time.as_second() { Ok(()) } else { Err(now) }
+    })
+    .await;
 }

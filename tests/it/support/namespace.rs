@@ -44,6 +44,8 @@ pub(crate) struct Occurrence {
     pub(crate) kind: String,
     pub(crate) reason: String,
     pub(crate) note: String,
+    /// How many times it was told; the API server keeps one Event of all.
+    pub(crate) times: i32,
 }
 
 impl Namespace {
@@ -193,6 +195,7 @@ impl Namespace {
                 kind: event.type_.unwrap_or_default(),
                 reason: event.reason.unwrap_or_default(),
                 note: event.note.unwrap_or_default(),
+                times: event.series.map_or(1, |series| series.count),
             })
             .collect()
     }
