@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
@@ -16,6 +17,7 @@ use crate::{
         status::{EndpointStatus, HealthState, Status},
     },
     backends::Fault,
+    domain::backoff::RESYNC,
     probing::{Membership, Monitors, Observation, Target},
     resolving::Resolved,
     telemetry::metrics::Metrics,
@@ -89,13 +91,19 @@ struct Held<S: Settings> {
     verified: Option<Timestamp>,
     /// The credential has replaced another one, and the status may not tell so yet.
     rotated: bool,
+    refused: Option<Refused>,
 }
 
-/// What is held from now on.
-struct Choice<S: Settings> {
-    held: Held<S>,
-    /// The new credential does not work, and the previous one does.
-    refused: Option<Fault>,
+/// A changed credential that does not work, while the previous one does. It is left alone for longer each time: servers
+/// lock accounts that fail to log in too often.
+#[derive(Clone)]
+pub struct Refused {
+    /// Why it does not work.
+    pub fault: Fault,
+    /// When it is tried again.
+    pub again: Instant,
+    pause: Duration,
+    keys: Vec<[u8; 32]>,
 }
 
 /// What one look at an object's targets gave.
@@ -109,9 +117,15 @@ pub struct Look<S: Settings> {
     /// When the credential in use first worked.
     pub verified: Option<Timestamp>,
     /// The changed credential does not work, and the previous one does.
-    pub refused: Option<Fault>,
+    pub refused: Option<Refused>,
     /// The changed credential works, and is in use from now on; until the status tells so.
     pub rotated: bool,
+}
+
+impl<S: Settings> Held<S> {
+    fn new(members: Vec<Member<S>>, resolved: Resolved<S>) -> Self {
+        Self { resolved, members, verified: None, rotated: false, refused: None }
+    }
 }
 
 impl<S: Settings> Holdings<S> {
@@ -145,7 +159,7 @@ impl<S: Settings> Holdings<S> {
         let before = before.filter(|held| same(&held.resolved, &wanted, S::target_key));
         let known = known_health(object, &wanted);
         let chosen = self.choose(wanted, before, known, &wake).await;
-        let Choice { mut held, refused } = chosen.inspect_err(|_| self.forget(&uid))?;
+        let mut held = chosen.inspect_err(|_| self.forget(&uid))?;
         held.rotated &= !is_told(object, &held.resolved);
         let observations = observe::<S>(&held.members).await;
         // A credential whose first login failed is verified by the first one that succeeds.
@@ -157,7 +171,7 @@ impl<S: Settings> Holdings<S> {
             members: held.members.clone(),
             resolved: held.resolved.clone(),
             verified: held.verified,
-            refused,
+            refused: held.refused.clone(),
             rotated: held.rotated,
         };
         // Not under the lock: the last member of a monitor ends it.
@@ -177,32 +191,39 @@ impl<S: Settings> Holdings<S> {
     }
 
     /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
-    /// previous one, whose connections drain; where it does not and the previous one does, that one stays.
+    /// previous one, whose connections drain; where it does not and the previous one does, that one stays, and the
+    /// changed one is left alone for a while.
     async fn choose(
         &self,
         wanted: Resolved<S>,
         before: Option<Held<S>>,
         known: Vec<HealthState>,
         wake: &Wake,
-    ) -> Result<Choice<S>, Error> {
-        let keep = |held| Ok(Choice { held, refused: None });
+    ) -> Result<Held<S>, Error> {
         let Some(before) = before else {
-            let members = self.join(&wanted, &known, wake)?;
-            return keep(Held { resolved: wanted, members, verified: None, rotated: false });
+            return Ok(Held::new(self.join(&wanted, &known, wake)?, wanted));
         };
         if same(&before.resolved, &wanted, S::key) {
+            let before = Held { refused: None, ..before };
             if before.resolved.schedule == wanted.schedule {
-                return keep(before);
+                return Ok(before);
             }
             // Only the rhythm of the probes is another one: what they have seen holds.
             let state = |member: &Member<S>| member.last().map_or(HealthState::Unknown, |seen| seen.state);
             let known: Vec<_> = before.members.iter().map(state).collect();
             let members = self.join(&wanted, &known, wake)?;
-            return keep(Held { resolved: wanted, members, ..before });
+            return Ok(Held { resolved: wanted, members, ..before });
         }
+        let keys: Vec<_> = wanted.targets.iter().map(S::key).collect();
+        let refused = before.refused.as_ref().filter(|refused| refused.keys == keys);
+        let left_alone = refused.is_some_and(|refused| Instant::now() < refused.again);
+        if left_alone && observe::<S>(&before.members).await.iter().any(works) {
+            return Ok(before);
+        }
+        let pause = refused.map_or(wanted.schedule.interval, |refused| refused.pause * 2).min(RESYNC);
         let (new, fault) = match self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake) {
             Ok(members) => {
-                let mut new = Held { resolved: wanted, members, verified: None, rotated: false };
+                let mut new = Held::new(members, wanted);
                 let tried = observe::<S>(&new.members).await;
                 if tried.iter().any(proven) {
                     // One that no probe carries is used, and nobody knows yet whether it works.
@@ -210,18 +231,21 @@ impl<S: Settings> Holdings<S> {
                     if new.rotated {
                         self.metrics.rotation("rotated");
                     }
-                    return keep(new);
+                    return Ok(new);
                 }
                 (Ok(new), tried.into_iter().find_map(|observation| observation.fault))
             }
             Err(Error::Settings(fault)) => (Err(Error::Settings(fault.clone())), Some(fault)),
             Err(error) => return Err(error),
         };
-        if fault.is_some() && observe::<S>(&before.members).await.iter().any(works) {
-            self.metrics.rotation("refused");
-            return Ok(Choice { held: before, refused: fault });
+        match fault {
+            Some(fault) if observe::<S>(&before.members).await.iter().any(works) => {
+                self.metrics.rotation("refused");
+                let refused = Refused { fault, again: Instant::now() + pause, pause, keys };
+                Ok(Held { refused: Some(refused), ..before })
+            }
+            _ => new,
         }
-        keep(new?)
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Held<S>>> {

@@ -1,6 +1,6 @@
 //! What users read of one look at an object's targets, the same for every kind that has some.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -38,10 +38,12 @@ impl<S: Settings> Look<S> {
         common.endpoints = self.endpoint_statuses();
         common.credentials = self.credentials(before);
         common.binding = before.and_then(|before| before.binding.clone());
-        if let Some(fault) = &self.refused {
-            let message = format!("the changed Secret does not work ({})", fault.message());
+        if let Some(refused) = &self.refused {
+            let fault = refused.fault.message();
+            let message =
+                format!("the changed Secret does not work ({fault}) and is tried again within ten minutes");
             report.degrade(Reason::PreviousCredentialInUse, &message);
-            report.look_again_within(self.resolved.schedule.interval);
+            report.look_again_within(refused.again.saturating_duration_since(Instant::now()));
         }
         if self.rotated {
             let message = "the changed credential was verified and replaces the previous one".to_owned();

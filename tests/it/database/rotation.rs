@@ -92,6 +92,32 @@ async fn a_rotated_password_that_does_not_work_leaves_the_previous_one_in_use() 
 }
 
 #[tokio::test]
+async fn a_refused_password_is_tried_again_after_longer_and_longer_times_and_another_one_at_once() {
+    let namespace = Namespace::create().await;
+    let operator = Operator::start(&namespace, &[]).await;
+    let server = Server::start(System::Redis);
+    namespace.database("db", &server.spec().probed_often()).await;
+    namespace.ready("db").await;
+    let failed_logins = || operator.probes().1.get("AuthenticationFailed").copied().unwrap_or_default();
+
+    namespace.apply::<Secret>(password_secret("login", "app", "mistyped-password")).await;
+    let refused = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
+    namespace.expect("db", &refused).await;
+    // Of one each second, it is tried at the seconds 0, 1, 3, 7, 15 and 31.
+    operator.more_probes(24).await;
+    let tried = failed_logins();
+    assert!((4..=6).contains(&tried), "{tried} failed logins");
+    namespace.expect("db", &refused).await;
+
+    let (before, _) = operator.probes();
+    server.redis(&["acl", "setuser", "app", ">third-password"]);
+    namespace.apply::<Secret>(password_secret("login", "app", "third-password")).await;
+    namespace.until("db", SOON, "no fault", |database| condition(database, "Degraded").is_none()).await;
+    let (after, _) = operator.probes();
+    assert!(after - before <= 5, "{} probes in the meantime", after - before);
+}
+
+#[tokio::test]
 async fn a_password_that_is_put_back_ends_the_fault() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
