@@ -41,6 +41,10 @@ const FAILURE_KEPT: Duration = Duration::from_secs(1);
 /// A token that is refused although it is younger than this is not replaced: another one would fare no better.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
 
+/// One that is refused before it is so many times as old is not refused for its age: the next one is trusted for twice as
+/// long.
+const SOON: u32 = 6;
+
 /// The lifetime of a token whose server does not tell.
 const LIFETIME: Duration = Duration::from_mins(5);
 
@@ -75,9 +79,15 @@ struct Token {
     header: HeaderValue,
     fetched: Instant,
     lifetime: Duration,
+    trusted: Duration,
+    refused: bool,
 }
 
 impl Token {
+    fn new(header: HeaderValue, fetched: Instant, lifetime: Duration) -> Self {
+        Self { header, fetched, lifetime, trusted: TRUSTED_FOR, refused: false }
+    }
+
     fn is_alive(&self) -> bool {
         self.fetched.elapsed() < self.lifetime
     }
@@ -85,6 +95,12 @@ impl Token {
     /// Towards its end it is still used, while another one is fetched.
     fn is_fresh(&self) -> bool {
         self.fetched.elapsed() + margin(self.lifetime) < self.lifetime
+    }
+
+    /// For how long the one after it is trusted.
+    fn trust_in_next(&self) -> Duration {
+        let soon = self.fetched.elapsed() < self.trusted.saturating_mul(SOON);
+        if self.refused && soon { self.trusted.saturating_mul(2) } else { TRUSTED_FOR }
     }
 }
 
@@ -130,17 +146,25 @@ impl Tokens {
             if let Some((header, true)) = alive {
                 return Ok(header);
             }
-            let renewal = match (&state.renewal, &state.failure) {
-                (Some(renewal), _) => Ok(renewal.clone()),
-                (None, Some((at, fault))) if at.elapsed() < FAILURE_KEPT => Err(fault.clone()),
-                (None, _) => Ok(self.renew(&mut state)),
-            };
+            let renewal = self.renewal(&mut state);
             if let Some((header, _)) = alive {
                 return Ok(header);
             }
             renewal?
         };
         renewal.await
+    }
+
+    /// The renewal that is under way, or another one.
+    ///
+    /// # Errors
+    /// Why the last one has failed, just now.
+    fn renewal(&self, state: &mut State) -> Result<Renewal, Fault> {
+        match (&state.renewal, &state.failure) {
+            (Some(renewal), _) => Ok(renewal.clone()),
+            (None, Some((at, fault))) if at.elapsed() < FAILURE_KEPT => Err(fault.clone()),
+            (None, _) => Ok(self.renew(state)),
+        }
     }
 
     /// Starts a renewal, which goes on although whoever wanted it may go away.
@@ -157,15 +181,15 @@ impl Tokens {
         renewal
     }
 
-    /// The server refused this token: unless it is new, the next request gets another one.
+    /// The server refused this token: unless it is new, another one is fetched. It is used until that is there, since the
+    /// server may have refused no more than what was asked for.
     pub(super) fn refused(&self, header: &HeaderValue) {
         let mut state = self.0.state();
-        if state
-            .token
-            .as_ref()
-            .is_some_and(|token| token.header == header && token.fetched.elapsed() >= TRUSTED_FOR)
-        {
-            state.token = None;
+        let Some(token) = state.token.as_mut().filter(|token| token.header == header) else { return };
+        token.refused = true;
+        if token.fetched.elapsed() >= token.trusted {
+            // Where it fails, the token is still refused at the next request.
+            drop(self.renewal(&mut state));
         }
     }
 }
@@ -180,8 +204,9 @@ impl Inner {
         let mut state = self.state();
         state.renewal = None;
         match fetched {
-            Ok(token) => {
+            Ok(mut token) => {
                 let header = token.header.clone();
+                token.trusted = state.token.as_ref().map_or(TRUSTED_FOR, Token::trust_in_next);
                 state.token = Some(token);
                 state.failure = None;
                 Ok(header)
@@ -255,7 +280,7 @@ async fn read(answer: Response<AnswerBody>, fetched: Instant) -> Result<Token, F
         Some(Seconds::Text(text)) => text.parse().map_or(LIFETIME, Duration::from_secs),
         None => LIFETIME,
     };
-    Ok(Token { header, fetched, lifetime })
+    Ok(Token::new(header, fetched, lifetime))
 }
 
 /// Of what a server says on its own only the code is repeated, if it is one of section 5.2.
@@ -294,15 +319,15 @@ mod tests {
         let tls = http::tls(&crate::backends::transport::TlsSettings::default()).unwrap();
         let tokens = Tokens::new(&client, egress, &tls).unwrap();
         let [old, used] = ["Bearer old", "Bearer used"].map(HeaderValue::from_static);
-        let token = Token { header: used.clone(), fetched: Instant::now(), lifetime: LIFETIME };
-        tokens.0.settle(Ok(token)).unwrap();
+        tokens.0.settle(Ok(Token::new(used.clone(), Instant::now(), LIFETIME))).unwrap();
         tokens.refused(&used);
-        assert_eq!(tokens.get().await.unwrap(), used);
+        assert!(tokens.0.state().renewal.is_none());
         tokio::time::advance(TRUSTED_FOR).await;
         tokens.refused(&old);
-        assert_eq!(tokens.get().await.unwrap(), used);
+        assert!(tokens.0.state().renewal.is_none());
         tokens.refused(&used);
-        assert!(tokens.0.state().token.is_none());
+        assert!(tokens.0.state().renewal.is_some());
+        assert_eq!(tokens.get().await.unwrap(), used, "until another one is there");
     }
 
     #[test]

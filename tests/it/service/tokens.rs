@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -106,6 +106,86 @@ async fn a_token_is_renewed_before_it_ends_and_nobody_waits_for_that() {
     };
     eventually(SOON, "the other token", renewed).await;
     assert_eq!(issuer.seen().len(), 2, "all callers share one renewal");
+}
+
+/// Lets so much time pass for this process, and none for its servers.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+/// An API that refuses whoever asks for `/refused`, and whoever has this token.
+async fn refusing_api(token: &'static str) -> Api {
+    Api::start(move |seen| match seen.header("authorization") {
+        Some(found) if found != token && seen.line != "GET /refused" => found.to_owned().into_response(),
+        _ => StatusCode::UNAUTHORIZED.into_response(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_is_replaced_once_it_is_refused() {
+    let (api, issuer) = (refusing_api("Bearer token-1").await, issuer(3600).await);
+    let service = service(with_client(&api, &issuer.url));
+    let status = async || get(&service, "/").await.unwrap().status();
+    assert_eq!(status().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(issuer.seen().len(), 1, "another one would fare no better");
+    pass(Duration::from_secs(10)).await;
+    let good = async || match status().await {
+        StatusCode::OK => Ok(()),
+        status => Err(status),
+    };
+    eventually(SOON, "the other token", good).await;
+    assert_eq!(issuer.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_path_that_refuses_every_token_costs_fewer_and_fewer_of_them() {
+    let (api, issuer) = (refusing_api("").await, issuer(3600).await);
+    let service = service(with_client(&api, &issuer.url));
+    for _ in 0..200 {
+        assert_eq!(get(&service, "/refused").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(get(&service, "/").await.unwrap().status(), StatusCode::OK);
+        pass(Duration::from_secs(5)).await;
+    }
+    // In 1,000 s: the first one, and another one after 10, 20, 40, 80, 160 and 320 s.
+    let fetched = issuer.seen().len();
+    assert!((5..=7).contains(&fetched), "{fetched}");
+}
+
+#[tokio::test]
+async fn a_refused_token_serves_on_until_there_is_another_one() {
+    let api = refusing_api("").await;
+    let count = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&count);
+    let issuer = Api::start(move |_| match counted.fetch_add(1, Relaxed) {
+        0 => token("token-1", 3600),
+        1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => token("token-2", 3600),
+    })
+    .await;
+    let service = service(with_client(&api, &issuer.url));
+    let call = async || text(get(&service, "/").await.unwrap()).await;
+    assert_eq!(call().await, "Bearer token-1");
+    pass(Duration::from_secs(10)).await;
+
+    let held = issuer.hold().await;
+    get(&service, "/refused").await.unwrap();
+    let asked = async || if issuer.seen().len() == 2 { Ok(()) } else { Err("nothing") };
+    eventually(SOON, "a question", asked).await;
+    assert_eq!(call().await, "Bearer token-1", "while another one is fetched");
+    drop(held);
+    let renewed = async || {
+        assert_eq!(get(&service, "/refused").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        match call().await.as_str() {
+            "Bearer token-2" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    };
+    eventually(SOON, "the other token", renewed).await;
+    assert_eq!(count.load(Relaxed), 3, "a failure is not asked about by each call");
 }
 
 #[tokio::test]
