@@ -36,6 +36,13 @@ pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
         || has_no_dispatcher(error)
 }
 
+/// Whether the connection ended before an answer was complete: by being closed, with TLS told so or not, or by a reset.
+pub(super) fn is_ended(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let broken = |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
+    error.is_incomplete_message() || causes(error).filter_map(|cause| cause.downcast_ref()).any(broken)
+}
+
 /// Whether the connection ended while the request still waited for its turn, which `hyper` has only words for.
 fn has_no_dispatcher(error: &hyper::Error) -> bool {
     error.to_string() == "dispatch task is gone"

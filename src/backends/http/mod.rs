@@ -145,8 +145,8 @@ impl Client {
                 Ok(answer) => return Ok((answer, Some(link))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => outgoing = unsent,
-                    // The server closed it at the moment in which the request was on its way.
-                    None if repeatable && error.error().is_incomplete_message() => {
+                    // The server ended it at the moment in which the request was on its way.
+                    None if repeatable && fault::is_ended(error.error()) => {
                         return Err(Failure { stage: Stage::Unprocessed, fault: fault::of(error.error()) });
                     }
                     None => return Err(failed(error.error())),

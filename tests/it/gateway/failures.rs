@@ -165,12 +165,23 @@ async fn a_connection_that_an_http2_server_ends_after_many_requests_costs_no_cal
 
 #[tokio::test]
 async fn a_connection_that_a_server_closes_while_a_request_is_on_its_way_costs_no_call() {
+    an_end_of_a_connection_costs_no_call(4096).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_a_server_resets_while_a_request_is_on_its_way_costs_no_call() {
+    // What is closed with something left to read is reset.
+    an_end_of_a_connection_costs_no_call(1).await;
+}
+
+/// The server reads so many bytes of the second request, and closes the connection.
+async fn an_end_of_a_connection_costs_no_call(bytes: usize) {
     // A fake: no real server can be made to do it at just that moment.
-    let port = hostile::serve(|mut stream| {
+    let port = hostile::serve(move |mut stream| {
         let mut request = [0; 4096];
         let _ = stream.read(&mut request);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
-        let _ = stream.read(&mut request);
+        let _ = stream.read(&mut request[..bytes]);
     });
     let scene = Scene::set(&[format!("http://127.0.0.1:{port}")], json!({})).await;
     for _ in 0..4 {
