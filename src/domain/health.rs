@@ -1,7 +1,5 @@
 //! The verdict over a series of probes, with hysteresis: a target that answers now and then does not flap.
 
-use std::collections::VecDeque;
-
 use jiff::Timestamp;
 
 use crate::api::{Reason, status::HealthState};
@@ -131,21 +129,20 @@ impl Health {
 #[derive(Clone, Debug, Default)]
 struct Uptime {
     /// (minute since 1970, passed, all)
-    minutes: VecDeque<(i64, u32, u32)>,
+    minutes: Vec<(i64, u32, u32)>,
 }
 
 impl Uptime {
     fn add(&mut self, passed: bool, now: Timestamp) {
         let minute = now.as_second() / 60;
-        if self.minutes.back().is_none_or(|last| last.0 != minute) {
-            self.minutes.push_back((minute, 0, 0));
+        // Those that are ahead are of a clock that was set back since.
+        self.minutes.retain(|(then, ..)| (minute - 59..=minute).contains(then));
+        if self.minutes.last().is_none_or(|last| last.0 != minute) {
+            self.minutes.push((minute, 0, 0));
         }
-        if let Some(last) = self.minutes.back_mut() {
+        if let Some(last) = self.minutes.last_mut() {
             last.1 += u32::from(passed);
             last.2 += 1;
-        }
-        while self.minutes.front().is_some_and(|first| first.0 <= minute - 60) {
-            self.minutes.pop_front();
         }
     }
 
@@ -248,5 +245,16 @@ mod tests {
         assert_eq!(health.uptime_1h().as_deref(), Some("99.9%"));
         health.observe(Ok(()), NOW + Duration::from_hours(1));
         assert_eq!(health.uptime_1h().as_deref(), Some("100%"));
+    }
+
+    #[test]
+    fn uptime_forgets_what_is_ahead_of_a_clock_that_was_set_back() {
+        let mut health = health();
+        health.observe(REFUSED, NOW + Duration::from_hours(2));
+        health.observe(Ok(()), NOW + Duration::from_hours(1));
+        assert_eq!(health.uptime_1h().as_deref(), Some("100%"));
+        health.observe(REFUSED, NOW);
+        assert_eq!(health.uptime_1h().as_deref(), Some("0%"));
+        assert_eq!(health.hour.minutes.len(), 1);
     }
 }
