@@ -30,7 +30,12 @@ pub struct Server {
     timeout: Duration,
     /// The verdicts on the last list of queries, by a digest of it.
     checked: Mutex<Option<(u64, Invalid)>>,
+    /// The identities of servers that have answered, in the order in which they did so first.
+    seen: Mutex<Vec<String>>,
 }
+
+/// So many servers may take turns behind one address.
+const MAX_SEEN: usize = 16;
 
 /// The queries that cannot be prepared, by name.
 type Invalid = Vec<(String, Fault)>;
@@ -50,7 +55,20 @@ impl Server {
             timeout: settings.timeout,
             backend: servers.share(settings.clone())?,
             checked: Mutex::default(),
+            seen: Mutex::default(),
         })
+    }
+
+    /// The identity that was new last: of several servers behind one address, which of them answers is no news.
+    fn newest(&self, identity: String) -> String {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.contains(&identity) {
+            if seen.len() == MAX_SEEN {
+                seen.remove(0);
+            }
+            seen.push(identity.clone());
+        }
+        seen.last().cloned().unwrap_or(identity)
     }
 
     /// The pool as it is now.
@@ -120,7 +138,8 @@ impl Target for Server {
     type Facts = Facts;
 
     async fn probe(&self) -> Result<Facts, Fault> {
-        let server = self.backend.probe().await?;
+        let mut server = self.backend.probe().await?;
+        server.identity = server.identity.map(|identity| self.newest(identity));
         Ok(Facts { server, saturated: self.backend.saturated() })
     }
 }

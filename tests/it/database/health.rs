@@ -1,11 +1,23 @@
 //! A server that dies, comes back, flaps or is replaced.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
 use authlink::api::v1alpha1::Database;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 
 use crate::support::{
-    Namespace, Operator, SOON, Server, System, condition, password_secret, the_second_after,
+    Namespace, Operator, SOON, Server, System, condition, eventually, password_secret, the_second_after,
 };
 
 /// Dies by a kill, and is told apart from a login that fails; comes back, and is found.
@@ -123,6 +135,47 @@ async fn a_server_that_was_replaced_is_pointed_out_for_one_pass() {
     namespace.until("db", SOON, "said once", |database| condition(database, "Degraded").is_none()).await;
     namespace.ready("db").await;
     let events = namespace.events_with("db", "ServerReplaced").await;
+    assert_eq!(events.iter().filter(|event| event.reason == "ServerReplaced").count(), 1, "{events:?}");
+}
+
+/// Leads each connection to the next of these ports, and ends it before the next probe; gives its port, and counts.
+async fn balancer(ports: [u16; 2]) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let count = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let port = ports[counted.fetch_add(1, Relaxed) % 2];
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+                let carried = copy_bidirectional(&mut near, &mut far);
+                let _ = tokio::time::timeout(Duration::from_millis(500), carried).await;
+            });
+        }
+    });
+    (port, count)
+}
+
+#[tokio::test]
+async fn of_servers_that_take_turns_behind_one_address_each_is_pointed_out_once() {
+    let namespace = Namespace::create().await;
+    let servers = [System::Postgresql, System::Postgresql].map(Server::start);
+    let (port, connections) = balancer(servers.each_ref().map(|server| server.port)).await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let patient = json!({ "healthCheck": { "unhealthyThreshold": 100 } });
+    namespace.database("db", &System::Postgresql.spec_on(port).probed_often().with(&patient)).await;
+    namespace.events_with("db", "ServerReplaced").await;
+    namespace.until("db", SOON, "said once", |database| condition(database, "Degraded").is_none()).await;
+
+    let (writes, earlier) = (namespace.status_writes(), connections.load(Relaxed));
+    eventually(SOON, "more turns", async || match connections.load(Relaxed) - earlier {
+        8.. => Ok(()),
+        turns => Err(turns),
+    })
+    .await;
+    assert_eq!(namespace.status_writes(), writes);
+    let events = namespace.events("db").await;
     assert_eq!(events.iter().filter(|event| event.reason == "ServerReplaced").count(), 1, "{events:?}");
 }
 

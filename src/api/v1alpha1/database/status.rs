@@ -35,7 +35,8 @@ pub struct ServerStatus {
     /// Whether the connection is encrypted.
     pub tls: bool,
     /// What tells this server from another one at the same address: PostgreSQL's system identifier, MySQL's
-    /// `server_uuid`, a replica set's id, Redis' run id. Absent where the server has none.
+    /// `server_uuid`, a replica set's id, Redis' run id. Absent where the server has none. Of several that take turns at
+    /// the address, the one that was new last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
 }
