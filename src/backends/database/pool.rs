@@ -12,6 +12,7 @@ use deadpool::managed::{
     self, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType, Timeouts,
 };
 use futures::{FutureExt, future::BoxFuture};
+use tokio::time::timeout;
 
 use super::{
     Database, Server, Settings,
@@ -208,17 +209,18 @@ impl<W: Wire> Database for Pooled<W> {
                 return self.identify_beside().await;
             }
             let Some(lent) = self.lend_now().await? else { return self.identify_beside().await };
-            let reused = lent.metrics().is_some_and(|metrics| metrics.recycle_count > 0);
-            match self.identify(lent).await {
-                Err(_) if reused => {
-                    // The server may have restarted since: connections from before say nothing of now.
-                    self.shut(|_| false).await;
-                    match self.lend_now().await? {
-                        Some(lent) => self.identify(lent).await,
-                        None => self.identify_beside().await,
-                    }
-                }
-                answer => answer,
+            if lent.metrics().is_none_or(|metrics| metrics.recycle_count == 0) {
+                return self.identify(lent).await;
+            }
+            // Of one that is dead without a word no answer comes: half of the probe's time is left to a new one.
+            if let Ok(Ok(server)) = timeout(self.settings.timeout / 2, self.identify(lent)).await {
+                return Ok(server);
+            }
+            // The server may have restarted since: connections from before say nothing of now.
+            self.shut(|_| false).await;
+            match self.lend_now().await? {
+                Some(lent) => self.identify(lent).await,
+                None => self.identify_beside().await,
             }
         }
         .boxed()
@@ -300,7 +302,7 @@ impl<W: Wire> Pooled<W> {
     async fn shut(&self, mut keep: impl FnMut(Metrics) -> bool) {
         for connection in self.pool.retain(|_, metrics| keep(metrics)).removed {
             // Best effort: the server may be gone.
-            let _ = tokio::time::timeout(Duration::from_secs(1), W::shut(connection)).await;
+            let _ = timeout(Duration::from_secs(1), W::shut(connection)).await;
         }
     }
 }

@@ -17,7 +17,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Namespace, Operator, SOON, Server, System, condition, eventually, password_secret, the_second_after,
+    Namespace, Operator, SOON, Server, System, condition, eventually, password_secret, postgresql, signal,
+    the_second_after,
 };
 
 /// Dies by a kill, and is told apart from a login that fails; comes back, and is found.
@@ -93,6 +94,31 @@ async fn a_server_that_restarts_all_the_time_does_not_flap() {
     namespace.ready("db").await;
     assert_eq!(namespace.events("db").await, earlier);
     assert_eq!(namespace.status_writes(), writes, "and not one write");
+}
+
+#[tokio::test]
+async fn connections_that_die_without_a_word_do_not_make_a_server_unhealthy() {
+    const POOL: i64 = 4;
+    let namespace = Namespace::create().await;
+    let server = Server::start(System::Postgresql);
+    let operator = Operator::start(&namespace, &[]).await;
+    let pool = json!({ "pool": { "min": POOL, "max": 8, "monitorInterval": "5s" } });
+    namespace.database("db", &server.spec().probed_patiently().with(&pool)).await;
+    namespace.ready("db").await;
+    let mut admin = postgresql::admin_on(server.port).await;
+    eventually(SOON, "the pool is open", async || {
+        let open = postgresql::connections(&mut admin, "app").await;
+        if open >= POOL { Ok(()) } else { Err(format!("{open} connections")) }
+    })
+    .await;
+    let (_, failed) = operator.probes();
+    // Each connection has a process of its own. One that is stopped neither answers nor closes anything.
+    for process in postgresql::processes(&mut admin, "app").await {
+        signal("STOP", &process.to_string());
+    }
+    operator.more_probes(POOL.unsigned_abs()).await;
+    assert_eq!(operator.probes().1, failed, "no probe has failed");
+    namespace.ready("db").await;
 }
 
 #[tokio::test]
@@ -208,8 +234,8 @@ async fn a_server_that_the_user_has_changed_to_is_not_called_a_replacement() {
 async fn a_password_that_is_revoked_on_the_server_is_found_out_when_connections_end() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
-    let mut admin = crate::support::postgresql::admin().await;
-    let role = crate::support::postgresql::new_role(&mut admin, "first-password").await;
+    let mut admin = postgresql::admin().await;
+    let role = postgresql::new_role(&mut admin, "first-password").await;
     namespace.apply::<Secret>(password_secret("mine", &role, "first-password")).await;
     let spec =
         System::Postgresql.spec().probed_often().with(&json!({ "credentialsRef": { "name": "mine" } }));
@@ -219,7 +245,7 @@ async fn a_password_that_is_revoked_on_the_server_is_found_out_when_connections_
         "alter role {role} password 'another'; \
          select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
     );
-    crate::support::postgresql::run(&mut admin, &revoke).await;
+    postgresql::run(&mut admin, &revoke).await;
     let wanted = [("Ready", "False", "AuthenticationFailed"), ("Healthy", "False", "ProbeFailed")];
     namespace.expect("db", &wanted).await;
 }

@@ -61,6 +61,12 @@ pub(crate) async fn connections(admin: &mut PgConnection, username: &str) -> i64
     sqlx::query(count).bind(username).fetch_one(admin).await.expect("a count").get(0)
 }
 
+/// The server's processes for them.
+pub(crate) async fn processes(admin: &mut PgConnection, username: &str) -> Vec<i32> {
+    let pids = "select pid from pg_stat_activity where application_name = 'authlink' and usename = $1";
+    sqlx::query_scalar(pids).bind(username).fetch_all(admin).await.expect("processes")
+}
+
 /// Says goodbye.
 pub(crate) async fn close(connection: PgConnection) {
     let _ = connection.close().await;
