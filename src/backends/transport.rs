@@ -18,6 +18,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -68,6 +69,13 @@ pub async fn connect(host: &str, port: u16) -> Result<TcpStream, Fault> {
 /// How long an address has for itself before the next one is tried beside it (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// An idle connection whose other side is gone without a word ends within about a minute, and a router on the way that forgets
+/// connections which keep silent has none to forget.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
+
 /// Connects to the first of these addresses that answers: the next one is tried when one fails, and when one keeps
 /// silent for a moment.
 ///
@@ -83,6 +91,7 @@ pub async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
             Some(outcome) = attempts.next() => match outcome {
                 Ok(stream) => {
                     let _ = stream.set_nodelay(true);
+                    let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
                     return Ok(stream);
                 }
                 Err(error) => last = Fault::from_io(&error),
@@ -296,5 +305,21 @@ impl ServerCertVerifier for Anyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_idle_is_asked_whether_it_lives() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = dial(&[listener.local_addr().unwrap()]).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
     }
 }
