@@ -9,7 +9,7 @@ use std::{
 };
 
 use deadpool::managed::{
-    self, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType, Timeouts,
+    self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts,
 };
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
@@ -147,6 +147,8 @@ impl<W: Wire> Pooled<W> {
         let opener = Opener { wire, max_lifetime, logins: Logins::new(max_lifetime) };
         let pool = managed::Pool::builder(opener)
             .max_size(settings.pool.max as usize)
+            // The one that was used last comes first: those that are too many grow idle.
+            .queue_mode(QueueMode::Lifo)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .map_err(|error| Fault::new(Reason::InvalidSpec, error.to_string()))?;

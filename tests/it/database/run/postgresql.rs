@@ -2,5 +2,6 @@
 
 mod faults;
 mod limits;
+mod pool;
 mod pooler;
 mod values;
