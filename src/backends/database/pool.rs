@@ -254,14 +254,14 @@ impl<W: Wire> Database for Pooled<W> {
                 keep
             })
             .await;
+            // As objects of the pool they go back whenever this ends, which may be in the middle: nobody has used them.
             let mut opened = Vec::new();
             while self.pool.status().size < bounds.min as usize {
                 match self.lend().await {
-                    Ok(lent) => opened.push(lent),
+                    Ok(mut lent) => opened.push(lent.0.take()),
                     Err(_) => break, // The probe reports it.
                 }
             }
-            opened.iter_mut().for_each(Lent::give_back);
         }
         .boxed()
     }

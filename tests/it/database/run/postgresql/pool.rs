@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{
     database::run::{Backend, read},
-    support::{SOON, System, eventually},
+    support::{SOON, Server, System, eventually, postgresql},
 };
 
 const LOGIN: (&str, &str) = ("app", "app-secret");
@@ -25,6 +26,30 @@ async fn after_a_burst_the_pool_shrinks_although_probes_go_on() {
         backend.database.tend().await;
         let size = backend.database.pool().size;
         if size == 1 { Ok(()) } else { Err(format!("{size} connections")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pool_reaches_its_minimum_although_logins_are_slow() {
+    const MIN: u32 = 4;
+    let server = Server::start(System::Postgresql);
+    let mut admin = postgresql::admin_on(server.port).await;
+    postgresql::run(&mut admin, "alter system set pre_auth_delay = 1").await;
+    postgresql::run(&mut admin, "select pg_reload_conf()").await;
+    // It has reached who makes the processes before those that there are.
+    eventually(SOON, "a slow server", async || {
+        let delay = postgresql::show(&mut admin, "pre_auth_delay").await;
+        if delay == "1s" { Ok(()) } else { Err(delay) }
+    })
+    .await;
+    let patience = Duration::from_millis(2500);
+    let pool = json!({ "max": 5, "min": MIN });
+    let backend = Backend::bounded(System::Postgresql, server.port, LOGIN, pool, patience);
+    eventually(SOON, "the minimum", async || {
+        let _ = timeout(patience, backend.database.tend()).await;
+        let size = backend.database.pool().size;
+        if size == MIN { Ok(()) } else { Err(format!("{size} connections")) }
     })
     .await;
 }
