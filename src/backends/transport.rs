@@ -58,7 +58,7 @@ pub fn endpoint(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Connects to the first address of `host` that answers.
+/// Connects to the first address of `host` that answers, as the system finds it.
 ///
 /// # Errors
 /// `DnsFailed` when the name has no address, else what the last address said.
@@ -102,7 +102,7 @@ pub async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
     }
 }
 
-/// The addresses of `host`.
+/// The addresses of `host`, as the system finds them.
 ///
 /// # Errors
 /// `DnsFailed` when there is none.

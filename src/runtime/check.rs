@@ -22,7 +22,7 @@ use crate::{
             external_api::ExternalApiStatus, service_registration::ServiceRegistrationStatus,
         },
     },
-    backends::http::Egress,
+    backends::{database::Servers, http::Egress},
     controllers::{
         self, Error, Report,
         database::{self, Databases},
@@ -127,7 +127,7 @@ impl Checks {
         // Whoever runs this may connect from here to wherever they please.
         let egress = Egress::new(Arc::new(|_| Ok(())));
         Self {
-            databases: Databases::new(Arc::clone(&metrics), Arc::default()),
+            databases: Databases::new(Arc::clone(&metrics), Arc::new(Servers::new(egress.clone()))),
             external_apis: ExternalApis::new(Arc::clone(&metrics), egress.clone()),
             registrations: ServiceRegistrations::new(metrics, egress),
         }

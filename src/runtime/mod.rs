@@ -101,7 +101,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let sources: Vec<_> = sources.map(Arc::new).collect();
     // Who only reads the objects says nothing of them: each of many gateways would say the same.
     let mut unsaid = Registry::default();
-    let servers = Arc::<Servers>::default();
+    let servers = Arc::new(Servers::new(Egress::anywhere(Arc::clone(&plane.resolver))));
     registry.register_collector(Box::new(Pools::new(Arc::clone(&servers))));
     let said = if operates { &mut registry } else { &mut unsaid };
     let operator = Operator::start(&plane, &sources, &servers, said);

@@ -156,6 +156,8 @@ pub struct RunArgs {
     zone: Option<String>,
 
     /// The DNS servers and search domains to use, in the form of resolv.conf(5)
+    ///
+    /// Databases of mysql and mongodb are found by the system's all the same: their drivers do that by themselves.
     #[arg(long, env = "AUTHLINK_RESOLV_CONF", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::Fault;
+use super::{Fault, http::Egress};
 use crate::{
     api::v1alpha1::database::{Engine, Query},
     telemetry::metrics::Observed,
@@ -82,15 +82,18 @@ pub trait Database: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Prepares everything, and connects at the first probe.
+/// Prepares everything, and connects at the first probe: by `egress`, save where the driver finds the host by itself, which
+/// those of mysql and mongodb do.
 ///
 /// # Errors
 /// A setting that the driver cannot use.
-pub fn connect(settings: Settings) -> Result<Arc<dyn Database>, Fault> {
+pub fn connect(settings: Settings, egress: Egress) -> Result<Arc<dyn Database>, Fault> {
     Ok(match settings.engine {
-        Engine::Postgresql => Arc::new(pool::Pooled::new(postgresql::Postgresql::new(&settings), settings)?),
+        Engine::Postgresql => {
+            Arc::new(pool::Pooled::new(postgresql::Postgresql::new(&settings, egress), settings)?)
+        }
         Engine::Mysql => Arc::new(pool::Pooled::new(mysql::Mysql::new(&settings), settings)?),
-        Engine::Redis => Arc::new(pool::Pooled::new(redis::Redis::new(&settings), settings)?),
+        Engine::Redis => Arc::new(pool::Pooled::new(redis::Redis::new(&settings, egress), settings)?),
         Engine::Mongodb => Arc::new(mongodb::Mongodb::new(settings)?),
     })
 }

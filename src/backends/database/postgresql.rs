@@ -40,6 +40,7 @@ use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{
         Fault,
+        http::Egress,
         transport::{self, TlsSettings},
     },
 };
@@ -54,6 +55,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub(super) struct Postgresql {
     host: String,
     port: u16,
+    egress: Egress,
     tls: TlsSettings,
     config: Config,
     plans: Plans,
@@ -79,7 +81,7 @@ struct Session {
 }
 
 impl Postgresql {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, egress: Egress) -> Self {
         let credential = &settings.credential;
         let mut config = Config::new();
         config
@@ -93,6 +95,7 @@ impl Postgresql {
         Self {
             host: settings.host.clone(),
             port: settings.port,
+            egress,
             tls: settings.tls.clone(),
             config,
             plans: Plans::default(),
@@ -177,7 +180,7 @@ impl Wire for Postgresql {
 
     async fn open(&self) -> Result<Connection, Fault> {
         // Our own stream, since only so each fault keeps its type.
-        let stream = transport::connect(&self.host, self.port).await?;
+        let stream = self.egress.connect(&self.host, self.port).await?;
         if self.tls.enabled() {
             self.login(self.encrypt(stream).await?).await
         } else {
@@ -219,7 +222,7 @@ impl Wire for Postgresql {
 
     async fn abort(&self, connection: &mut Connection) {
         let token = connection.session.client.cancel_token();
-        let Ok(stream) = transport::connect(&self.host, self.port).await else { return };
+        let Ok(stream) = self.egress.connect(&self.host, self.port).await else { return };
         let _ = if self.tls.enabled() {
             let Ok(stream) = self.encrypt(stream).await else { return };
             token.cancel_query_raw(stream, NoTls).await

@@ -27,6 +27,7 @@ use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{
         Fault,
+        http::Egress,
         transport::{self, TlsSettings},
     },
 };
@@ -34,6 +35,7 @@ use crate::{
 pub(super) struct Redis {
     host: String,
     port: u16,
+    egress: Egress,
     tls: TlsSettings,
     number: u32,
     credential: Credential,
@@ -42,11 +44,12 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, egress: Egress) -> Self {
         let number = settings.database.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0);
         Self {
             host: settings.host.clone(),
             port: settings.port,
+            egress,
             tls: settings.tls.clone(),
             number,
             credential: settings.credential.clone(),
@@ -102,7 +105,7 @@ impl Wire for Redis {
 
     async fn open(&self) -> Result<Connection, Fault> {
         // Our own stream, since only so a failed handshake keeps its type, and VerifyCa is possible.
-        let stream = transport::connect(&self.host, self.port).await?;
+        let stream = self.egress.connect(&self.host, self.port).await?;
         if self.tls.enabled() {
             self.login(transport::handshake(stream, &self.host, &self.tls).await?).await
         } else {

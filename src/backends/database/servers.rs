@@ -11,11 +11,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Database, Fault, Settings, connect};
+use super::{Database, Settings, connect};
+use crate::backends::{Fault, http::Egress};
 
 /// The servers that are in use, by the key of their settings.
-#[derive(Default)]
-pub struct Servers(Mutex<HashMap<[u8; 32], Weak<Share>>>);
+pub struct Servers {
+    by_key: Mutex<HashMap<[u8; 32], Weak<Share>>>,
+    egress: Egress,
+}
 
 /// A share in a server and its pool, which closes with the last one.
 pub struct Share {
@@ -26,6 +29,12 @@ pub struct Share {
 }
 
 impl Servers {
+    /// None yet; they are connected to by `egress`.
+    #[must_use]
+    pub fn new(egress: Egress) -> Self {
+        Self { by_key: Mutex::default(), egress }
+    }
+
     /// A share in the server of these settings. It is connected to when it is first needed.
     ///
     /// # Errors
@@ -39,7 +48,12 @@ impl Servers {
         servers.retain(|_, share| share.strong_count() > 0);
         let (engine, endpoint) = (settings.engine.as_str(), settings.endpoint());
         let (interval, patience) = (settings.pool.monitor_interval, settings.timeout);
-        let share = Share { server: connect(settings)?, engine, endpoint, saturated: false.into() };
+        let share = Share {
+            server: connect(settings, self.egress.clone())?,
+            engine,
+            endpoint,
+            saturated: false.into(),
+        };
         let share = Arc::new(share);
         servers.insert(key, Arc::downgrade(&share));
         tokio::spawn(tend(Arc::downgrade(&share), interval, patience));
@@ -53,7 +67,7 @@ impl Servers {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<[u8; 32], Weak<Share>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

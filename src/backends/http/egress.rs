@@ -7,9 +7,14 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use tokio::net::TcpStream;
 
 use super::Fault;
-use crate::{api::Reason, backends::resolver, domain::addresses};
+use crate::{
+    api::Reason,
+    backends::{resolver, transport},
+    domain::addresses,
+};
 
 /// Says of all addresses of a name whether they may be connected to, or why not. One bad address spoils the name.
 pub type Guard = Arc<dyn Fn(&[IpAddr]) -> Result<(), String> + Send + Sync>;
@@ -46,6 +51,12 @@ impl Egress {
             found.iter().try_for_each(|address| policy.endpoint(*address)).map_err(|it| it.to_string())
         };
         Self::found_by(resolver, Arc::new(guard))
+    }
+
+    /// To wherever the resolver leads: who says where a server is may have it anywhere.
+    #[must_use]
+    pub fn anywhere(resolver: Arc<resolver::Resolver>) -> Self {
+        Self::found_by(resolver, Arc::new(|_| Ok(())))
     }
 
     fn found_by(resolver: Arc<resolver::Resolver>, guard: Guard) -> Self {
@@ -88,6 +99,14 @@ impl Egress {
         }
         (self.guard)(&found).map_err(|why| Fault::new(Reason::AddressDenied, why))?;
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+
+    /// Connects to the first of the addresses of `host` that answers.
+    ///
+    /// # Errors
+    /// Those of [`Self::addresses`], else what the last address said.
+    pub async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Fault> {
+        transport::dial(&self.addresses(host, port).await?).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Namespace, Operator, SOON, Server, System, condition, free_port, hostile};
+use crate::support::{Namespace, Operator, SOON, Server, System, condition, dns::Dns, free_port, hostile};
 
 #[tokio::test]
 async fn one_of_several_hosts_that_lives_is_enough_and_the_others_are_named() {
@@ -45,6 +45,31 @@ async fn a_name_with_dead_and_live_addresses_is_reached_by_a_live_one() {
         let require = json!({ "host": "half-dead.test", "tls": { "mode": "Require", "caRef": null } });
         namespace.database(system.engine(), &system.spec().with(&require)).await;
         namespace.ready(system.engine()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_found_by_the_operators_own_dns_servers_and_while_they_are_silent() {
+    let namespace = Namespace::create().await;
+    let dns = Dns::start().await;
+    dns.answer(&["127.0.0.1"]);
+    let resolv_conf = dns.resolv_conf();
+    let flags = ["--resolv-conf", resolv_conf.to_str().expect("a path")];
+    let _operator = Operator::start(&namespace, &flags).await;
+    // The drivers of the others find it by the system's.
+    let systems = [System::Postgresql, System::Redis];
+    let elsewhere = json!({ "host": "elsewhere.test", "tls": { "mode": "VerifyCa" } });
+    for system in systems {
+        namespace.database(system.engine(), &system.spec().with(&elsewhere)).await;
+        namespace.ready(system.engine()).await;
+    }
+    dns.be_silent();
+    for system in systems {
+        // Another pool, which has to connect.
+        let spec = system.spec().with(&elsewhere).with(&json!({ "pool": { "max": 3 } }));
+        let name = format!("{}-anew", system.engine());
+        namespace.database(&name, &spec).await;
+        namespace.ready(&name).await;
     }
 }
 

@@ -11,6 +11,7 @@ use authlink::{
     api::v1alpha1::database::{Engine, Pool, Query, QueryLimits, TlsMode},
     backends::{
         database::{Answer, Credential, Database, Item, QueryFault, Run, Settings, connect},
+        http::Egress,
         transport::TlsSettings,
     },
     telemetry::metrics::Metrics,
@@ -82,7 +83,8 @@ impl Backend {
             timeout,
         };
         let (metrics, _) = Metrics::registered();
-        Self { database: connect(settings).expect("a backend"), metrics }
+        let egress = Egress::new(Arc::new(|_| Ok(())));
+        Self { database: connect(settings, egress).expect("a backend"), metrics }
     }
 
     /// Starts a query, which goes on by itself.
