@@ -244,8 +244,8 @@ pub struct QueryLimits {
     /// How long a query may run, its answer included. Then it is ended, on the server as well.
     #[serde(default = "query_timeout")]
     pub timeout: Duration,
-    /// Rows that a query may return; the answer says so when there were more. It bounds neither what a statement changes nor, without
-    /// `readOnly`, what postgresql and mysql read for it.
+    /// Rows that a query may return; the answer says so when there were more. It bounds neither what a statement changes nor,
+    /// without `readOnly`, what postgresql and mysql read for it.
     #[serde(default = "query_max_rows")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: u32,

@@ -62,8 +62,9 @@ impl Role {
 /// One server with one credential: its pool, and what can be asked of it.
 pub trait Database: Send + Sync + 'static {
     /// Asks the server who it is, over a pooled connection. One that was open before and fails, or says nothing for half of
-    /// the time of a probe, is not the verdict: a new one is tried. Where nobody has logged in for five minutes (or `pool.maxLifetime`, if that is shorter), it logs in
-    /// anew over a connection of its own, so that a revoked credential shows; likewise where callers have lent the whole pool.
+    /// the time of a probe, is not the verdict: a new one is tried. Where nobody has logged in for five minutes (or
+    /// `pool.maxLifetime`, if that is shorter), it logs in anew over a connection of its own, so that a revoked credential
+    /// shows; likewise where callers have lent the whole pool.
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>>;
 
     /// Checks a declared query without running it, as far as the engine can: what passes can be run.
