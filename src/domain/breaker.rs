@@ -89,6 +89,9 @@ enum Phase {
     HalfOpen { given: u32, passed: u32, last: Duration },
 }
 
+/// After so long, at the most, a trial that is under way may have ended.
+const TRIAL: Duration = Duration::from_secs(1);
+
 impl Breaker {
     /// A closed circuit.
     #[must_use]
@@ -124,7 +127,7 @@ impl Breaker {
                     *given = *passed;
                 }
                 if *given >= trials {
-                    return Err(renewed.saturating_sub(now));
+                    return Err(renewed.saturating_sub(now).min(TRIAL));
                 }
                 (*given, *last) = (*given + 1, now);
                 None
@@ -158,7 +161,8 @@ impl Breaker {
         if let Phase::HalfOpen { given, passed, .. } = &mut self.phase
             && epoch == self.epoch
         {
-            *given = (*given - 1).max(*passed);
+            // Of those that took too long, some were given anew: there may be none left to take back.
+            *given = given.saturating_sub(1).max(*passed);
         }
     }
 
@@ -283,12 +287,24 @@ mod tests {
         let mut breaker = open();
         assert_eq!(call(&mut breaker, &[true], at(15)), [None]);
         let [slow, slower] = [breaker.allow(at(16)), breaker.allow(at(17))].map(Result::unwrap);
-        assert_eq!(breaker.allow(at(18)).unwrap_err(), at(14));
+        assert_eq!(breaker.allow(at(18)).unwrap_err(), TRIAL);
         assert_eq!(call(&mut breaker, &[true], at(32)), [None]);
         breaker.cancel(slower);
         assert_eq!(call(&mut breaker, &[true], at(33)), [Some(State::Closed)]);
         assert_eq!(breaker.record(slow, false, at(34)), None, "the result comes too late");
         assert_eq!(breaker.state(), State::Closed);
+    }
+
+    #[test]
+    fn trials_that_are_given_up_after_others_were_given_leave_as_many_as_there_were() {
+        let mut breaker = open();
+        let slow: Vec<_> = (0..3).map(|_| breaker.allow(at(15)).unwrap()).collect();
+        let anew = breaker.allow(at(30)).unwrap();
+        for permit in slow {
+            breaker.cancel(permit);
+        }
+        breaker.cancel(anew);
+        assert_eq!(call(&mut breaker, &[true, true, true], at(31)), [None, None, Some(State::Closed)]);
     }
 
     #[test]
