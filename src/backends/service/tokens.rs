@@ -41,6 +41,9 @@ const FAILURE_KEPT: Duration = Duration::from_secs(1);
 /// A token that is refused although it is younger than this is not replaced: another one would fare no better.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
 
+/// The longest of these times: a token that is really revoked is replaced within it.
+const MAX_TRUST: Duration = Duration::from_mins(10);
+
 /// One that is refused before it is so many times as old is not refused for its age: the next one is trusted for twice as
 /// long.
 const SOON: u32 = 6;
@@ -100,7 +103,7 @@ impl Token {
     /// For how long the one after it is trusted.
     fn trust_in_next(&self) -> Duration {
         let soon = self.fetched.elapsed() < self.trusted.saturating_mul(SOON);
-        if self.refused && soon { self.trusted.saturating_mul(2) } else { TRUSTED_FOR }
+        if self.refused && soon { (2 * self.trusted).min(MAX_TRUST) } else { TRUSTED_FOR }
     }
 }
 
