@@ -289,6 +289,12 @@ impl Registry {
         Ok(planned.next)
     }
 
+    /// Whether there is a Service of this name, as last read.
+    #[must_use]
+    pub fn has(&self, namespace: &str, service: &str) -> bool {
+        self.services.get(&ObjectRef::new(service).within(namespace)).is_some()
+    }
+
     /// The endpoints of a Service as last read, without those that leave it.
     pub fn endpoints(&self, namespace: &str, service: &str) -> Vec<Wanted> {
         let slices = self.slices_of(namespace, service);

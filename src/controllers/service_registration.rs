@@ -181,10 +181,14 @@ impl Reconciler for ServiceRegistrations {
     /// The endpoints are drained, then go, and then the object does. The instance may be registered anew at once.
     async fn cleanup(&self, registration: &ServiceRegistration, cx: &Context) -> Result<Cleanup, Error> {
         self.wake_others_called(registration);
+        let namespace = registration.namespace().unwrap_or_default();
         let stage = self.instance(registration, Timestamp::now()).stage;
         match (self.settle(registration, cx).await?, stage) {
             (Settled::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => Ok(Cleanup::Again(left)),
-            (Settled::Refused(why), _) => Err(Error::Cleanup(Fault::new(Reason::ServiceRefused, why))),
+            // Where there is no Service, as in a namespace that is going, there is nothing to drain.
+            (Settled::Refused(why), _) if cx.registry.has(&namespace, &registration.spec.service_name) => {
+                Err(Error::Cleanup(Fault::new(Reason::ServiceRefused, why)))
+            }
             _ => Ok(Cleanup::Done),
         }
     }
