@@ -4,6 +4,8 @@ mod error;
 mod row;
 mod run;
 
+use std::time::Duration;
+
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row, SqlSafeStr,
     mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode},
@@ -99,6 +101,9 @@ impl Mysql {
 
 impl Wire for Mysql {
     type Connection = Connection;
+
+    // Its driver lets nobody at the socket.
+    const REST: Duration = Duration::from_mins(3);
 
     async fn open(&self) -> Result<Connection, Fault> {
         let mut link = self.connect().await?;

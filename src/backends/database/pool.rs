@@ -11,7 +11,10 @@ use std::{
 use deadpool::managed::{
     self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts,
 };
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, select_ok},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -33,6 +36,10 @@ pub(super) trait Wire: Send + Sync + 'static {
 
     /// How much longer than a query may take a server is waited for that ends it by itself.
     const PATIENCE: Duration = Duration::ZERO;
+
+    /// A connection that was not used for so long is not trusted any more: for drivers that do not keep an idle one alive, since
+    /// routers on the way forget those that keep silent.
+    const REST: Duration = Duration::MAX;
 
     /// Connects and logs in.
     fn open(&self) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
@@ -133,10 +140,10 @@ impl<W: Wire> managed::Manager for Opener<W> {
     }
 
     async fn recycle(&self, _: &mut W::Connection, metrics: &Metrics) -> RecycleResult<Fault> {
-        if metrics.age() < self.max_lifetime {
+        if metrics.age() < self.max_lifetime && metrics.last_used() < W::REST {
             Ok(())
         } else {
-            Err(RecycleError::message("older than pool.maxLifetime"))
+            Err(RecycleError::message("older than pool.maxLifetime, or idle for too long"))
         }
     }
 }
@@ -214,15 +221,26 @@ impl<W: Wire> Database for Pooled<W> {
             if lent.metrics().is_none_or(|metrics| metrics.recycle_count == 0) {
                 return self.identify(lent).await;
             }
-            // Of one that is dead without a word no answer comes: half of the probe's time is left to a new one.
-            if let Ok(Ok(server)) = timeout(self.settings.timeout / 2, self.identify(lent)).await {
-                return Ok(server);
-            }
-            // The server may have restarted since: connections from before say nothing of now.
-            self.shut(|_| false).await;
-            match self.lend_now().await? {
-                Some(lent) => self.identify(lent).await,
-                None => self.identify_beside().await,
+            let mut asked = self.identify(lent).boxed();
+            match timeout(self.settings.timeout / 2, &mut asked).await {
+                Ok(Ok(server)) => Ok(server),
+                // The server may have restarted since: connections from before say nothing of now.
+                Ok(Err(_)) => {
+                    self.shut(|_| false).await;
+                    match self.lend_now().await? {
+                        Some(lent) => self.identify(lent).await,
+                        None => self.identify_beside().await,
+                    }
+                }
+                // It is slow, or this connection is dead without a word, as the others may be: whichever answers first tells.
+                Err(_) => {
+                    let fresh = async {
+                        let server = self.identify_beside().await?;
+                        self.shut(|_| false).await;
+                        Ok(server)
+                    };
+                    select_ok([asked, fresh.boxed()]).await.map(|(server, _)| server)
+                }
             }
         }
         .boxed()
