@@ -6,8 +6,14 @@ use authlink::{
     cluster::fence::Fence,
     runtime::{Election, Lease},
 };
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
-use tokio::sync::oneshot;
+use kube::{Client, Config};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+};
 
 use crate::support::{Namespace, Operator, SOON, Spec, eventually};
 
@@ -22,14 +28,18 @@ struct Candidate {
 
 impl Candidate {
     fn enter(namespace: &Namespace, identity: &str) -> Self {
+        Self::enter_by(namespace.client.clone(), namespace, identity, DURATION)
+    }
+
+    fn enter_by(client: Client, namespace: &Namespace, identity: &str, duration: Duration) -> Self {
         let fence = Fence::default();
         let election = Election {
             namespace: namespace.name.clone(),
             name: "test".to_owned(),
             identity: identity.to_owned(),
-            duration: DURATION,
+            duration,
         };
-        let lease = Lease::new(namespace.client.clone(), election, fence.clone());
+        let lease = Lease::new(client, election, fence.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let task =
             tokio::spawn(lease.hold_while(|_| std::future::pending(), || {}, async { drop(stopped.await) }));
@@ -92,6 +102,50 @@ async fn a_leader_that_dies_is_followed_after_the_lease_and_never_before() {
     })
     .await;
     assert!(!first.leads());
+}
+
+/// The API server by way of a proxy whose connections fall silent when it is told so, and new ones do not: as if one server of
+/// several was gone without a word.
+async fn by_proxy() -> (Client, watch::Sender<()>) {
+    let mut config = Config::infer().await.expect("KUBECONFIG of a cluster");
+    let server = config.cluster_url.authority().expect("an address").to_string();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    config.tls_server_name = config.cluster_url.host().map(str::to_owned);
+    config.cluster_url = format!("https://127.0.0.1:{port}").parse().expect("a URL");
+    let (silence, silenced) = watch::channel(());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (mut silenced, server) = (silenced.clone(), server.clone());
+            silenced.mark_unchanged();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(server).await.expect("the API server");
+                tokio::select! {
+                    _ = copy_bidirectional(&mut near, &mut far) => {}
+                    Ok(()) = silenced.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (Client::try_from(config).expect("a client"), silence)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_is_not_answered_costs_no_leadership() {
+    let namespace = Namespace::create().await;
+    let (client, silence) = by_proxy().await;
+    let candidate = Candidate::enter_by(client, &namespace, "first", 5 * DURATION);
+    candidate.leading().await;
+    silence.send_replace(());
+    let silenced = Timestamp::now();
+    eventually(SOON, "another renewal", async || {
+        let lease = namespace.api::<LeaseObject>().get("test").await.map_err(|error| error.to_string())?;
+        assert!(candidate.leads());
+        let renewed = lease.spec.and_then(|spec| spec.renew_time).ok_or("never renewed")?;
+        if renewed.0 > silenced { Ok(()) } else { Err(renewed.0.to_string()) }
+    })
+    .await;
+    assert!(candidate.leads());
 }
 
 #[tokio::test(flavor = "multi_thread")]
