@@ -98,7 +98,8 @@ impl Server {
                     }
                 },
             };
-            connections.spawn(connection(stream, self.tls.clone(), routes.clone(), stop.clone()));
+            // A token of its own: it is looked at whenever the connection is, and one of all would be fought for.
+            connections.spawn(connection(stream, self.tls.clone(), routes.clone(), stop.child_token()));
         }
         drop(self.listener);
         connections.close();
