@@ -57,14 +57,18 @@ async fn settle<K: Object>(
     check(asked, &service, sites)?;
     let found = look_up(sites.iter().map(|site| site.host.as_str()), cx).await;
     report.look_again_within(found.valid.unwrap_or(Duration::MAX).min(asked.refresh_interval.get()));
-    if found.unanswered.is_some() {
+    // What is registered is only of use where a name is silent: to read it is to look through the slices of all.
+    let registered = if found.unanswered.is_some() {
         report.look_again_within(RETRY);
-    }
+        cx.registry.endpoints(&namespace, &service)
+    } else {
+        Vec::new()
+    };
     let leads = match asked.mode {
         DiscoveryMode::ExternalName => Leads::Name(sites[0].host.clone()),
         _ => Leads::Endpoints {
             ports: sites.first().map(|site| site.port.clone()).into_iter().collect(),
-            wanted: found.wanted(sites, cx.registry.endpoints(&namespace, &service), &cx.egress),
+            wanted: found.wanted(sites, registered, &cx.egress),
             drain: Drain { time: Duration::from_secs(asked.drain_seconds.into()), ..Drain::default() },
         },
     };

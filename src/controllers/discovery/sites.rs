@@ -114,7 +114,7 @@ impl Found {
         if !self.refused.is_empty() {
             return no(Reason::AddressNotAllowed, &self.refused.join("; "));
         }
-        if let Some(fault) = self.unanswered.as_ref().filter(|_| self.addresses.contains(&None)) {
+        if let Some(fault) = &self.unanswered {
             return Verdict::unknown(ConditionType::Registered, fault.reason, fault.message());
         }
         if self.addresses.iter().flatten().all(Vec::is_empty) {
