@@ -20,7 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use support::{
     Outcome,
     cluster::Cluster,
-    load::{Call, flat_out, paced, wrk},
+    load::{Call, Caller, paced, wrk},
     median,
     operator::Operator,
     quantile,
@@ -32,7 +32,8 @@ use support::{
 /// Both proxies have this core, wrk and what they call the other one.
 const PROXY_CORE: &str = "0";
 const OTHER_CORE: &str = "1";
-const CONNECTIONS: u32 = 64;
+const BOTH_CORES: &str = "0,1";
+const CONNECTIONS: usize = 64;
 /// Callers of queries, and connections of the bare loop.
 const CALLERS: usize = 16;
 /// Requests a second of the measures that are not at full speed.
@@ -190,8 +191,8 @@ impl Bench {
             let (mut own, mut bare, mut http) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..self.rounds {
                 bare.push(bare_loop(&pool, statement, self.period).await?);
-                http.push(flat_out(&served, CALLERS, self.period).await?);
-                own.push(flat_out(&call, CALLERS, self.period).await?);
+                http.push(wrk(BOTH_CORES, &served, CALLERS, self.period).await?);
+                own.push(wrk(BOTH_CORES, &call, CALLERS, self.period).await?);
             }
             let (own, bare, http) = (median(&own), median(&bare), median(&http));
             let name = format!("queries per second, {rows}, {CALLERS} callers");
@@ -299,8 +300,9 @@ async fn bare_server(pool: PgPool, statement: &'static str) -> Outcome<SocketAdd
 async fn wait_for(call: &Call) -> Outcome<()> {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
-        match flat_out(call, 1, Duration::ZERO + Duration::from_millis(1)).await {
-            Ok(_) => return Ok(()),
+        let called = async { Caller::connect(call).await?.call(&call.path, call.body.as_deref()).await };
+        match called.await {
+            Ok(()) => return Ok(()),
             Err(error) if Instant::now() > end => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }

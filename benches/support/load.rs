@@ -10,7 +10,7 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use super::{Outcome, run};
+use super::{Outcome, run, run_folder};
 
 /// Where calls go, and with what.
 #[derive(Clone)]
@@ -61,29 +61,6 @@ impl Caller {
     }
 }
 
-/// Calls a second of `callers` that call one after the other for so long.
-pub(crate) async fn flat_out(call: &Call, callers: usize, period: Duration) -> Outcome<f64> {
-    let mut tasks = JoinSet::new();
-    let began = Instant::now();
-    for _ in 0..callers {
-        let call = call.clone();
-        tasks.spawn(async move {
-            let mut caller = Caller::connect(&call).await?;
-            let mut calls = 0_u32;
-            while began.elapsed() < period {
-                caller.call(&call.path, call.body.as_deref()).await?;
-                calls += 1;
-            }
-            Outcome::Ok(calls)
-        });
-    }
-    let mut calls = 0.0;
-    while let Some(done) = tasks.join_next().await {
-        calls += f64::from(done??);
-    }
-    Ok(calls / began.elapsed().as_secs_f64())
-}
-
 /// So many calls a second for so long, to `paths` in turn, by ten callers; gives how long each took, in milliseconds.
 pub(crate) async fn paced(call: &Call, paths: &[String], rate: u32, period: Duration) -> Outcome<Vec<f64>> {
     const CALLERS: u32 = 10;
@@ -117,16 +94,25 @@ pub(crate) async fn paced(call: &Call, paths: &[String], rate: u32, period: Dura
     Ok(took)
 }
 
-/// Requests a second that wrk gets through, with so many connections, from this core.
-pub(crate) async fn wrk(core: &str, call: &Call, connections: u32, period: Duration) -> Outcome<f64> {
+/// Requests a second that wrk gets through, with so many connections, on these cores.
+pub(crate) async fn wrk(cores: &str, call: &Call, connections: usize, period: Duration) -> Outcome<f64> {
     let (connections, period) = (format!("-c{connections}"), format!("-d{}s", period.as_secs()));
     let url = format!("http://{}{}", call.address, call.path);
     let authorization = format!("Authorization: Bearer {}", call.token.as_deref().unwrap_or("none"));
-    let args = ["-c", core, "wrk", "-t1", &connections, &period, "-H", &authorization, &url];
+    let script = run_folder()?.join("wrk.lua");
+    std::fs::write(&script, call.body.as_deref().map_or_else(String::new, posts))?;
+    let script = script.display().to_string();
+    let mut args = vec!["-c", cores, "wrk", "-t1", &connections, &period];
+    args.extend(["-s", &script, "-H", &authorization, &url]);
     let said = run("taskset", &args, "").await?;
     if said.contains("Non-2xx") || said.contains("Socket errors") {
         return Err(format!("wrk: {said}").into());
     }
     let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
     Ok(rate.ok_or_else(|| format!("wrk: {said}"))?.trim().parse()?)
+}
+
+/// What wrk is told once, before it begins.
+fn posts(body: &str) -> String {
+    format!("wrk.method = 'POST' wrk.headers['Content-Type'] = 'application/json' wrk.body = [[{body}]]")
 }

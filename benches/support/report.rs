@@ -27,7 +27,7 @@ nginx: connection); the clock stops when a watch shows the condition. The bound 
 `timeout` + 250 ms, for EndpointSlices + 500 ms.
 - Beside nginx: gateway and nginx have one core in turns, each with the other idle; wrk and the backend, an nginx that answers 1 KiB, share the \
 other core. Every call passes RBAC (remembered), `allow`, rate limit, breaker, metrics and the audit log.
-- Queries: the callers are the bench's own, on the same two cores as gateway and PostgreSQL; the bare loop has no HTTP at all. The bare HTTP \
+- Queries: wrk is on the same two cores as gateway and PostgreSQL; the bare loop has no HTTP at all. The bare HTTP \
 server is one of a few lines, in the bench's own process: it runs the same statement by sqlx and answers how many rows there were, without looking \
 at who asks or at what the rows hold.
 - Where the reference is neither a floor nor a bound: External Secrets with its fake provider, 1,000 objects in 103 s with 4 \
