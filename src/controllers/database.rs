@@ -81,7 +81,8 @@ impl Reconciler for Databases {
             Err(error) => report.unfinished = Some(error),
         }
         let asked = database.spec.discovery.as_ref();
-        discovery::register(database, asked, &report::sites(&look), cx, &mut report).await?;
+        let sites = report::sites(&look, &report.status.common.endpoints);
+        discovery::register(database, asked, &sites, cx, &mut report).await?;
         Ok(report)
     }
 

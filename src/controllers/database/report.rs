@@ -4,6 +4,7 @@ use super::{Facts, Look, Reached};
 use crate::{
     api::{
         ConditionType, Reason,
+        status::EndpointStatus,
         v1alpha1::{
             Database,
             database::{DatabaseStatus, Engine, InvalidQuery, PoolStatus, ServerStatus},
@@ -30,14 +31,16 @@ pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report
     }
     report.verdicts.push(room);
     let status = &mut report.status;
-    for (endpoint, seen) in status.common.endpoints.iter_mut().zip(&look.observations) {
-        let role = seen.facts.as_ref().map(|facts| facts.server.role.as_str().to_owned());
-        endpoint.role = role.filter(|_| endpoint.ready);
+    for (index, (endpoint, seen)) in status.common.endpoints.iter_mut().zip(&look.observations).enumerate() {
+        // Until this process has been there, what an earlier one has found holds.
+        let earlier = || before?.common.endpoints.get(index)?.role.clone();
+        let found = seen.facts.as_ref().map(|facts| facts.server.role.as_str().to_owned());
+        endpoint.role = found.or_else(earlier).filter(|_| endpoint.ready);
     }
     // While nothing answers, what was known last stays: the conditions say that it is down.
     status.server = server(look).or_else(|| before.and_then(|status| status.server.clone()));
     status.pool = pool(look);
-    status.invalid_queries = invalid_queries(look, database).await;
+    status.invalid_queries = invalid_queries(look, database, before).await;
 
     let queries: Vec<_> = status.invalid_queries.iter().map(|query| query.name.as_str()).collect();
     if !queries.is_empty() {
@@ -53,19 +56,23 @@ pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report
 }
 
 /// The servers as they are to be registered. Whoever writes must not end at a server that only follows another one, so
-/// such a server is ready only while none is known as a primary, be it dead or alive.
-pub(super) fn sites(look: &Look) -> Vec<Site> {
-    let primary_known = look.observations.iter().any(|seen| is(seen, Role::Primary));
-    let named = look.resolved.targets.iter().zip(&look.observations);
+/// such a server is ready only while none is known as a primary, be it dead or alive; `told` is the status, with the roles
+/// that an earlier process knew.
+pub(super) fn sites(look: &Look, told: &[EndpointStatus]) -> Vec<Site> {
+    let is = |seen: &_, told: &EndpointStatus, role: Role| {
+        is(seen, role) || told.role.as_deref() == Some(role.as_str())
+    };
+    let primary_known = look.observations.iter().zip(told).any(|(seen, told)| is(seen, told, Role::Primary));
+    let named = look.resolved.targets.iter().zip(&look.observations).zip(told);
     named
-        .map(|(Reached { settings, .. }, seen)| Site {
+        .map(|((Reached { settings, .. }, seen), told)| Site {
             host: settings.host.clone(),
             port: Port {
                 name: settings.engine.as_str().to_owned(),
                 port: settings.port,
                 app_protocol: Some(settings.engine.as_str().to_owned()),
             },
-            healthy: works(seen) && !(primary_known && is(seen, Role::Replica)),
+            healthy: works(seen) && !(primary_known && is(seen, told, Role::Replica)),
             zone: None,
         })
         .collect()
@@ -133,8 +140,17 @@ fn pool_verdict(look: &Look, elsewhere: bool) -> Verdict {
     }
 }
 
-async fn invalid_queries(look: &Look, database: &Database) -> Vec<InvalidQuery> {
-    let Some(member) = chosen(look).and_then(|index| look.members.get(index)) else { return Vec::new() };
+async fn invalid_queries(
+    look: &Look,
+    database: &Database,
+    before: Option<&DatabaseStatus>,
+) -> Vec<InvalidQuery> {
+    let working = |index| look.members.get(index).zip(look.observations.get(index));
+    let Some((member, seen)) = chosen(look).and_then(working) else { return Vec::new() };
+    // It is well by what an earlier process knew, and may be silent now.
+    if seen.facts.is_none() {
+        return before.map(|before| before.invalid_queries.clone()).unwrap_or_default();
+    }
     let checks = member.target().check(&database.spec.queries).await;
     checks.into_iter().map(|(name, fault)| InvalidQuery { name, message: fault.message() }).collect()
 }

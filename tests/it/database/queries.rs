@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Namespace, Operator, SOON, System, condition};
+use crate::support::{Namespace, Operator, SOON, Server, System, condition};
 
 async fn wrong_queries_are_named(system: System, good: Value, bad: &Value) {
     let namespace = Namespace::create().await;
@@ -55,4 +55,27 @@ async fn a_redis_is_asked_for_each_command() {
 async fn a_mongodb_command_must_be_a_document() {
     let good = json!({ "statement": r#"{"find": "users"}"# });
     wrong_queries_are_named(System::Ferretdb, good, &json!({ "statement": "find users" })).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_a_server_that_keeps_silent_takes_no_verdict_back() {
+    let namespace = Namespace::create().await;
+    let server = Server::start(System::Redis);
+    let operator = Operator::start(&namespace, &[]).await;
+    let bad = json!({ "queries": [{ "name": "bad", "statement": "NOSUCHCOMMAND x" }] });
+    let patient = json!({ "healthCheck": { "unhealthyThreshold": 100 } });
+    namespace.database("db", &server.spec().probed_often().with(&patient).with(&bad)).await;
+    let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "QueryInvalid")];
+    namespace.expect("db", &wanted).await;
+    operator.signal("KILL");
+    drop(operator);
+    server.freeze();
+    let written = namespace.status_writes();
+    let operator = Operator::start(&namespace, &[]).await;
+    operator.more_probes(4).await;
+    let failed = operator.probes().1;
+    assert!(failed["Timeout"] >= 4, "{failed:?}");
+    assert_eq!(namespace.status_writes(), written);
+    namespace.expect("db", &wanted).await;
+    server.thaw();
 }
