@@ -51,6 +51,10 @@ pub enum Error {
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
 
+    /// A first probe takes long; its end starts another pass.
+    #[error("no probe is over yet")]
+    NotProbedYet,
+
     /// The pass took too long.
     #[error("the pass was ended after {0:?}")]
     DeadlineExceeded(Duration),
@@ -90,6 +94,7 @@ impl Error {
             Self::Unresolved(unresolved) => unresolved.reason(),
             Self::Settings(fault) => fault.reason,
             Self::Cluster(_) | Self::NotLeader(_) => Reason::ClusterFailed,
+            Self::NotProbedYet => Reason::Pending,
             Self::DeadlineExceeded(_) => Reason::DeadlineExceeded,
             Self::Cleanup(_) => Reason::CleanupFailed,
         }
@@ -99,7 +104,9 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::InvalidSpec { .. } | Self::Duplicate { .. } | Self::Unresolved(_) => Retry::OnChange,
+            Self::InvalidSpec { .. } | Self::Duplicate { .. } | Self::Unresolved(_) | Self::NotProbedYet => {
+                Retry::OnChange
+            }
             Self::Settings(_) => Retry::AfterInterval,
             Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => {
                 Retry::Backoff
@@ -107,14 +114,18 @@ impl Error {
         }
     }
 
-    /// The condition that shows it; none for failures of the operator's own, which say nothing of the object.
+    /// The condition that shows it; none for what says nothing of the object, as failures of the operator's own.
     #[must_use]
     pub fn condition(&self) -> Option<ConditionType> {
         match self {
             Self::InvalidSpec { .. } | Self::Duplicate { .. } => Some(ConditionType::Accepted),
             Self::Unresolved(_) => Some(ConditionType::ResolvedRefs),
             Self::Settings(_) => Some(ConditionType::Connected),
-            Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => None,
+            Self::Cluster(_)
+            | Self::NotLeader(_)
+            | Self::NotProbedYet
+            | Self::DeadlineExceeded(_)
+            | Self::Cleanup(_) => None,
         }
     }
 
@@ -218,6 +229,7 @@ mod tests {
             ),
             (Unresolved::Cluster(refused()).into(), "ClusterFailed", Retry::Backoff, None),
             (Error::NotLeader(NotLeader), "ClusterFailed", Retry::Backoff, None),
+            (Error::NotProbedYet, "Pending", Retry::OnChange, None),
             (Error::DeadlineExceeded(Duration::from_secs(1)), "DeadlineExceeded", Retry::Backoff, None),
             (Error::Cleanup(Fault::new(Reason::Timeout, text())), "CleanupFailed", Retry::Backoff, None),
         ];

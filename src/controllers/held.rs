@@ -18,7 +18,7 @@ use crate::{
     },
     backends::Fault,
     domain::backoff::RESYNC,
-    probing::{Membership, Monitors, Observation, Target},
+    probing::{Membership, Monitors, Observation, PATIENCE, Target},
     resolving::Resolved,
     telemetry::metrics::Metrics,
 };
@@ -136,10 +136,11 @@ impl<S: Settings> Holdings<S> {
         Self { monitors, metrics, by_uid: Mutex::default() }
     }
 
-    /// Joins the monitors of what the object resolves to, and waits for what each has seen.
+    /// Joins the monitors of what the object resolves to, and waits a moment for what each has seen.
     ///
     /// # Errors
-    /// That of `wanted`, and settings that cannot be used.
+    /// That of `wanted`, settings that cannot be used, and [`Error::NotProbedYet`]: passes are few at a time, and many
+    /// silent targets must not keep the others from theirs.
     pub async fn look<K: Managed>(
         &self,
         object: &K,
@@ -161,7 +162,11 @@ impl<S: Settings> Holdings<S> {
         let chosen = self.choose(wanted, before, known, &wake).await;
         let mut held = chosen.inspect_err(|_| self.forget(&uid))?;
         held.rotated &= !is_told(object, &held.resolved);
-        let observations = observe::<S>(&held.members).await;
+        let Ok(observations) = tokio::time::timeout(PATIENCE, observe::<S>(&held.members)).await else {
+            let before = self.all().insert(uid, held);
+            drop(before);
+            return Err(Error::NotProbedYet);
+        };
         // A credential whose first login failed is verified by the first one that succeeds.
         if held.verified.is_none() && proves(&held.resolved) && observations.iter().any(proven) {
             held.verified = Some(Timestamp::now());

@@ -167,6 +167,9 @@ impl<R: Reconciler> Pass<R> {
         }
         let (mut report, failure) = match self.reconciler.apply(object, &self.context(object)).await {
             Ok(report) => (report, None),
+            Err(Error::NotProbedYet) => {
+                return Ok(Outcome { name: "waiting", next: Action::await_change() });
+            }
             Err(error) if error.condition().is_none() => return Err(error),
             Err(error) => {
                 let unfinished = self.doubt(object).await.err();

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -29,6 +30,9 @@ use crate::{
     },
     telemetry::metrics::ProbeMetrics,
 };
+
+/// Nobody who has joined need wait for longer than this for the first probe: the end of one that took longer wakes them.
+pub const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Something outside that can be probed.
 pub trait Target: Send + Sync + 'static {
@@ -72,8 +76,8 @@ impl<T: Target> Monitors<T> {
     }
 
     /// Joins the monitor of `key`, started with `make`'s target and the verdict that is `known` of it when nobody
-    /// watches it yet. `wake` is called at every change until the membership is dropped; with the last membership the
-    /// monitor ends and lets go of its target.
+    /// watches it yet. `wake` is called at every change until the membership is dropped, and at the end of a first probe
+    /// that takes longer than [`PATIENCE`]; with the last membership the monitor ends and lets go of its target.
     ///
     /// # Errors
     /// What `make` says.
@@ -126,6 +130,7 @@ impl<T: Target> Monitor<T> {
         let (tell, seen) = watch::channel(None);
         let probes = Probes {
             target: Arc::clone(&target),
+            started: Instant::now(),
             schedule,
             kind,
             metrics,
@@ -152,6 +157,8 @@ impl<T: Target> Drop for Monitor<T> {
 /// The part of a monitor that runs.
 struct Probes<T: Target> {
     target: Arc<T>,
+    /// Before anybody could join.
+    started: Instant,
     schedule: Schedule,
     kind: &'static str,
     metrics: ProbeMetrics,
@@ -168,8 +175,9 @@ impl<T: Target> Probes<T> {
             let due = Instant::now() + next_probe(interval, jitter_percent, rand::random());
             let (changed, observation) = self.probe().await;
             let first = tell.send_replace(Some(observation)).is_none();
-            // Who joined before the first probe is waiting for it, and needs no waking.
-            if changed && !first {
+            // Who still waits for the first probe needs no waking.
+            let wakes = if first { self.started.elapsed() >= PATIENCE } else { changed };
+            if wakes {
                 lock(&members.wakes).values().for_each(|wake| wake());
             }
             tokio::time::sleep_until(due).await;

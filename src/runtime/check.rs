@@ -235,7 +235,15 @@ async fn check_kind<K: Checked>(
         return found::<K>(manifest, Report { verdicts, ..Report::default() });
     }
     object.probe_once();
-    let looked = tokio::time::timeout(DEADLINE, object.look(checks, references)).await;
+    let look = async {
+        loop {
+            match object.look(checks, references).await {
+                Err(Error::NotProbedYet) => {}
+                looked => return looked,
+            }
+        }
+    };
+    let looked = tokio::time::timeout(DEADLINE, look).await;
     let report = looked.unwrap_or(Err(Error::DeadlineExceeded(DEADLINE))).unwrap_or_else(|error| {
         let mut verdicts = error.verdicts(K::CONDITIONS);
         if verdicts.is_empty() {

@@ -85,7 +85,7 @@ pub struct KindLabels {
 pub struct OutcomeLabels {
     /// Such as `Database`.
     pub kind: &'static str,
-    /// `applied`, `unchanged`, `suspended`, `cleaned`, `failed`.
+    /// `applied`, `unchanged`, `waiting`, `suspended`, `refused`, `cleaning`, `cleaned`, `failed`.
     pub outcome: &'static str,
 }
 

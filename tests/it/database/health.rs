@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use authlink::api::v1alpha1::Database;
@@ -142,6 +142,36 @@ async fn another_rhythm_of_probes_changes_no_verdict() {
         namespace.until("db", SOON, "the change is seen", |database| seen(database).is_some()).await;
     assert_eq!(condition(&changed, "Ready").map(|ready| ready.status.as_str()), Some("True"), "{changed:?}");
     assert_eq!(since(&changed), Some(before));
+}
+
+#[tokio::test]
+async fn after_a_restart_servers_that_have_fallen_silent_are_found_out_side_by_side() {
+    let namespace = Namespace::create().await;
+    let server = Server::start(System::Redis);
+    let operator = Operator::start(&namespace, &[]).await;
+    let names: Vec<_> = (0..12).map(|number| format!("db-{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        // Each has probes of its own.
+        let own = json!({ "healthCheck": { "timeout": format!("{}ms", 2900 - number) } });
+        namespace.database(name, &server.spec().probed_patiently().with(&own)).await;
+    }
+    for name in &names {
+        namespace.ready(name).await;
+    }
+    operator.signal("KILL");
+    drop(operator);
+    server.freeze();
+    let written = namespace.status_writes();
+    let _operator = Operator::start(&namespace, &["--concurrency", "1"]).await;
+    let restarted = Instant::now();
+    for name in &names {
+        namespace.expect(name, &[("Healthy", "False", "ProbeFailed")]).await;
+    }
+    // Two probes of three seconds each. One object after the other, the first of these alone would take 35 s.
+    let took = restarted.elapsed().as_secs();
+    assert!(took < 20, "{took} s");
+    assert_eq!(namespace.status_writes(), written + names.len(), "each was told of once");
+    server.thaw();
 }
 
 #[tokio::test]
