@@ -1,7 +1,9 @@
 //! Connections: guarded, then TCP, then TLS.
 
 use std::{
+    collections::HashMap,
     io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -25,12 +27,12 @@ use crate::{
     backends::transport::{self, Tls},
 };
 
-/// A server as a handshake has shown it.
+/// A server as handshakes have shown it; several behind one name as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// When its certificate expires; none where the certificate does not tell in a way that we understand.
+    /// When the first of the certificates expires; none where none tells in a way that we understand.
     pub not_after: Option<Timestamp>,
-    /// Whether HTTP/2 was agreed on.
+    /// Whether HTTP/2 was agreed on with each of them.
     pub http2: bool,
 }
 
@@ -43,17 +45,29 @@ struct Inner {
     tls: Tls,
     server_name: Option<String>,
     timeout: Duration,
-    peer: Mutex<Option<Peer>>,
+    /// By address, as each was seen last.
+    peers: Mutex<HashMap<IpAddr, Peer>>,
 }
 
 impl Connector {
     pub(super) fn new(egress: Egress, tls: Tls, server_name: Option<&str>, timeout: Duration) -> Self {
         let server_name = server_name.map(str::to_owned);
-        Self(Arc::new(Inner { egress, tls, server_name, timeout, peer: Mutex::default() }))
+        Self(Arc::new(Inner { egress, tls, server_name, timeout, peers: Mutex::default() }))
     }
 
     pub(super) fn peer(&self) -> Option<Peer> {
-        *self.0.peer.lock().unwrap_or_else(PoisonError::into_inner)
+        let peers = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.values().copied().reduce(|one, other| Peer {
+            not_after: [one.not_after, other.not_after].into_iter().flatten().min(),
+            http2: one.http2 && other.http2,
+        })
+    }
+
+    /// Notes what an address has shown, and forgets those that the name does not lead to any more.
+    fn note(&self, address: IpAddr, peer: Peer, all: &[SocketAddr]) {
+        let mut peers = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|known, _| all.iter().any(|address| address.ip() == *known));
+        peers.insert(address, peer);
     }
 
     pub(super) async fn connect(&self, uri: &Uri) -> Result<Stream, Fault> {
@@ -73,13 +87,13 @@ impl Connector {
             return Ok(Stream::Plain(stream));
         }
         let name = self.0.server_name.as_deref().unwrap_or(host);
+        let address = stream.peer_addr().map_err(|error| Fault::from_io(&error))?.ip();
         let stream = timeout_at(deadline, self.0.tls.handshake(stream, name))
             .await
             .map_err(late(Reason::Timeout, "the TLS handshake"))??;
         let not_after = stream.get_ref().1.peer_certificates().and_then(|chain| expiry(chain.first()?));
         let stream = Stream::Tls(Box::new(stream));
-        let peer = Peer { not_after, http2: stream.speaks_http2() };
-        *self.0.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+        self.note(address, Peer { not_after, http2: stream.speaks_http2() }, &addresses);
         Ok(stream)
     }
 }

@@ -219,7 +219,7 @@ impl Client {
         Ok(Made::Http2(sender))
     }
 
-    /// The server as the last handshake has shown it; none without TLS.
+    /// The server as handshakes have shown it; none without TLS.
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
         self.connector.peer()

@@ -42,7 +42,7 @@ pub struct Service {
 /// What a probe learns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// When the server's certificate expires; none without TLS.
+    /// When the server's certificate expires, of several behind one name the first that does; none without TLS.
     pub not_after: Option<Timestamp>,
     /// Whether it speaks HTTP/2 with us.
     pub http2: bool,

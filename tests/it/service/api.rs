@@ -48,7 +48,7 @@ pub(super) struct Api {
 impl Api {
     /// Without TLS.
     pub(super) async fn start(answer: impl Fn(&Seen) -> Response + Clone + Send + Sync + 'static) -> Self {
-        Self::serve(answer, None).await
+        Self::serve(answer, None, "127.0.0.1:0").await
     }
 
     /// With one of the test certificates.
@@ -57,12 +57,18 @@ impl Api {
         wants_client_certificate: bool,
         answer: impl Fn(&Seen) -> Response + Clone + Send + Sync + 'static,
     ) -> Self {
-        Self::serve(answer, Some(acceptor(certificate, wants_client_certificate))).await
+        Self::serve(answer, Some(acceptor(certificate, wants_client_certificate)), "127.0.0.1:0").await
+    }
+
+    /// With one of the test certificates, at this address and with nothing to say.
+    pub(super) async fn start_tls_at(address: &str, certificate: &str) -> Self {
+        Self::serve(|_| Response::default(), Some(acceptor(certificate, false)), address).await
     }
 
     async fn serve(
         answer: impl Fn(&Seen) -> Response + Clone + Send + Sync + 'static,
         tls: Option<TlsAcceptor>,
+        address: &str,
     ) -> Self {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let keep = Arc::clone(&seen);
@@ -80,7 +86,7 @@ impl Api {
             let _open = wait.read().await;
             answer(&request)
         });
-        let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let tcp = TcpListener::bind(address).await.unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://localhost:{}", tcp.local_addr().unwrap().port());
         let connections = Arc::<Mutex<usize>>::default();

@@ -1,19 +1,28 @@
 //! Health checks: what they ask, and what they take for an answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use authlink::{
-    api::{Reason, v1alpha1::external_api::CheckMethod},
+    api::{
+        Reason,
+        v1alpha1::{database::TlsMode, external_api::CheckMethod},
+    },
     backends::{
         Fault,
         http::Egress,
         service::{Check, Expectation, Facts, Service, Settings},
+        transport::TlsSettings,
     },
 };
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use hyper::{StatusCode, header::LOCATION};
 
-use super::{api::Api, expectation, get, probe, service, settings};
+use super::{anywhere, api::Api, expectation, get, probe, service, settings};
 use crate::support::{free_port, hostile};
 
 async fn checked(
@@ -104,6 +113,33 @@ async fn a_tcp_check_of_https_shakes_hands_and_is_patient_only_so_long() {
     let timeout = Duration::from_millis(300);
     let fault = probe(Settings { check: Check::Tcp, timeout, ..settings(&url) }).await.unwrap_err();
     assert_eq!(fault, Fault::new(Reason::Timeout, "the TLS handshake took too long"));
+}
+
+/// The resolver is a fake: it says which of the two addresses comes first.
+#[tokio::test]
+async fn of_servers_behind_one_name_the_certificate_that_expires_first_is_told_whichever_answers() {
+    let port = free_port();
+    let _one = Api::start_tls_at(&format!("127.0.0.1:{port}"), "server").await;
+    let _other = Api::start_tls_at(&format!("127.0.0.2:{port}"), "expired").await;
+    let answer = Arc::<Mutex<Vec<IpAddr>>>::default();
+    let asked = Arc::clone(&answer);
+    let egress = anywhere().with_resolver(Arc::new(move |_| {
+        let answer = asked.lock().unwrap().clone();
+        async { Ok(answer) }.boxed()
+    }));
+    let settings = settings(&format!("https://two.example:{port}"));
+    // One of them has expired, and both are to be seen.
+    let tls = TlsSettings { mode: TlsMode::Require, ..settings.tls.clone() };
+    let service = Service::new(Settings { check: Check::Tcp, tls, ..settings }, &egress).unwrap();
+    let not_after = async |last: &[u8]| {
+        *answer.lock().unwrap() = last.iter().map(|last| IpAddr::from([127, 0, 0, *last])).collect();
+        service.probe().await.unwrap().not_after.unwrap()
+    };
+    let late = not_after(&[1, 2]).await;
+    let early = not_after(&[2, 1]).await;
+    assert!(early < late);
+    assert_eq!(not_after(&[1, 2]).await, early);
+    assert_eq!(not_after(&[1]).await, late, "the name does not lead to the other one any more");
 }
 
 #[tokio::test]
