@@ -52,7 +52,7 @@ names! {
         RefNotFound,
 
         // The outside system.
-        /// The host name has no address.
+        /// The host name has no address, or no DNS server answers what it is.
         DnsFailed,
         /// Nothing listens there.
         ConnectionRefused,

@@ -34,6 +34,12 @@ impl Fault {
         Self::new(Reason::DnsFailed, format!("the host name {host} has no address"))
     }
 
+    /// A name that nobody says anything of.
+    #[must_use]
+    pub fn unanswered(host: &str) -> Self {
+        Self::new(Reason::DnsFailed, format!("no DNS server answers what {host} is"))
+    }
+
     /// What was seen, and what to do about it.
     #[must_use]
     pub fn message(&self) -> String {

@@ -38,9 +38,9 @@ const KNOWN: Duration = Duration::from_millis(500);
 /// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// In ascending order, at least one.
+    /// In ascending order; none where the name has no address.
     pub list: Vec<IpAddr>,
-    /// How long they hold from now on; none for an address that was given as such.
+    /// How long they hold from now on; none for an address that was given as such, and where there is none.
     pub valid: Option<Duration>,
 }
 
@@ -101,7 +101,7 @@ impl Resolver {
     /// last; a name that is known not to exist (any more) has none.
     ///
     /// # Errors
-    /// `DnsFailed`: the name has no address. `Timeout`: nobody answers, and nothing was seen before.
+    /// `DnsFailed`: nobody answers, and nothing was seen before.
     pub async fn resolve(&self, host: &str) -> Result<Addresses, Fault> {
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(Addresses { list: vec![address], valid: None });
@@ -149,7 +149,7 @@ impl Inner {
         }
         drop(known);
         if answers.iter().all(|answer| matches!(answer, Answer::Nothing)) {
-            return Err(Fault::nameless(&host));
+            return Ok(Addresses { list: Vec::new(), valid: None });
         }
         self.last(&host, valid.max(SHORTEST))
     }
@@ -189,7 +189,7 @@ impl Inner {
     fn last(&self, host: &str, valid: Duration) -> Result<Addresses, Fault> {
         let mut list = self.known().get(host).map(|both| both.concat()).unwrap_or_default();
         if list.is_empty() {
-            return Err(Fault::new(Reason::Timeout, format!("no DNS server answers what {host} is")));
+            return Err(Fault::unanswered(host));
         }
         list.sort_unstable();
         list.dedup();

@@ -58,14 +58,6 @@ pub fn endpoint(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Connects to the first address of `host` that answers, as the system finds it.
-///
-/// # Errors
-/// `DnsFailed` when the name has no address, else what the last address said.
-pub async fn connect(host: &str, port: u16) -> Result<TcpStream, Fault> {
-    dial(&resolve(host, port).await?).await
-}
-
 /// How long an address has for itself before the next one is tried beside it (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -100,16 +92,6 @@ pub async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
             else => return Err(last),
         }
     }
-}
-
-/// The addresses of `host`, as the system finds them.
-///
-/// # Errors
-/// `DnsFailed` when there is none.
-pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
-    let failed = || Fault::nameless(host);
-    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(|_| failed())?.collect();
-    if addresses.is_empty() { Err(failed()) } else { Ok(addresses) }
 }
 
 /// Completes a TLS handshake as `settings` demand.

@@ -5,9 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use authlink::backends::resolver::Resolver;
+use authlink::{
+    api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
+    backends::resolver::Resolver,
+    controllers::Object,
+};
+use serde_json::json;
 
-use crate::support::{SOON, dns, dns::Dns, eventually};
+use crate::support::{Namespace, Operator, SOON, System, condition, dns, dns::Dns, eventually};
 
 /// What the resolver says of a name, in a word where it fails.
 async fn asked(resolver: &Resolver, host: &str) -> Result<Vec<IpAddr>, String> {
@@ -37,7 +42,7 @@ async fn while_no_server_answers_the_last_addresses_hold_and_without_any_it_says
     server.answer(&["192.0.2.1"]);
     asked(&resolver, "known.test.").await.expect("an address");
     server.be_silent();
-    assert_eq!(asked(&resolver, "unknown.test.").await, Err("Timeout".to_owned()));
+    assert_eq!(asked(&resolver, "unknown.test.").await, Err("DnsFailed".to_owned()));
     tokio::time::sleep(Duration::from_millis(1100)).await; // the time to live of a second is over
     assert_eq!(asked(&resolver, "known.test.").await, Ok(dns::addresses(&["192.0.2.1"])));
 }
@@ -55,11 +60,11 @@ async fn in_an_outage_a_search_domain_without_the_name_is_no_answer() {
     let started = Instant::now();
     assert_eq!(asked(&resolver, "known.test").await, Ok(dns::addresses(&["192.0.2.1"])));
     assert!(started.elapsed() < Duration::from_secs(1), "in time for a probe");
-    assert_eq!(asked(&resolver, "unknown.test").await, Err("Timeout".to_owned()));
+    assert_eq!(asked(&resolver, "unknown.test").await, Err("DnsFailed".to_owned()));
     assert!(started.elapsed() < Duration::from_secs(8), "in time for a pass");
     server.answer(&[]);
     eventually(SOON, "no address", async || match asked(&resolver, "known.test").await {
-        Err(reason) if reason == "DnsFailed" => Ok(()),
+        Ok(found) if found.is_empty() => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .await;
@@ -82,7 +87,7 @@ async fn a_name_that_ceases_to_exist_has_no_address_any_more() {
     asked(&resolver, "goes.test.").await.expect("an address");
     server.answer(&[]);
     eventually(SOON, "no address", async || match asked(&resolver, "goes.test.").await {
-        Err(reason) if reason == "DnsFailed" => Ok(()),
+        Ok(found) if found.is_empty() => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .await;
@@ -109,4 +114,40 @@ async fn an_address_is_its_own_answer_and_the_hosts_file_is_read() {
         }
     }
     assert!(named > 0);
+}
+
+/// Waits until the object says that it is for its name's sake.
+async fn is_unanswered<K: Object>(namespace: &Namespace, name: &str) {
+    let object = namespace.expect_of::<K>(name, &[("Connected", "False", "DnsFailed")]).await;
+    let message = &condition(&object, "Connected").expect("Connected").message;
+    assert!(message.contains("no DNS server answers what silent.test. is"), "{name}: {message}");
+}
+
+#[tokio::test]
+async fn that_nobody_answers_what_a_name_is_sounds_alike_whatever_has_it() {
+    let namespace = Namespace::create().await;
+    let dns = Dns::start().await;
+    dns.be_silent();
+    // Both resolvers, ours and the system's, ask this server, and are more patient than a probe.
+    let resolv_conf = dns.resolv_conf_with("options timeout:5 attempts:2");
+    let _operator = Operator::start_with_file(&namespace, "/etc/resolv.conf", &resolv_conf).await;
+    let check = json!({ "interval": "10s", "timeout": "2s" });
+    for system in System::ALL {
+        let silent = json!({ "host": "silent.test.", "healthCheck": check });
+        namespace.database(system.engine(), &system.spec().with(&silent)).await;
+    }
+    let object = |kind: &str, spec: serde_json::Value| json!({ "apiVersion": "authlink.dev/v1alpha1", "kind": kind, "metadata": { "name": "one" }, "spec": spec });
+    let endpoints = [json!({ "url": "https://silent.test./v2" })];
+    let api = object("ExternalApi", json!({ "endpoints": endpoints, "healthCheck": check }));
+    namespace.apply::<ExternalApi>(api).await;
+    let instance = json!({
+        "serviceName": "billing", "instanceId": "1", "addresses": ["silent.test."],
+        "ports": [{ "name": "http", "port": 80 }], "healthCheck": check,
+    });
+    namespace.apply::<ServiceRegistration>(object("ServiceRegistration", instance)).await;
+    for system in System::ALL {
+        is_unanswered::<Database>(&namespace, system.engine()).await;
+    }
+    is_unanswered::<ExternalApi>(&namespace, "one").await;
+    is_unanswered::<ServiceRegistration>(&namespace, "one").await;
 }

@@ -89,12 +89,16 @@ pub trait Database: Send + Sync + 'static {
 /// # Errors
 /// A setting that the driver cannot use.
 pub fn connect(settings: Settings, egress: Egress) -> Result<Arc<dyn Database>, Fault> {
+    // Sooner than whoever waits for a probe gives up: so it is told that it was the name.
+    let patience = settings.timeout * 9 / 10;
+    let system = Egress::new(Arc::new(|_| Ok(()))).with_patience(patience);
+    let egress = egress.with_patience(patience);
     Ok(match settings.engine {
         Engine::Postgresql => {
             Arc::new(pool::Pooled::new(postgresql::Postgresql::new(&settings, egress), settings)?)
         }
-        Engine::Mysql => Arc::new(pool::Pooled::new(mysql::Mysql::new(&settings), settings)?),
+        Engine::Mysql => Arc::new(pool::Pooled::new(mysql::Mysql::new(&settings, system), settings)?),
         Engine::Redis => Arc::new(pool::Pooled::new(redis::Redis::new(&settings, egress), settings)?),
-        Engine::Mongodb => Arc::new(mongodb::Mongodb::new(settings)?),
+        Engine::Mongodb => Arc::new(mongodb::Mongodb::new(settings, system)?),
     })
 }

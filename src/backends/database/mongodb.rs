@@ -30,6 +30,7 @@ use crate::{
     },
     backends::{
         Fault, find_cause,
+        http::Egress,
         transport::{self, TlsSettings},
     },
     telemetry::metrics::Observed,
@@ -40,13 +41,14 @@ pub(super) struct Mongodb {
     /// To reach the server once more beside the pool.
     options: ClientOptions,
     settings: Settings,
+    egress: Egress,
     places: Arc<Places>,
     /// The driver reads certificates from files only; these go with the pool.
     _files: Vec<NamedTempFile>,
 }
 
 impl Mongodb {
-    pub(super) fn new(settings: Settings) -> Result<Self, Fault> {
+    pub(super) fn new(settings: Settings, egress: Egress) -> Result<Self, Fault> {
         let places = Arc::new(Places::new(&settings.pool));
         let (tls, files) = tls_options(&settings.tls)?;
         let credential = settings.credential.username.as_ref().map(|username| {
@@ -77,7 +79,7 @@ impl Mongodb {
         options.tls = tls;
         let connect = Client::with_options(options.clone());
         let client = connect.map_err(|error| settings.redact(fault(&error)))?;
-        Ok(Self { client, options, settings, places, _files: files })
+        Ok(Self { client, options, settings, egress, places, _files: files })
     }
 
     fn database(&self) -> mongodb::Database {
@@ -128,7 +130,7 @@ impl Mongodb {
     /// Network and TLS alone.
     async fn reach(&self) -> Result<(), Fault> {
         let Settings { host, port, tls, .. } = &self.settings;
-        let stream = transport::connect(host, *port).await?;
+        let stream = self.egress.connect(host, *port).await?;
         if tls.enabled() {
             transport::handshake(stream, host, tls).await?;
         }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api::v1alpha1::database::{Query, TlsMode},
-    backends::{Fault, transport},
+    backends::{Fault, http::Egress},
 };
 
 /// MariaDB has `server_uid` for `server_uuid`; asking by `show`, what a server does not have is no error.
@@ -33,11 +33,12 @@ const CONNECTION: &str = "select cast(connection_id() as char)";
 pub(super) struct Mysql {
     host: String,
     port: u16,
+    egress: Egress,
     options: MySqlConnectOptions,
 }
 
 impl Mysql {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, egress: Egress) -> Self {
         let mode = match settings.tls.mode {
             TlsMode::None => MySqlSslMode::Disabled,
             TlsMode::Require => MySqlSslMode::Required,
@@ -68,6 +69,7 @@ impl Mysql {
         Self {
             host: settings.host.clone(),
             port: settings.port,
+            egress,
             options: options.disable_statement_logging(),
         }
     }
@@ -94,7 +96,7 @@ enum Session {
 impl Mysql {
     async fn connect(&self) -> Result<MySqlConnection, Fault> {
         // The driver resolves the name again; only here a failure is told apart from other IO errors.
-        transport::resolve(&self.host, self.port).await?;
+        self.egress.addresses(&self.host, self.port).await?;
         self.options.connect().await.map_err(|error| fault(&error))
     }
 }

@@ -51,7 +51,7 @@ struct Inner {
 
 impl Connector {
     pub(super) fn new(egress: Egress, tls: Tls, server_name: Option<&str>, timeout: Duration) -> Self {
-        let server_name = server_name.map(str::to_owned);
+        let (egress, server_name) = (egress.with_patience(timeout), server_name.map(str::to_owned));
         Self(Arc::new(Inner { egress, tls, server_name, timeout, peers: Mutex::default() }))
     }
 
@@ -72,17 +72,14 @@ impl Connector {
 
     pub(super) async fn connect(&self, uri: &Uri) -> Result<Stream, Fault> {
         let deadline = Instant::now() + self.0.timeout;
-        let late = |reason, what: &'static str| move |_| Fault::new(reason, format!("{what} took too long"));
+        let late = |what: &'static str| move |_| Fault::new(Reason::Timeout, format!("{what} took too long"));
         let encrypted = uri.scheme_str() == Some("https");
         // A URI writes an IPv6 address in brackets.
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-        let addresses = timeout_at(deadline, self.0.egress.addresses(host, port))
-            .await
-            .map_err(late(Reason::DnsFailed, "looking up the host name"))??;
-        let stream = timeout_at(deadline, transport::dial(&addresses))
-            .await
-            .map_err(late(Reason::Timeout, "connecting"))??;
+        let addresses = self.0.egress.addresses(host, port).await?;
+        let stream =
+            timeout_at(deadline, transport::dial(&addresses)).await.map_err(late("connecting"))??;
         if !encrypted {
             return Ok(Stream::Plain(stream));
         }
@@ -90,7 +87,7 @@ impl Connector {
         let address = stream.peer_addr().map_err(|error| Fault::from_io(&error))?.ip();
         let stream = timeout_at(deadline, self.0.tls.handshake(stream, name))
             .await
-            .map_err(late(Reason::Timeout, "the TLS handshake"))??;
+            .map_err(late("the TLS handshake"))??;
         let not_after = stream.get_ref().1.peer_certificates().and_then(|chain| expiry(chain.first()?));
         let stream = Stream::Tls(Box::new(stream));
         self.note(address, Peer { not_after, http2: stream.speaks_http2() }, &addresses);

@@ -4,12 +4,13 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
-use super::Fault;
+use super::{CONNECT_TIMEOUT, Fault};
 use crate::{
     api::Reason,
     backends::{resolver, transport},
@@ -28,13 +29,14 @@ pub type Resolver = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAd
 pub struct Egress {
     guard: Guard,
     resolver: Resolver,
+    patience: Duration,
 }
 
 impl Egress {
     /// With the system's resolver.
     #[must_use]
     pub fn new(guard: Guard) -> Self {
-        Self { guard, resolver: Arc::new(|host| system(host).boxed()) }
+        Self { guard, resolver: Arc::new(|host| system(host).boxed()), patience: CONNECT_TIMEOUT }
     }
 
     /// To the addresses that the policy lets calls go to, as the resolver finds them.
@@ -79,19 +81,26 @@ impl Egress {
         Self { resolver, ..self }
     }
 
+    /// With another time within which it must be known what a name is.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// The addresses of `host`, each of which may be connected to. An address is its own name, and is asked about alike.
     ///
     /// # Errors
-    /// `DnsFailed` when there is none, `Timeout` when nobody says, `AddressDenied` when the guard says so.
+    /// `DnsFailed` when there is none or nobody says, `AddressDenied` when the guard says so.
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
         let found = match host.parse() {
             Ok(address) => vec![address],
-            Err(_) => match (self.resolver)(host.to_owned()).await {
-                Ok(found) => found,
-                Err(error) => {
+            Err(_) => match timeout(self.patience, (self.resolver)(host.to_owned())).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => {
                     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
                     return Err(fault.unwrap_or_else(|| Fault::nameless(host)));
                 }
+                Err(_) => return Err(Fault::unanswered(host)),
             },
         };
         if found.is_empty() {

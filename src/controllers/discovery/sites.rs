@@ -52,13 +52,6 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
     for (host, answer) in futures::future::join_all(answers).await {
         let addresses = match answer {
             Ok(addresses) => addresses,
-            Err(fault) if fault.reason == Reason::DnsFailed => {
-                // A name that is made, or comes back, is found soon.
-                found.holds_at_most(RETRY);
-                found.nameless.push(fault.detail);
-                found.addresses.push(Some(Vec::new()));
-                continue;
-            }
             Err(fault) => {
                 found.unanswered = Some(fault);
                 found.addresses.push(None);
@@ -67,6 +60,11 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
         };
         if let Some(valid) = addresses.valid {
             found.holds_at_most(valid);
+        }
+        if addresses.list.is_empty() {
+            // A name that is made, or comes back, is found soon.
+            found.holds_at_most(RETRY);
+            found.nameless.push(Fault::nameless(host).detail);
         }
         let mut allowed = Vec::new();
         for address in addresses.list {

@@ -35,7 +35,7 @@ async fn a_host_that_no_dns_server_knows_holds_up_none_of_the_others() {
     drop(operator);
     dns.be_silent();
     let _operator = Operator::start(&namespace, &flags).await;
-    namespace.expect("cache", &[("Registered", "Unknown", "Timeout")]).await;
+    namespace.expect("cache", &[("Registered", "Unknown", "DnsFailed")]).await;
     until_endpoints(&namespace, "cache", &all).await;
     other.kill();
     let without = sorted(vec![silent, at(ADDRESS, &one, true), at(ADDRESS, &other, false)]);
@@ -44,7 +44,7 @@ async fn a_host_that_no_dns_server_knows_holds_up_none_of_the_others() {
     let hosts =
         json!([{ "host": "new.test.", "port": one.port + 1 }, { "host": ADDRESS, "port": one.port + 1 }]);
     namespace.database("late", &spec.with(&json!({ "hosts": hosts }))).await;
-    namespace.expect("late", &[("Registered", "Unknown", "Timeout")]).await;
+    namespace.expect("late", &[("Registered", "Unknown", "DnsFailed")]).await;
     until_endpoints(&namespace, "late", &[at(ADDRESS, &one, true)]).await;
 }
 

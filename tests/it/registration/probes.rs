@@ -143,7 +143,7 @@ async fn a_new_name_that_nobody_answers_keeps_no_other_instance_from_its_place()
     let _operator = Operator::start(&namespace, &flags).await;
     let one = Instance::start().await;
     register(&namespace, "silent", &Spec::new("0", one.port).with("addresses", json!(["vm-0.test."]))).await;
-    expect(&namespace, "silent", &[("Registered", "Unknown", "Timeout")]).await;
+    expect(&namespace, "silent", &[("Registered", "Unknown", "DnsFailed")]).await;
     register(&namespace, "one", &Spec::new("1", one.port)).await;
     ready(&namespace, "one").await;
     until(&namespace, &[serving(ADDRESS, one.port)]).await;

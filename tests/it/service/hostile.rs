@@ -266,7 +266,7 @@ async fn one_whose_name_server_keeps_silent_is_dns_failed() {
     let egress = super::anywhere().with_resolver(Arc::new(|_| std::future::pending().boxed()));
     let settings = impatient(settings("https://slow.example"));
     let fault = Service::new(settings, &egress).unwrap().probe().await.unwrap_err();
-    assert_eq!(fault, Fault::new(Reason::DnsFailed, "looking up the host name took too long"));
+    assert_eq!(fault, Fault::new(Reason::DnsFailed, "no DNS server answers what slow.example is"));
 }
 
 /// The resolver is a fake: it changes its mind between two questions, as an attacker's name server does.

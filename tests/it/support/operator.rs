@@ -36,9 +36,14 @@ impl Operator {
     pub(crate) async fn start_with_hosts(namespace: &Namespace, hosts: &str) -> Self {
         let file = test_dir().join(format!("hosts-{}", namespace.name));
         fs::write(&file, hosts).expect("the test folder can be written to");
+        Self::start_with_file(namespace, "/etc/hosts", &file).await
+    }
+
+    /// The same with this file in the place of one of the system's.
+    pub(crate) async fn start_with_file(namespace: &Namespace, place: &str, file: &Path) -> Self {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(file);
-        command.arg(env!("CARGO_BIN_EXE_authlink"));
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""]);
+        command.arg(file).args([place, env!("CARGO_BIN_EXE_authlink")]);
         let operator = Self::spawn_by(command, &operator_kubeconfig(), &namespace.name, &[]);
         operator.is_ready().await;
         operator
