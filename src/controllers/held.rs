@@ -82,6 +82,8 @@ pub struct Holdings<S: Settings> {
     monitors: Arc<Monitors<S::Target>>,
     metrics: Arc<Metrics>,
     by_uid: Mutex<HashMap<String, Held<S>>>,
+    /// By the keys of their settings, since many objects may name one Secret.
+    refused: Mutex<HashMap<Vec<[u8; 32]>, Refused>>,
 }
 
 #[derive(Clone)]
@@ -133,7 +135,7 @@ impl<S: Settings> Holdings<S> {
     #[must_use]
     pub fn new(kind: &'static str, metrics: Arc<Metrics>) -> Self {
         let monitors = Arc::new(Monitors::new(kind, metrics.probes.clone()));
-        Self { monitors, metrics, by_uid: Mutex::default() }
+        Self { monitors, metrics, by_uid: Mutex::default(), refused: Mutex::default() }
     }
 
     /// Joins the monitors of what the object resolves to, and waits a moment for what each has seen.
@@ -193,6 +195,7 @@ impl<S: Settings> Holdings<S> {
     /// Lets go of everything.
     pub fn clear(&self) {
         self.all().clear();
+        self.refused().clear();
     }
 
     /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
@@ -209,6 +212,9 @@ impl<S: Settings> Holdings<S> {
             return Ok(Held::new(self.join(&wanted, &known, wake)?, wanted));
         };
         if same(&before.resolved, &wanted, S::key) {
+            if let Some(refused) = &before.refused {
+                self.refused().remove(&refused.keys);
+            }
             let before = Held { refused: None, ..before };
             if before.resolved.schedule == wanted.schedule {
                 return Ok(before);
@@ -220,10 +226,10 @@ impl<S: Settings> Holdings<S> {
             return Ok(Held { resolved: wanted, members, ..before });
         }
         let keys: Vec<_> = wanted.targets.iter().map(S::key).collect();
-        let refused = before.refused.as_ref().filter(|refused| refused.keys == keys);
-        let left_alone = refused.is_some_and(|refused| Instant::now() < refused.again);
+        let refused = self.refused().get(&keys).cloned();
+        let left_alone = refused.as_ref().is_some_and(|refused| Instant::now() < refused.again);
         if left_alone && observe::<S>(&before.members).await.iter().any(works) {
-            return Ok(before);
+            return Ok(Held { refused, ..before });
         }
         let pause = refused.map_or(wanted.schedule.interval, |refused| refused.pause * 2).min(RESYNC);
         let (new, fault) = match self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake) {
@@ -231,6 +237,7 @@ impl<S: Settings> Holdings<S> {
                 let mut new = Held::new(members, wanted);
                 let tried = observe::<S>(&new.members).await;
                 if tried.iter().any(proven) {
+                    self.refused().remove(&keys);
                     // One that no probe carries is used, and nobody knows yet whether it works.
                     new.rotated = proves(&new.resolved);
                     if new.rotated {
@@ -246,7 +253,13 @@ impl<S: Settings> Holdings<S> {
         match fault {
             Some(fault) if observe::<S>(&before.members).await.iter().any(works) => {
                 self.metrics.rotation("refused");
-                let refused = Refused { fault, again: Instant::now() + pause, pause, keys };
+                let now = Instant::now();
+                let refused = Refused { fault, again: now + pause, pause, keys };
+                let mut all = self.refused();
+                // Nobody has it any more, or it would have been tried again.
+                all.retain(|_, other| now < other.again + RESYNC);
+                all.insert(refused.keys.clone(), refused.clone());
+                drop(all);
                 Ok(Held { refused: Some(refused), ..before })
             }
             _ => new,
@@ -255,6 +268,10 @@ impl<S: Settings> Holdings<S> {
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Held<S>>> {
         self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, HashMap<Vec<[u8; 32]>, Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn join(

@@ -124,6 +124,32 @@ async fn a_refused_password_is_tried_again_after_longer_and_longer_times_and_ano
 }
 
 #[tokio::test]
+async fn a_password_that_was_refused_to_one_object_is_not_tried_by_each_of_many() {
+    let namespace = Namespace::create().await;
+    let operator = Operator::start(&namespace, &["--concurrency", "1"]).await;
+    let server = Server::start(System::Redis);
+    let names: Vec<_> = (0..20).map(|number| format!("db-{number}")).collect();
+    for name in &names {
+        namespace.database(name, &server.spec().probed_patiently()).await;
+    }
+    for name in &names {
+        namespace.ready(name).await;
+    }
+    namespace.apply::<Secret>(password_secret("login", "app", "mistyped-password")).await;
+    for name in &names {
+        let refused = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
+        namespace.expect(name, &refused).await;
+    }
+    let tried = operator.probes().1["AuthenticationFailed"];
+    // After some seconds it may have been tried again.
+    assert!(tried <= 3, "{tried} failed logins");
+    server.redis(&["acl", "setuser", "app", ">mistyped-password"]);
+    for name in &names {
+        namespace.until(name, SOON, "no fault", |database| condition(database, "Degraded").is_none()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_password_that_is_put_back_ends_the_fault() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
