@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# The part of `up` that makes pods run: containerd with a bridge network, kube-scheduler, kubelet, kube-proxy and CoreDNS, and
-# four local volumes for claims. Sourced by `up`.
+# The part of `up` that makes pods run: containerd with a bridge network, kube-scheduler, kubelet, kube-proxy, kube-router, which
+# enforces NetworkPolicies, and CoreDNS, and four local volumes for claims. Sourced by `up`.
 #
 # Needs the packages of `prepare pods`. All that containerd and kubelet would keep in the machine's own folders is moved into
 # DIR, or carries the cluster's name, so that two clusters can run side by side and `down` finds what to clear away.
@@ -9,7 +9,9 @@ cluster=authlink-$(printf '%s' "$dir" | cksum | cut -d ' ' -f 1)
 socket=$dir/containerd/containerd.sock
 mkdir -p "$dir"/{containerd,cni,kubelet,volumes/{1,2,3,4}}
 echo "$cluster" >"$dir/name"
-sysctl -qw net.ipv4.ip_forward=1
+# From pod to pod, packets cross nothing but a bridge: they must pass the filters there as well.
+[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || modprobe br_netfilter
+sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
 
 # A control group to put the pods in. Two kubelets in one group would end each other's pods as left-overs.
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
@@ -80,6 +82,10 @@ define kube-scheduler "$program" kube-scheduler --kubeconfig kube-scheduler.kube
 # Its default would raise a limit of the whole machine, which a namespace may not.
 define kube-proxy "$program" kube-proxy --kubeconfig kube-proxy.kubeconfig --cluster-cidr 10.244.0.0/16 \
   --hostname-override "$node" --conntrack-max-per-core=0
+define kube-router "$program" kube-router --kubeconfig kube-router.kubeconfig --hostname-override "$node" \
+  --service-cluster-ip-range 10.96.0.0/16
+# Its first pass over all policies puts this last. What has passed them carries this mark.
+ready kube-router "iptables -w -S KUBE-ROUTER-FORWARD | grep 'mark 0x20000/0x20000 -j ACCEPT'"
 cat >"$dir/Corefile" <<C
 cluster.local:53 {
   bind $address
@@ -114,6 +120,20 @@ metadata: {name: coredns}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: coredns}
 subjects: [{kind: User, name: coredns, apiGroup: rbac.authorization.k8s.io}]
 ---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: kube-router}
+rules:
+- {apiGroups: [""], resources: [nodes], verbs: [get]}
+- {apiGroups: [""], resources: [pods, namespaces], verbs: [list, watch]}
+- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: kube-router}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kube-router}
+subjects: [{kind: User, name: kube-router, apiGroup: rbac.authorization.k8s.io}]
+---
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: local, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
@@ -138,3 +158,4 @@ C
   done
 } | kubectl apply -f - >/dev/null
 start coredns
+start kube-router
