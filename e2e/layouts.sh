@@ -151,6 +151,74 @@ pod_calls() {
   quiet errand
 }
 
+# ends_with NAME URL STATUS FROM: whether the last three of these calls that began since this time of `now` had that status.
+ends_with() {
+  local last
+  last=$(in_shop logs "$1" | awk -v url="$2" -v from="$4" '$3 == url && $1 * 1e6 >= from {print $2}' | tail -n 3 | xargs)
+  [ "$last" = "$3 $3 $3" ]
+}
+
+# gets NAME STATUS FROM URL...: waits for that.
+gets() {
+  local name=$1 status=$2 from=$3 url
+  shift 3
+  for url; do
+    until_true 20 ends_with "$name" "$url" "$status" "$from" || { echo "$name does not get $status from $url" && return 1; }
+  done
+}
+
+# Before, both callers get all of it. The policies stay: the pods of what follows start under them.
+policies() {
+  local before begin page=${through_gateway[0]}
+  local pages=("$service:8080/metrics" "${service/authlink./authlink-operator.}:8080/metrics")
+  before=$(ready_since)
+  calling application "$page" "${pages[@]}"
+  calling prometheus "$page" "${pages[@]}"
+  in_shop label pod prometheus --overwrite role=prometheus
+  render policies.yaml >"$work/policies.yaml"
+  upgrade_with --values "$work/policies.yaml"
+  begin=$(now)
+  gets application 000 "$begin" "${pages[@]}"
+  gets prometheus 000 "$begin" "$page"
+  begin=$(now)
+  gets application 200 "$begin" "$page"
+  gets prometheus 200 "$begin" "${pages[@]}"
+  quiet application
+  quiet prometheus
+  unchanged "$before" "$(ready_since)"
+}
+
+# A connection that is open outlives its rule, as with most network plugins: it is the next login that fails.
+egress() {
+  in_shop apply -f - <<R
+apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {clusterIP: None, ports: [{port: 1}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: outside, labels: {kubernetes.io/service-name: outside}}
+addressType: IPv4
+endpoints: [{addresses: [${AUTHLINK_TEST_POSTGRESQL%:*}]}]
+ports: [{port: 1}]
+R
+  render wrong.yaml | sed -e 's/wrong/named/' -e 's/mistyped-secret/rotated-secret/' -e 's/VerifyFull/VerifyCa/' \
+    -e "s/host: .*/host: outside.$namespace.svc.cluster.local/" | in_shop apply -f -
+  becomes Ready 30 named
+  in_shop delete databases.authlink.dev/named service/outside
+  change billing '{"pool": {"maxLifetime": "1s"}}'
+  grep -v "port: ${AUTHLINK_TEST_MARIADB#*:}$" "$work/policies.yaml" >"$work/closed.yaml"
+  upgrade_with --values "$work/closed.yaml"
+  becomes Healthy=False 30 billing
+  echo "Ready: $(condition billing Ready reason)"
+  [ "$(condition billing Ready reason)" = ConnectionRefused ] # kube-router says so; where packets are dropped it is Timeout
+  becomes Ready 10 orders sessions catalog
+  upgrade_with --values "$work/policies.yaml"
+  becomes Ready 30 billing
+  change billing '{"pool": null}'
+}
+
 # has_gateways COUNT: so many, all ready, and none that still ends.
 has_gateways() {
   [ "$(ready_replicas authlink-gateway)" = "$1" ] &&
@@ -168,16 +236,15 @@ gateways_roll() {
   quiet roller
 }
 
-# Nothing measures their load here, so it is the lower bound that is seen; and nothing enforces policies, so it is that they are valid.
+# Nothing measures their load here, so it is the lower bound that is seen.
 autoscaled() {
   local begin
   calling climber "${through_gateway[@]}"
   begin=$(now)
-  upgrade_with --set gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=3,networkPolicy.enabled=true
+  upgrade_with --set gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=3
   until_true 60 has_gateways 3
-  operator get networkpolicy authlink authlink-gateway
   # Until then the count is the autoscaler's.
-  upgrade_with --force-conflicts --set gateway.autoscaling.enabled=false,networkPolicy.enabled=false
+  upgrade_with --force-conflicts --set gateway.autoscaling.enabled=false
   until_true 60 has_gateways 2
   all_answered climber 50 "$begin"
   quiet climber
