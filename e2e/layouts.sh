@@ -190,6 +190,7 @@ policies() {
 
 # A connection that is open outlives its rule, as with most network plugins: it is the next login that fails.
 egress() {
+  local name
   in_shop apply -f - <<R
 apiVersion: v1
 kind: Service
@@ -207,16 +208,17 @@ R
     -e "s/host: .*/host: outside.$namespace.svc.cluster.local/" | in_shop apply -f -
   becomes Ready 30 named
   in_shop delete databases.authlink.dev/named service/outside
-  change billing '{"pool": {"maxLifetime": "1s"}}'
+  for name in "${everything[@]}"; do change "$name" '{"pool": {"maxLifetime": "1s"}}'; done
+  for name in "${everything[@]}"; do until_true 20 up_to_date "$name"; done
   grep -v "port: ${AUTHLINK_TEST_MARIADB#*:}$" "$work/policies.yaml" >"$work/closed.yaml"
   upgrade_with --values "$work/closed.yaml"
   becomes Healthy=False 30 billing
   echo "Ready: $(condition billing Ready reason)"
   [ "$(condition billing Ready reason)" = ConnectionRefused ] # kube-router says so; where packets are dropped it is Timeout
-  becomes Ready 10 orders sessions catalog
+  becomes Ready 10 orders sessions catalog # they have logged in meanwhile as often as billing has tried to
   upgrade_with --values "$work/policies.yaml"
   becomes Ready 30 billing
-  change billing '{"pool": null}'
+  for name in "${everything[@]}"; do change "$name" '{"pool": null}'; done
 }
 
 # has_gateways COUNT: so many, all ready, and none that still ends.
