@@ -5,6 +5,10 @@ use std::time::Duration;
 /// What a latency from so long ago counts is down to a third (1/e).
 const MEMORY: f64 = 30.0;
 
+/// What one failure counts at the most: as much as a second of nothing but failures. By its time alone, the first one, or one
+/// after a long rest, would keep calls away for minutes.
+const FAILURE: f64 = 1.0 / MEMORY;
+
 /// Shorter latencies are no difference: 1 ms.
 const LEAST: f64 = 0.001;
 
@@ -24,14 +28,14 @@ impl Load {
         self.in_flight = self.in_flight.saturating_add(1);
     }
 
-    /// A call ends, after so long; `now` is the time since any start. For one that failed, give its time-out: an
-    /// endpoint that refuses at once must not look quick.
+    /// A call ends well, after so long; `now` is the time since any start.
     pub fn end(&mut self, latency: Duration, now: Duration) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let latency = latency.as_secs_f64();
-        let kept = self.kept(now);
-        self.latency = Some(self.latency.map_or(latency, |average| average * kept + latency * (1.0 - kept)));
-        self.at = self.at.max(now);
+        self.take(latency, 1.0, now);
+    }
+
+    /// A call fails. It counts as if it had used up its `timeout`: an endpoint that refuses at once must not look quick.
+    pub fn fail(&mut self, timeout: Duration, now: Duration) {
+        self.take(timeout, FAILURE, now);
     }
 
     /// A call ends that says nothing of the endpoint: its caller went away.
@@ -43,12 +47,22 @@ impl Load {
     /// tried again; one without an answer so far counts as quick, for the same reason.
     #[must_use]
     pub fn value(&self, now: Duration) -> f64 {
-        let latency = self.latency.map_or(0.0, |average| average * self.kept(now));
-        f64::from(self.in_flight.saturating_add(1)) * latency.max(LEAST)
+        f64::from(self.in_flight.saturating_add(1)) * self.left(now).0.max(LEAST)
     }
 
-    fn kept(&self, now: Duration) -> f64 {
-        (-now.saturating_sub(self.at).as_secs_f64() / MEMORY).exp()
+    /// Counts a latency, as no more than this share of the average.
+    fn take(&mut self, latency: Duration, most: f64, now: Duration) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let (left, share) = self.left(now);
+        self.latency = Some(left + latency.as_secs_f64() * share.min(most));
+        self.at = self.at.max(now);
+    }
+
+    /// What is left of the average, and the share of a latency that comes now.
+    fn left(&self, now: Duration) -> (f64, f64) {
+        let Some(average) = self.latency else { return (0.0, 1.0) };
+        let kept = (-now.saturating_sub(self.at).as_secs_f64() / MEMORY).exp();
+        (average * kept, 1.0 - kept)
     }
 }
 
@@ -118,8 +132,24 @@ mod tests {
         let mut failing = answered(&[10; 10]);
         for _ in 0..10 {
             failing.start();
-            failing.end(Duration::from_secs(10), at(110));
+            failing.fail(Duration::from_secs(10), at(110));
         }
         assert!(failing.value(at(110)) > 0.02);
+        // Failures alone make it as slow as its time-out.
+        for second in 111..300 {
+            failing.fail(Duration::from_secs(10), at(second));
+        }
+        assert!((9.0..10.1).contains(&failing.value(at(299))), "{}", failing.value(at(299)));
+    }
+
+    #[test]
+    fn one_failure_is_no_verdict_be_it_the_first_answer_or_one_after_a_long_rest() {
+        for mut load in [Load::default(), answered(&[50])] {
+            load.fail(Duration::from_secs(10), at(1000));
+            near(load.value(at(1000)), 0.333);
+            assert!(load.value(at(1060)) < 0.05, "others that take 50 ms are no better after a minute");
+            load.end(Duration::from_millis(50), at(1060));
+            assert!(load.value(at(1060)) < 0.1, "{}", load.value(at(1060)));
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{Request, Response, StatusCode, header, request::Parts, uri::PathAndQuery};
+use axum::http::{Request, Response, header, request::Parts, uri::PathAndQuery};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -212,8 +212,17 @@ pub(super) struct Flight {
     index: usize,
     permit: Option<Permit>,
     started: Instant,
-    /// How long the head of the answer took, and whether it is one of a healthy endpoint.
-    seen: Option<(Duration, bool)>,
+    seen: Option<Seen>,
+}
+
+/// What a call tells of its endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// It works; the head of its answer took so long.
+    Well(Duration),
+    /// It works, and wants fewer calls.
+    Busy,
+    Failed,
 }
 
 impl Flight {
@@ -225,22 +234,24 @@ impl Flight {
 
     /// Takes note of the outcome, and says what a retry would be for.
     fn judge(&mut self, answer: &Result<Response<AnswerBody>, Failure>) -> Option<On> {
-        let (failure, latency) = match answer {
-            Ok(answer) => (On::status(answer.status().as_u16()), self.started.elapsed()),
+        let failure = match answer {
+            Ok(answer) => On::status(answer.status().as_u16()),
             // The endpoint had no part in it.
             Err(Failure { stage: Stage::Credential, .. }) => return None,
             Err(failure) if failure.fault.reason == Reason::CallerAborted => return None,
-            Err(failure) => (Some(class(failure)), self.api.timeout),
+            Err(failure) => Some(class(failure)),
         };
-        // Too many requests is an answer of a server that works.
-        let well = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
-        self.seen = Some((latency, failure.is_none() || well));
+        self.seen = Some(match failure {
+            None => Seen::Well(self.started.elapsed()),
+            Some(On::TooManyRequests) => Seen::Busy,
+            Some(_) => Seen::Failed,
+        });
         failure
     }
 
     /// The answer ended before its end.
     pub(super) fn broke(&mut self) {
-        self.seen = Some((self.api.timeout, false));
+        self.seen = Some(Seen::Failed);
     }
 }
 
@@ -257,13 +268,14 @@ impl Drop for Flight {
         self.api.in_flight.fetch_sub(1, Relaxed);
         let (endpoint, now) = (&self.api.endpoints[self.index], self.api.now());
         match self.seen {
-            Some((latency, _)) => endpoint.load().end(latency, now),
+            Some(Seen::Well(latency)) => endpoint.load().end(latency, now),
+            Some(Seen::Busy | Seen::Failed) => endpoint.load().fail(self.api.timeout, now),
             None => endpoint.load().cancel(),
         }
         let (Some(permit), Some(breaker)) = (self.permit.take(), &endpoint.breaker) else { return };
         let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, well)) = self.seen else { return breaker.cancel(permit) };
-        let turned = breaker.record(permit, well, now);
+        let Some(seen) = self.seen else { return breaker.cancel(permit) };
+        let turned = breaker.record(permit, seen != Seen::Failed, now);
         drop(breaker);
         self.api.tell(self.index, turned);
     }

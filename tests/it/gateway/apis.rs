@@ -58,6 +58,7 @@ impl Backend {
             .route("/v2/echo", any(|body: Body| async { body }))
             .route("/v2/slow", get(slow))
             .route("/v2/flaky", any(flaky))
+            .route("/v2/late/flaky", any(late))
             .route("/v2/half", any(half))
             .route("/v2/endless", any(endless))
             .fallback(headers)
@@ -108,6 +109,12 @@ async fn flaky(State(seen): State<Arc<Seen>>) -> impl IntoResponse {
     let _ = seen.times.fetch_update(SeqCst, SeqCst, |times| times.checked_sub(1));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     (status, [("retry-after", if status == StatusCode::TOO_MANY_REQUESTS { "1" } else { "0" })], "flaky")
+}
+
+/// The same, not at once.
+async fn late(seen: State<Arc<Seen>>) -> impl IntoResponse {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    flaky(seen).await
 }
 
 /// Fails every second time.

@@ -67,6 +67,22 @@ async fn an_endpoint_that_never_answers_costs_an_attempt_and_not_the_call() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_fails_at_once_draws_no_calls_from_one_that_works() {
+    for status in [503, 429] {
+        let (failing, works) = (Backend::start().await, Backend::start().await);
+        failing.fail(status, 0);
+        let urls = [failing.url(), format!("{}/late", works.url())];
+        let scene = Scene::set(&urls, json!({})).await;
+        let mut well = 0;
+        for _ in 0..100 {
+            well += u32::from(scene.get("/flaky").await.status == StatusCode::OK);
+        }
+        assert_eq!((well + failing.calls(), works.calls()), (100, well));
+        assert!(well > 80, "{well} of 100, beside {status}");
+    }
+}
+
+#[tokio::test]
 async fn a_circuit_opens_half_opens_and_closes() {
     let backend = Backend::start().await;
     let breaker = json!({ "circuitBreaker": {
