@@ -19,6 +19,7 @@
 {{- $values := .root.Values -}}
 {{- $operates := has "operator" .roles -}}
 {{- $alone := not (include "authlink.apart" .root) -}}
+{{- $ca := ternary (dict) (default dict $values.store.postgres.caRef) $alone -}}
 {{- $tls := and .gateway $values.gateway.tls.enabled -}}
 metadata:
   labels:
@@ -90,12 +91,10 @@ spec:
     {{- else }}
     - name: AUTHLINK_STORE
       valueFrom: {secretKeyRef: {{ pick $values.store.postgres.uriSecretRef "name" "key" | toJson }}}
-    {{- with $values.store.postgres.caRef }}
-    {{- if .name }}
-    # The text itself, which the driver takes as well as a file's name.
+    {{- if $ca.name }}
+    # The text itself may be longer than a variable can be.
     - name: PGSSLROOTCERT
-      valueFrom: { {{- if eq .kind "Secret" }}secretKeyRef{{ else }}configMapKeyRef{{ end }}: {{ pick . "name" "key" | toJson }}}
-    {{- end }}
+      value: /etc/authlink/store-ca/ca.crt
     {{- end }}
     {{- end }}
     {{- with $values.extraEnv }}
@@ -134,10 +133,24 @@ spec:
       mountPath: /etc/authlink/tls
       readOnly: true
     {{- end }}
+    {{- if $ca.name }}
+    - name: store-ca
+      mountPath: /etc/authlink/store-ca
+      readOnly: true
+    {{- end }}
   volumes:
   {{- if $tls }}
   - name: tls
     secret: {secretName: {{ include "authlink.tlsSecretName" $root }}}
+  {{- end }}
+  {{- if $ca.name }}
+  - name: store-ca
+    {{- $items := list (dict "key" $ca.key "path" "ca.crt") }}
+    {{- if eq $ca.kind "Secret" }}
+    secret: {{ dict "secretName" $ca.name "items" $items | toJson }}
+    {{- else }}
+    configMap: {{ dict "name" $ca.name "items" $items | toJson }}
+    {{- end }}
   {{- end }}
   # The MongoDB driver reads CA certificates from files only; in memory, so that they never reach a disk.
   - name: tmp

@@ -98,6 +98,35 @@ fn with_postgresql_operators_and_gateways_are_apart_and_share_the_store() {
 }
 
 #[test]
+fn the_authorities_of_the_store_are_a_file_however_long_their_list_is() {
+    let name = "store.postgres.caRef.name=authorities";
+    let items = |key: &str| json!([{ "key": key, "path": "ca.crt" }]);
+    let rows = [
+        (&[name][..], json!({ "configMap": { "name": "authorities", "items": items("ca.crt") } })),
+        (
+            &[name, "store.postgres.caRef.kind=Secret", "store.postgres.caRef.key=all.pem"],
+            json!({ "secret": { "secretName": "authorities", "items": items("all.pem") } }),
+        ),
+    ];
+    for (settings, mut volume) in rows {
+        volume["name"] = "store-ca".into();
+        for workload in workloads(&render(&[&[APART], settings].concat())) {
+            assert_eq!(variable(workload, "PGSSLROOTCERT"), "/etc/authlink/store-ca/ca.crt");
+            assert!(pod(workload)["volumes"].as_array().unwrap().contains(&volume), "{workload}");
+            let mount =
+                json!({ "name": "store-ca", "mountPath": "/etc/authlink/store-ca", "readOnly": true });
+            let mounts = pod(workload)["containers"][0]["volumeMounts"].as_array().unwrap();
+            assert!(mounts.contains(&mount), "{workload}");
+        }
+    }
+    for settings in [&[APART][..], &[name]] {
+        for workload in workloads(&render(settings)) {
+            assert!(!workload.to_string().contains("store-ca"), "{workload}");
+        }
+    }
+}
+
+#[test]
 fn gateways_scale_with_their_load_where_that_is_wanted() {
     let objects = render(&[APART, "gateway.autoscaling.enabled=true", "gateway.autoscaling.maxReplicas=5"]);
     let scaler = of_kind(&objects, "HorizontalPodAutoscaler")[0];
