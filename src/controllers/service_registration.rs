@@ -33,6 +33,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use known::{Known, Name, Site};
+use service::Outcome;
 
 pub use target::{Place, Reached};
 
@@ -43,7 +44,7 @@ pub struct ServiceRegistrations {
     peers: Mutex<Vec<Arc<Peers<ServiceRegistration>>>>,
     known: Known,
     /// By namespace and service.
-    rounds: Rounds<(String, String), Settled>,
+    rounds: Rounds<(String, String), Outcome>,
 }
 
 /// What one look at an instance gave.
@@ -107,8 +108,8 @@ impl ServiceRegistrations {
         let uid = registration.uid().unwrap_or_default();
         self.known.place(&uid, Name::of(registration), sites.collect());
 
-        let settled = match self.settle(registration, cx).await {
-            Ok(settled) => settled,
+        let Outcome { settled, ports } = match self.settle(registration, cx).await {
+            Ok(outcome) => outcome,
             Err(error) => {
                 unsettled(registration, error, &mut report);
                 return Ok(report);
@@ -123,7 +124,9 @@ impl ServiceRegistrations {
         if let Some(valid) = found.valid {
             report.look_again_within(valid);
         }
-        let verdict = of_service(&settled, service).unwrap_or_else(|| found.verdict(service));
+        let verdict = of_service(&settled, service)
+            .or_else(|| report::without_port(registration, &ports))
+            .unwrap_or_else(|| found.verdict(service));
         if found.unanswered.is_some() || !matches!(settled, Settled::Done { .. }) {
             report.look_again_within(RETRY);
         }
@@ -183,7 +186,7 @@ impl Reconciler for ServiceRegistrations {
         self.wake_others_called(registration);
         let namespace = registration.namespace().unwrap_or_default();
         let stage = self.instance(registration, Timestamp::now()).stage;
-        match (self.settle(registration, cx).await?, stage) {
+        match (self.settle(registration, cx).await?.settled, stage) {
             (Settled::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => Ok(Cleanup::Again(left)),
             // Where there is no Service, as in a namespace that is going, there is nothing to drain.
             (Settled::Refused(why), _) if cx.registry.has(&namespace, &registration.spec.service_name) => {

@@ -96,7 +96,8 @@ pub struct ServiceRegistrationSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub addresses: Vec<String>,
 
-    /// On which it serves, at every address. The Service has those of the oldest instance.
+    /// On which it serves, at every address. The Service has those of the oldest instance, and leads to those
+    /// of the others that have the same names.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<ServicePort>,

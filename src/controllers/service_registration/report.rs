@@ -1,6 +1,6 @@
 //! What users read of an instance.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::Reached;
 use crate::{
     api::{
-        Reason,
+        ConditionType, Reason,
         status::EndpointStatus,
         v1alpha1::{
             ServiceRegistration,
@@ -16,6 +16,7 @@ use crate::{
         },
     },
     controllers::{Report, discovery::sites::is_address, error::accepted, held::Look, look},
+    domain::conditions::Verdict,
 };
 
 /// Of one that is probed.
@@ -56,6 +57,24 @@ pub(super) fn resolved(hosts: &[String], found: &[Option<Vec<IpAddr>>]) -> Vec<R
             Some(ResolvedHost { host: host.clone(), addresses })
         })
         .collect()
+}
+
+/// `Registered`, where none of the Service's ports, which are those of its oldest instance, is called like one of this one's:
+/// nobody is led there.
+pub(super) fn without_port(registration: &ServiceRegistration, ports: &BTreeSet<String>) -> Option<Verdict> {
+    let (service, own) = (&registration.spec.service_name, &registration.spec.ports);
+    if ports.is_empty() || own.iter().any(|port| ports.contains(&port.name)) {
+        return None;
+    }
+    let own: Vec<_> = own.iter().map(|port| port.name.as_str()).collect();
+    let ports: Vec<_> = ports.iter().map(String::as_str).collect();
+    let message = format!(
+        "the Service {service} has the ports of its oldest instance ({}) and leads to none of this one's ({}): use one of those \
+         names in spec.ports, or another spec.serviceName",
+        ports.join(", "),
+        own.join(", ")
+    );
+    Some(Verdict::no(ConditionType::Registered, Reason::InvalidSpec, message))
 }
 
 fn draining_since(registration: &ServiceRegistration) -> Option<Time> {

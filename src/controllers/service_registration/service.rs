@@ -1,6 +1,9 @@
 //! The one Service of all registrations of a service.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -14,6 +17,14 @@ use crate::{
     domain::instances::{self, Instance, Object},
 };
 
+/// What came of it.
+#[derive(Clone)]
+pub(super) struct Outcome {
+    pub(super) settled: Settled,
+    /// The names of the Service's ports.
+    pub(super) ports: BTreeSet<String>,
+}
+
 impl ServiceRegistrations {
     /// Makes the Service of this registration and its slices what all registrations of the service together ask for,
     /// gone included. Passes that come at the same time share one round of it.
@@ -21,13 +32,13 @@ impl ServiceRegistrations {
         &self,
         registration: &ServiceRegistration,
         cx: &Context,
-    ) -> Result<Settled, Error> {
+    ) -> Result<Outcome, Error> {
         let name = Name::of(registration);
         let key = (name.namespace.clone(), name.service.clone());
         self.rounds.run(key, async |before| self.settle_all(&name, before, cx).await).await
     }
 
-    async fn settle_all(&self, name: &Name, before: Option<Settled>, cx: &Context) -> Result<Settled, Error> {
+    async fn settle_all(&self, name: &Name, before: Option<Outcome>, cx: &Context) -> Result<Outcome, Error> {
         let now = Timestamp::now();
         let all = self.pick(|other| name.service_of(other).then(|| self.instance(other, now)));
         let mut composition = instances::compose(all);
@@ -36,8 +47,9 @@ impl ServiceRegistrations {
         let predecessors: Vec<_> = composition.predecessors.into_iter().map(|object| object.uid).collect();
         if composition.owners.is_empty() {
             cx.registry.withdraw(&name.namespace, &predecessors, None, &cx.fence).await?;
-            return Ok(Settled::Done { next: None });
+            return Ok(Outcome { settled: Settled::Done { next: None }, ports: BTreeSet::new() });
         }
+        let ports = composition.ports.iter().map(|port| port.name.clone()).collect();
         let wanted = Registration {
             namespace: name.namespace.clone(),
             service: name.service.clone(),
@@ -50,14 +62,14 @@ impl ServiceRegistrations {
             },
             server_name: None,
         };
-        let settled = cx.registry.settle(&wanted, &cx.fence).await?;
-        if before.is_some_and(|before| !alike(&before, &settled)) {
+        let outcome = Outcome { settled: cx.registry.settle(&wanted, &cx.fence).await?, ports };
+        if before.is_some_and(|before| !alike(&before, &outcome)) {
             // Each of them says so in its own status.
             for owner in &composition.owners {
                 self.wake(&name.namespace, &owner.name);
             }
         }
-        Ok(settled)
+        Ok(outcome)
     }
 
     /// Why it cannot be registered, if another object has this instance.
@@ -126,8 +138,8 @@ impl ServiceRegistrations {
     }
 }
 
-fn alike(one: &Settled, other: &Settled) -> bool {
-    std::mem::discriminant(one) == std::mem::discriminant(other)
+fn alike(one: &Outcome, other: &Outcome) -> bool {
+    std::mem::discriminant(&one.settled) == std::mem::discriminant(&other.settled) && one.ports == other.ports
 }
 
 fn owner_reference(owner: &Object) -> OwnerReference {

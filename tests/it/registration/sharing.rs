@@ -118,6 +118,35 @@ async fn what_somebody_changes_or_deletes_is_put_right() {
 }
 
 #[tokio::test]
+async fn an_instance_with_none_of_the_services_ports_says_so_until_it_has_one() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let one = Spec::unprobed("1", "10.99.0.7");
+    register(&namespace, "one", &one).await;
+    ready(&namespace, "one").await;
+    let two = Spec::unprobed("2", "10.99.0.8");
+    let grpc = two.clone().with("ports", json!([{ "name": "grpc", "port": 9090 }]));
+    register_later(&namespace, "two", &grpc).await;
+    let wanted = [("Ready", "False", "InvalidSpec"), ("Registered", "False", "InvalidSpec")];
+    let seen = expect(&namespace, "two", &wanted).await;
+    let message = &condition(&seen, "Registered").expect("Registered").message;
+    assert!(message.contains("(http) and leads to none of this one's (grpc): use one"), "{message}");
+    ready(&namespace, "one").await;
+    register(
+        &namespace,
+        "two",
+        &two.with("ports", json!([{ "name": "grpc", "port": 9090 }, { "name": "http", "port": 80 }])),
+    )
+    .await;
+    ready(&namespace, "two").await;
+    register(&namespace, "two", &grpc).await;
+    expect(&namespace, "two", &wanted).await;
+    // Nothing of its own changes: the Service has its ports once the other one goes.
+    namespace.delete::<ServiceRegistration>("one").await;
+    ready(&namespace, "two").await;
+}
+
+#[tokio::test]
 async fn another_port_of_the_oldest_is_another_port_of_the_service() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
