@@ -335,12 +335,8 @@ impl Watcher {
             match self.known.get(id) {
                 None => self.tell("register", instance),
                 Some(before) if serves(before) != serves(instance) => self.tell("health_change", instance),
-                // Where it is has changed: to those who call it, that is another instance.
-                Some(before)
-                    if (&before.addresses, &before.ports) != (&instance.addresses, &instance.ports) =>
-                {
-                    self.tell("register", instance);
-                }
+                // To those who choose among the instances and call them, that is another one.
+                Some(before) if declared(before) != declared(instance) => self.tell("register", instance),
                 Some(_) => {}
             }
         }
@@ -355,6 +351,11 @@ impl Watcher {
         // An instance is always JSON.
         self.pending.extend(Event::default().event(what).json_data(instance).ok());
     }
+}
+
+/// What is declared of an instance, be it where it is or what it is chosen by. Not the load, which changes all the time.
+fn declared(it: &Instance) -> impl PartialEq {
+    (&it.addresses, &it.ports, &it.zone, it.weight, &it.labels)
 }
 
 #[cfg(test)]

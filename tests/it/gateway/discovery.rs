@@ -117,6 +117,8 @@ async fn a_watcher_hears_of_every_change_in_turn() {
     let mut body = answer.into_body();
     let mut text = String::new();
     let mut next = async || {
+        // Signs of life are no news.
+        let until = tokio::time::Instant::now() + SOON;
         loop {
             if let Some((event, rest)) = text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -129,7 +131,7 @@ async fn a_watcher_hears_of_every_change_in_turn() {
                 }
                 continue; // a sign of life
             }
-            let frame = tokio::time::timeout(SOON, body.frame())
+            let frame = tokio::time::timeout_at(until, body.frame())
                 .await
                 .expect("in time")
                 .expect("more")
@@ -142,6 +144,8 @@ async fn a_watcher_hears_of_every_change_in_turn() {
     register(&namespace, "b", json!({})).await;
     assert_eq!(next().await, said("register", "b"));
     assert_eq!(next().await, said("health_change", "b"), "its first probe passed");
+    register(&namespace, "b", json!({ "weight": 7 })).await;
+    assert_eq!(next().await, said("register", "b"), "callers choose by the weight");
     register(&namespace, "b", json!({ "drain": true })).await;
     assert_eq!(next().await, said("health_change", "b"));
     namespace.delete::<ServiceRegistration>("a").await;
