@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kube::{
-    Resource, ResourceExt,
+    Resource,
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::reflector::{ObjectRef, Store},
 };
@@ -59,8 +59,14 @@ where
     /// All of a namespace.
     #[must_use]
     pub fn all_in(&self, namespace: &str) -> Vec<Arc<DeserializeGuard<K>>> {
-        let mut all: Vec<_> = self.stores.iter().flat_map(Store::state).collect();
-        all.retain(|object| object.0.is_ok() && object.namespace().as_deref() == Some(namespace));
+        let mut all = self.all();
+        all.retain(|object| object.meta().namespace.as_deref() == Some(namespace));
         all
+    }
+
+    /// All.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<DeserializeGuard<K>>> {
+        self.stores.iter().flat_map(Store::state).filter(|object| object.0.is_ok()).collect()
     }
 }

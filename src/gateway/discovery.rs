@@ -174,6 +174,10 @@ fn selector(text: &str) -> Result<Selector, String> {
     expressions.collect::<Result<_, String>>()
 }
 
+fn right<'a>(namespace: &'a str, service: &'a str) -> Right<'a> {
+    Right { verb: "get", resource: "serviceregistrations", subresource: None, namespace, name: service }
+}
+
 impl Gateway {
     /// Lets a caller in that may do this.
     async fn admit_to(
@@ -183,14 +187,7 @@ impl Gateway {
         headers: &HeaderMap,
         called: &mut Called,
     ) -> Result<(), Problem> {
-        let right = Right {
-            verb: "get",
-            resource: "serviceregistrations",
-            subresource: None,
-            namespace,
-            name: service,
-        };
-        called.by = Some(self.admit(headers, &right).await?);
+        called.by = Some(self.admit(headers, &right(namespace, service)).await?);
         if self.is_registered(namespace, service) {
             let calls = self.metrics.gateway.calls("ServiceRegistration", namespace, service);
             called.found = Some((calls.into(), operation.into()));
@@ -198,7 +195,7 @@ impl Gateway {
         Ok(())
     }
 
-    pub(super) fn is_registered(&self, namespace: &str, service: &str) -> bool {
+    fn is_registered(&self, namespace: &str, service: &str) -> bool {
         let all = self.registrations.all_in(namespace);
         all.iter().any(|guard| guard.0.as_ref().is_ok_and(|it| it.spec.service_name == service))
     }
@@ -315,12 +312,9 @@ impl Watcher {
                 () = self.changes.next() => return true,
                 () = tokio::time::sleep_until(review) => {
                     self.admitted = Instant::now();
-                    let mut called = Called::default();
-                    let names = (self.namespace.as_str(), self.service.as_str());
-                    match self.state.0.admit_to("watch", names, &self.headers, &mut called).await {
-                        Ok(()) => {}
-                        // Known rights have served on while the API server was away, for as long as they may.
-                        Err(_) => return false,
+                    // Known rights serve on while the API server is away, for as long as they may.
+                    if self.state.0.admit(&self.headers, &right(&self.namespace, &self.service)).await.is_err() {
+                        return false;
                     }
                 }
             }

@@ -1,6 +1,8 @@
 //! What is held for objects goes with them.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
+
+use kube::Resource;
 
 use super::Gateway;
 
@@ -25,10 +27,16 @@ impl Gateway {
             self.apis.sweep();
             self.databases.sweep();
             self.metrics.queries.retain(|namespace, name| self.databases.has(namespace, name));
+            let registrations = self.registrations.all();
+            let named = registrations.iter().filter_map(|guard| {
+                let it = guard.0.as_ref().ok()?;
+                Some((it.meta().namespace.as_deref()?, it.spec.service_name.as_str()))
+            });
+            let registered: HashSet<_> = named.collect();
             self.metrics.gateway.retain(|kind, namespace, name| match kind {
                 "ExternalApi" => self.apis.has(namespace, name),
                 "Database" => self.databases.has(namespace, name),
-                _ => self.is_registered(namespace, name),
+                _ => registered.contains(&(namespace, name)),
             });
         }
     }
