@@ -102,7 +102,11 @@ fn apis() -> Value {
         });
         methods.insert(method.to_owned(), operation);
     }
-    methods.insert("parameters".to_owned(), parameters(&["namespace", "name", "path"]).into());
+    let mut parameters = parameters(&["namespace", "name", "path"]);
+    parameters[2]["description"] =
+        "with slashes as they are: a client that escapes them as %2F, as generated ones do, is refused"
+            .into();
+    methods.insert("parameters".to_owned(), parameters.into());
     methods.into()
 }
 
@@ -130,14 +134,17 @@ fn queries() -> Value {
 
 fn discovery(id: &str, summary: &str, content: &Value) -> Value {
     let mut parameters = parameters(&["namespace", "service"]);
-    for (name, what) in [
-        ("selector", "labels, as kubectl takes them: version=2,!canary"),
-        ("zone", "only instances there"),
-        ("healthy", "false for all, whatever their probes say"),
+    for (name, kind, what) in [
+        ("selector", "string", "labels, as kubectl takes them: version=2,!canary"),
+        ("zone", "string", "only instances there"),
+        ("healthy", "boolean", "false for all, whatever their probes say"),
     ] {
-        parameters.push(
-            json!({ "name": name, "in": "query", "description": what, "schema": { "type": "string" } }),
-        );
+        // A watch tells of what becomes unhealthy, too.
+        if id == "find" || name != "healthy" {
+            parameters.push(
+                json!({ "name": name, "in": "query", "description": what, "schema": { "type": kind } }),
+            );
+        }
     }
     json!({
         "operationId": id,

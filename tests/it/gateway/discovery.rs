@@ -182,4 +182,15 @@ async fn the_document_describes_the_routes_and_no_others() {
             assert_eq!(routed, described, "{method} {real}: {}", answer.status);
         }
     }
+    let asked = |path: &str| {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().expect("parameters").iter();
+        let asked = parameters.filter(|it| it["in"] == "query");
+        asked
+            .map(|it| format!("{} {}", it["name"], it["schema"]["type"]).replace('"', ""))
+            .collect::<Vec<_>>()
+    };
+    let find = "/v1/discovery/{namespace}/{service}";
+    assert_eq!(asked(find), ["selector string", "zone string", "healthy boolean"]);
+    // Whoever watches hears of all, whatever their probes say.
+    assert_eq!(asked(&format!("{find}/watch")), ["selector string", "zone string"]);
 }
