@@ -214,7 +214,7 @@ impl Default for HealthCheck {
 #[x_kube(validation = Rule::new("duration(self.refreshInterval) >= duration('5s')")
     .message("discovery.refreshInterval must be at least 5s"))]
 pub struct Discovery {
-    /// Where the Service leads.
+    /// Where the Service leads. It has an address of each family (IPv4, IPv6) that the cluster has.
     #[serde(default)]
     pub mode: DiscoveryMode,
     /// Name of the Service; by default the object's own name.

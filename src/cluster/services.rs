@@ -27,6 +27,8 @@ pub(super) fn write(wanted: &Registration) -> Service {
         Leads::Endpoints { ports, .. } => ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
             ports: Some(ports.iter().map(port).collect()),
+            // By default a Service has one family only, and nobody reaches the addresses of another one through it.
+            ip_family_policy: Some("PreferDualStack".to_owned()),
             ..ServiceSpec::default()
         },
     };

@@ -92,6 +92,7 @@ async fn a_slice_follows_the_probes_and_goes_with_its_object() {
     let service = namespace.api::<Service>().get("cache").await.expect("a Service");
     let spec = service.spec.expect("a spec");
     assert_eq!((spec.selector, spec.type_.as_deref()), (None, Some("ClusterIP")));
+    assert_eq!(spec.ip_family_policy.as_deref(), Some("PreferDualStack"));
     let port = &spec.ports.expect("ports")[0];
     assert_eq!(
         (port.name.as_deref(), port.port, port.app_protocol.as_deref()),
@@ -237,6 +238,14 @@ async fn what_somebody_changes_or_deletes_is_put_right() {
     let elsewhere = json!({ "spec": { "ports": [{ "name": "redis", "port": 1 }] } });
     services.patch("cache", &PatchParams::default(), &Patch::Merge(&elsewhere)).await.expect("patched");
     until_port(&namespace, i32::from(server.port + 1)).await;
+    // As an earlier version made it.
+    let single = json!({ "spec": { "ipFamilyPolicy": "SingleStack" } });
+    services.patch("cache", &PatchParams::default(), &Patch::Merge(&single)).await.expect("patched");
+    eventually(SOON, "all families", async || {
+        let spec = services.get("cache").await.expect("the Service").spec.expect("a spec");
+        if spec.ip_family_policy.as_deref() == Some("PreferDualStack") { Ok(()) } else { Err("one family") }
+    })
+    .await;
     services.patch("cache", &PatchParams::default(), &Patch::Merge(&unlabelled)).await.expect("patched");
     eventually(SOON, "the label is back", async || {
         let service = services.get("cache").await.expect("the Service");
@@ -329,6 +338,15 @@ async fn an_external_name_leads_to_the_host_and_needs_one() {
         .database("cache", &by_name.clone().with(&json!({ "discovery": { "mode": "Endpoints" } })))
         .await;
     until_endpoints(&namespace, "cache", &[at(ADDRESS, &server, false)]).await;
+    namespace.database("cache", &by_name).await;
+    eventually(SOON, "the name again", async || {
+        let spec = namespace.api::<Service>().get("cache").await.expect("a Service").spec.expect("a spec");
+        match (spec.external_name.as_deref(), spec.ports, spec.ip_families, spec.ip_family_policy) {
+            (Some("db.test"), None, None, None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
     namespace.database("cache", &by_name.with(&json!({ "host": ADDRESS }))).await;
     let database = namespace.expect("cache", &[("Ready", "False", "InvalidSpec")]).await;
     let message = &condition(&database, "Accepted").expect("Accepted").message;
