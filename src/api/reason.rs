@@ -94,6 +94,8 @@ names! {
         AddressNotAllowed,
         /// The host names of the targets have no address.
         NoAddresses,
+        /// The cluster's Services have no addresses of the targets' family (IPv4, IPv6).
+        AddressFamilyMissing,
 
         // Works, with a fault.
         /// Some of several endpoints are down.
@@ -178,6 +180,9 @@ impl Reason {
             Self::ServiceRefused => "give the operator that right, or correct spec.discovery",
             Self::AddressNotAllowed => {
                 "use an address that is neither of this machine, its link nor the cluster"
+            }
+            Self::AddressFamilyMissing => {
+                "use addresses of the Service's family, or make the cluster dual-stack and delete the Service"
             }
             Self::PoolSaturated => "raise spec.pool.max, or look for slow queries",
             Self::CircuitOpened => "look at the API's own log, or correct spec.circuitBreaker",

@@ -75,6 +75,8 @@ pub enum Settled {
     Done {
         /// When the next drained address is to go.
         next: Option<Duration>,
+        /// The Service's own address families; none where it has no address.
+        families: Vec<String>,
     },
     /// The Service belongs to somebody else, who is named.
     Conflict(String),
@@ -109,17 +111,19 @@ impl Registry {
     /// # Errors
     /// What the API server says, and that this process may not write any more.
     pub async fn settle(&self, wanted: &Registration, fence: &Fence) -> Result<Settled, Failure> {
-        let owner = match self.settle_service(wanted, fence).await {
-            Ok(Found::Ours(service)) => service.controller_owner_ref(&()),
+        let service = match self.settle_service(wanted, fence).await {
+            Ok(Found::Ours(service)) => service,
             Ok(Found::Foreign(owner)) => return Ok(Settled::Conflict(owner)),
             Err(failure) => return failure.refusal(),
         };
+        let owner = service.controller_owner_ref(&());
+        let families = service.spec.and_then(|spec| spec.ip_families).unwrap_or_default();
         // None: it went this moment, which starts another pass.
-        let Some(owner) = owner else { return Ok(Settled::Done { next: None }) };
+        let Some(owner) = owner else { return Ok(Settled::Done { next: None, families }) };
         // Not blocking: some clusters allow that only with rights on the owner's finalizers.
         let owner = OwnerReference { block_owner_deletion: None, ..owner };
         match self.settle_slices(wanted, owner, fence).await {
-            Ok(next) => Ok(Settled::Done { next }),
+            Ok(next) => Ok(Settled::Done { next, families }),
             Err(failure) => failure.refusal(),
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     cluster::discovery::{Leads, Registration, Settled},
     domain::discovery::Drain,
 };
-use sites::{RETRY, is_address, look_up, of_service, unsettled};
+use sites::{RETRY, is_address, look_up, unsettled};
 
 pub(super) use sites::Site;
 
@@ -83,13 +83,13 @@ async fn settle<K: Object>(
     };
     let settled = cx.registry.settle(&registration, &cx.fence).await?;
     match &settled {
-        Settled::Done { next } => {
+        Settled::Done { next, .. } => {
             report.look_again_within(next.unwrap_or(Duration::MAX));
             report.status.common_mut().service_ref = Some(ServiceStatus { name: service.clone() });
         }
         Settled::Conflict(_) | Settled::Refused(_) => report.look_again_within(RETRY),
     }
-    report.verdicts.push(of_service(&settled, &service).unwrap_or_else(|| found.verdict(&service)));
+    report.verdicts.push(found.verdict(&settled, &service));
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 
 use super::{
     Cleanup, Context, Error, Peers, Reconciler, Report,
-    discovery::sites::{RETRY, look_up, of_service, unsettled},
+    discovery::sites::{RETRY, look_up, unsettled},
     held::{Holdings, Member, Wake},
     pass::refused,
     rounds::Rounds,
@@ -115,7 +115,7 @@ impl ServiceRegistrations {
                 return Ok(report);
             }
         };
-        if let Settled::Done { next } = &settled {
+        if let Settled::Done { next, .. } = &settled {
             report.status.common.service_ref = Some(ServiceStatus { name: service.clone() });
             if let Some(next) = next {
                 report.look_again_within(*next);
@@ -124,13 +124,12 @@ impl ServiceRegistrations {
         if let Some(valid) = found.valid {
             report.look_again_within(valid);
         }
-        let verdict = of_service(&settled, service)
-            .or_else(|| report::without_port(registration, &ports))
-            .unwrap_or_else(|| found.verdict(service));
         if found.unanswered.is_some() || !matches!(settled, Settled::Done { .. }) {
             report.look_again_within(RETRY);
         }
-        report.verdicts.push(verdict);
+        let without_port =
+            matches!(settled, Settled::Done { .. }).then(|| report::without_port(registration, &ports));
+        report.verdicts.push(without_port.flatten().unwrap_or_else(|| found.verdict(&settled, service)));
         Ok(report)
     }
 

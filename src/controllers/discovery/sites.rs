@@ -10,7 +10,7 @@ use crate::{
     domain::{
         addresses::Egress,
         conditions::{Verdict, advise},
-        discovery::{Endpoint, Port, Wanted},
+        discovery::{Endpoint, Family, Port, Wanted},
     },
 };
 
@@ -107,8 +107,18 @@ impl Found {
         wanted
     }
 
-    /// `Registered`, where the Service is as it should be, as far as is known.
-    pub(in crate::controllers) fn verdict(&self, service: &str) -> Verdict {
+    /// `Registered`, as far as is known.
+    pub(in crate::controllers) fn verdict(&self, settled: &Settled, service: &str) -> Verdict {
+        let families = match settled {
+            Settled::Done { families, .. } => families,
+            Settled::Conflict(owner) => {
+                return no(Reason::ServiceConflict, &format!("the Service {service} belongs to {owner}"));
+            }
+            Settled::Refused(why) => {
+                let detail = format!("the API server refuses the Service {service} ({why})");
+                return no(Reason::ServiceRefused, &detail);
+            }
+        };
         if !self.refused.is_empty() {
             return no(Reason::AddressNotAllowed, &self.refused.join("; "));
         }
@@ -117,6 +127,14 @@ impl Found {
         }
         if self.addresses.iter().flatten().all(Vec::is_empty) {
             return no(Reason::NoAddresses, &self.nameless.join("; "));
+        }
+        let served = |address: &IpAddr| families.iter().any(|family| family == Family::of(*address).as_str());
+        if !families.is_empty() && !self.addresses.iter().flatten().flatten().any(served) {
+            let of = families.join(" and ");
+            let detail = format!(
+                "the Service {service} is of {of} alone, and no target has an address of that family"
+            );
+            return no(Reason::AddressFamilyMissing, &detail);
         }
         let message = format!("the Service {service} leads to the targets");
         Verdict::yes(ConditionType::Registered, Reason::Registered, message)
@@ -127,19 +145,6 @@ impl Site {
     fn at(&self, address: IpAddr) -> Wanted {
         let endpoint = Endpoint { address, healthy: self.healthy, draining: false, zone: self.zone.clone() };
         Wanted { ports: vec![self.port.clone()], endpoint }
-    }
-}
-
-/// `Registered`, where the Service cannot be as it should be; none where it is.
-pub(in crate::controllers) fn of_service(settled: &Settled, service: &str) -> Option<Verdict> {
-    match settled {
-        Settled::Done { .. } => None,
-        Settled::Conflict(owner) => {
-            Some(no(Reason::ServiceConflict, &format!("the Service {service} belongs to {owner}")))
-        }
-        Settled::Refused(why) => {
-            Some(no(Reason::ServiceRefused, &format!("the API server refuses the Service {service} ({why})")))
-        }
     }
 }
 

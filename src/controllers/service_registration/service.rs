@@ -47,7 +47,8 @@ impl ServiceRegistrations {
         let predecessors: Vec<_> = composition.predecessors.into_iter().map(|object| object.uid).collect();
         if composition.owners.is_empty() {
             cx.registry.withdraw(&name.namespace, &predecessors, None, &cx.fence).await?;
-            return Ok(Outcome { settled: Settled::Done { next: None }, ports: BTreeSet::new() });
+            let settled = Settled::Done { next: None, families: Vec::new() };
+            return Ok(Outcome { settled, ports: BTreeSet::new() });
         }
         let ports = composition.ports.iter().map(|port| port.name.clone()).collect();
         let wanted = Registration {

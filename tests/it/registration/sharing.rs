@@ -171,3 +171,20 @@ async fn another_port_of_the_oldest_is_another_port_of_the_service() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_family_that_the_clusters_services_have_not_is_told() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let one = Spec::unprobed("1", "fd00::9");
+    register(&namespace, "one", &one).await;
+    let wanted =
+        [("Ready", "False", "AddressFamilyMissing"), ("Registered", "False", "AddressFamilyMissing")];
+    let seen = expect(&namespace, "one", &wanted).await;
+    let message = &condition(&seen, "Registered").expect("Registered").message;
+    let told = "the Service billing is of IPv4 alone, and no target has an address of that family: use";
+    assert!(message.contains(told), "{message}");
+    until(&namespace, &[serving("fd00::9", 8080)]).await;
+    register(&namespace, "one", &one.with("addresses", json!(["fd00::9", "10.99.0.9"]))).await;
+    ready(&namespace, "one").await;
+}
