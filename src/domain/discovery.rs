@@ -138,7 +138,8 @@ pub fn plan(service: &str, wanted: &[Wanted], existing: &[Slice], drain: &Drain,
             if drain.over.contains(&endpoint.address) || (endpoint.draining && since.is_none()) {
                 continue;
             }
-            let since = since.unwrap_or(now);
+            // A clock that was set back, or is another leader's, must not make it stay for longer.
+            let since = since.map_or(now, |since| since.min(now));
             let drained = Duration::try_from(now.duration_since(since)).unwrap_or_default();
             let left = drain.time.checked_sub(drained).filter(|left| !left.is_zero());
             if let Some(left) = left {
@@ -264,6 +265,15 @@ mod tests {
         );
         let gone = plan("db", &two[..1], &later.slices, DRAIN, at(40));
         assert_eq!((addresses(&gone), gone.next), (vec![("192.0.2.1".to_owned(), false)], None));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_not_drain_an_address_for_longer() {
+        let before = plan("db", &many(1), &[], DRAIN, at(0));
+        let leaving = plan("db", &[], &before.slices, DRAIN, at(100));
+        let back = plan("db", &[], &leaving.slices, DRAIN, at(40));
+        assert_eq!((back.slices.len(), back.next), (1, Some(TIME)));
+        assert_eq!(plan("db", &[], &back.slices, DRAIN, at(70)).slices, []);
     }
 
     #[test]
