@@ -237,8 +237,9 @@ mod tests {
     fn the_credentials_of_the_cloud_and_this_machine_are_never_allowed() {
         let egress =
             egress(&["0.0.0.0/0", "::/0", "169.254.169.254/32", "fd00:ec2::254/128", "0.0.0.0/32"], &[]);
-        let always = "169.254.169.254 169.254.0.1 fd00:ec2::254 fd20:ce::254 168.63.129.16 100.100.100.200
-            192.0.0.192 0.0.0.0 ::";
+        let always =
+            "169.254.169.254 169.254.0.1 fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:42::42 168.63.129.16
+            100.100.100.200 192.0.0.192 0.0.0.0 ::";
         for form in forms(always) {
             assert!(egress.call(form).is_err_and(|refused| !refused.allowable), "{form}");
             assert!(egress.endpoint(form).is_err(), "{form}");

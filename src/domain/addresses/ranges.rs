@@ -29,11 +29,12 @@ const METADATA: &str = "a cloud gives its machines' credentials there";
 pub(super) const ALWAYS: &[Range] = &[
     (v4([169, 254, 169, 254], 32), METADATA),
     (v4([169, 254, 0, 0], 16), "it is link-local"),
-    (v6([0xfd00, 0xec2, 0], 0x254, 128), METADATA), // AWS
-    (v6([0xfd20, 0xce, 0], 0x254, 128), METADATA),  // Google
-    (v4([168, 63, 129, 16], 32), METADATA),         // Azure, a public address
-    (v4([100, 100, 100, 200], 32), METADATA),       // Alibaba
-    (v4([192, 0, 0, 192], 32), METADATA),           // Oracle
+    (v6([0xfd00, 0xec2, 0], 0, 32), METADATA), // AWS: ::254 machines', ::23 pods'
+    (v6([0xfd20, 0xce, 0], 0x254, 128), METADATA), // Google
+    (v6([0xfd00, 0x42, 0], 0x42, 128), METADATA), // Scaleway
+    (v4([168, 63, 129, 16], 32), METADATA),    // Azure, a public address
+    (v4([100, 100, 100, 200], 32), METADATA),  // Alibaba
+    (v4([192, 0, 0, 192], 32), METADATA),      // Oracle
     (v4([0, 0, 0, 0], 32), "it is unspecified, which connects to this machine itself"),
     (v6([0, 0, 0], 0, 128), "it is unspecified, which connects to this machine itself"),
 ];
