@@ -179,6 +179,30 @@ fn files_that_cannot_be_used_make_the_exit_code_2_and_never_show_a_value() {
 }
 
 #[test]
+fn names_that_the_api_server_refuses_are_refused() {
+    let named = |name: &str, namespace: &str| {
+        let names = json!({ "name": name, "namespace": namespace }).to_string();
+        check(&format!(
+            "{{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {names}}}\n---\n{LOGIN}{}",
+            database(&json!({}))
+        ))
+    };
+    let long = "a".repeat(254);
+    for name in ["Orders_DB", "orders db", "-orders", "orders-", "orders..db", ".orders", "ördèrs", &long] {
+        refused(&named(name, "shop"), "document 1: the ConfigMap cannot have the metadata.name \"");
+    }
+    for namespace in ["My.Team", "my.team", "-team", "team-", &long[..64]] {
+        refused(
+            &named("ca", namespace),
+            "document 1: the ConfigMap ca cannot have the metadata.namespace \"",
+        );
+    }
+    for (name, namespace) in [("0.orders-db.example", "0-team"), (&long[..253], &long[..63])] {
+        named(name, namespace).well();
+    }
+}
+
+#[test]
 fn several_files_and_lists_are_read_as_one() {
     let folder = scratch("check");
     let [login, database_] = ["login.yaml", "database.yaml"].map(|name| folder.join(name));

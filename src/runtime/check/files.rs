@@ -132,7 +132,19 @@ impl Files {
         let Some(name) = text("/metadata/name").filter(|name| !name.is_empty()) else {
             return Err(format!("{place}: the {kind} needs a metadata.name"));
         };
+        if name.len() > 253 || !name.split('.').all(is_label) {
+            return Err(format!(
+                "{place}: the {kind} cannot have the metadata.name {name:?}: use at most 253 lower-case letters, digits, \
+                 \"-\" and \".\", with a letter or digit at the ends and beside each \".\""
+            ));
+        }
         let namespace = text("/metadata/namespace").filter(|name| !name.is_empty()).unwrap_or("default");
+        if namespace.len() > 63 || !is_label(namespace) {
+            return Err(format!(
+                "{place}: the {kind} {name} cannot have the metadata.namespace {namespace:?}: use at most 63 lower-case \
+                 letters, digits and \"-\", with a letter or digit at the ends"
+            ));
+        }
         let key = (namespace.to_owned(), name.to_owned());
         if !self.seen.insert((kind.to_owned(), key.clone())) {
             return Err(format!("{place}: the {kind} {namespace}/{name} is there twice"));
@@ -156,6 +168,13 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// Whether it is one of the parts of which names consist (RFC 1123 2.1), as the API server demands it: it counts the
+/// letters of a whole name, not of its parts.
+fn is_label(text: &str) -> bool {
+    let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    !text.is_empty() && !text.starts_with('-') && !text.ends_with('-') && text.bytes().all(allowed)
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
