@@ -98,7 +98,9 @@ impl Egress {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => {
                     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
-                    return Err(fault.unwrap_or_else(|| Fault::nameless(host)));
+                    // No code tells whether there is none, or nobody who knows: the system's own words do.
+                    let detail = || format!("the system finds no address of {host} ({error})");
+                    return Err(fault.unwrap_or_else(|| Fault::new(Reason::DnsFailed, detail())));
                 }
                 Err(_) => return Err(Fault::unanswered(host)),
             },
