@@ -51,7 +51,7 @@ struct Inner {
 
 impl Connector {
     pub(super) fn new(egress: Egress, tls: Tls, server_name: Option<&str>, timeout: Duration) -> Self {
-        let (egress, server_name) = (egress.with_patience(timeout), server_name.map(str::to_owned));
+        let server_name = server_name.map(str::to_owned);
         Self(Arc::new(Inner { egress, tls, server_name, timeout, peers: Mutex::default() }))
     }
 
@@ -70,14 +70,17 @@ impl Connector {
         peers.insert(address, peer);
     }
 
-    pub(super) async fn connect(&self, uri: &Uri) -> Result<Stream, Fault> {
-        let deadline = Instant::now() + self.0.timeout;
+    /// Connects within this time, or within its own if that is shorter.
+    pub(super) async fn connect(&self, uri: &Uri, within: Duration) -> Result<Stream, Fault> {
+        let time = self.0.timeout.min(within);
+        let deadline = Instant::now() + time;
         let late = |what: &'static str| move |_| Fault::new(Reason::Timeout, format!("{what} took too long"));
         let encrypted = uri.scheme_str() == Some("https");
         // A URI writes an IPv6 address in brackets.
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-        let addresses = self.0.egress.addresses(host, port).await?;
+        // Sooner than whoever waits for the connection gives up: so it is told that it was the name.
+        let addresses = self.0.egress.clone().with_patience(time * 9 / 10).addresses(host, port).await?;
         let stream =
             timeout_at(deadline, transport::dial(&addresses)).await.map_err(late("connecting"))??;
         if !encrypted {

@@ -95,13 +95,14 @@ impl Kept {
         self.state().alone = true;
     }
 
-    /// Who gets it connects; whoever waits for it may find a connection of HTTP/2 then. None where there will be none to find.
-    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    /// Who gets it connects; whoever waits for it may find a connection of HTTP/2 then. None where there will be none to find,
+    /// and after this time.
+    pub(super) async fn turn(&self, within: Duration) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let alone = || self.state().alone;
         if alone() {
             return None;
         }
-        let turn = tokio::time::timeout(TURN, self.turn.lock()).await.ok()?;
+        let turn = tokio::time::timeout(TURN.min(within), self.turn.lock()).await.ok()?;
         (!alone()).then_some(turn)
     }
 

@@ -167,7 +167,7 @@ impl Client {
         let now = Instant::now();
         let until =
             if self.kept.is_some() { now + deadline.saturating_duration_since(now) / 2 } else { deadline };
-        let made = timeout_at(until, self.connect(&target)).await.unwrap_or_else(|_| {
+        let made = timeout_at(until, self.connect(&target, until)).await.unwrap_or_else(|_| {
             let fault = Fault::new(Reason::Timeout, "connecting took half of the time that there was");
             Err(Failure { stage: Stage::Connect, fault })
         });
@@ -188,17 +188,18 @@ impl Client {
 
     /// A connection that was just made, by this call or by another one that it waited for: of many calls at once to a server that
     /// speaks HTTP/2, one connects.
-    async fn connect(&self, target: &Uri) -> Result<Made, Failure> {
+    async fn connect(&self, target: &Uri, until: Instant) -> Result<Made, Failure> {
         let secure = target.scheme() == Some(&Scheme::HTTPS);
         let kept = self.kept.as_ref();
+        let left = || until.saturating_duration_since(Instant::now());
         let _turn = match kept.filter(|_| secure) {
-            Some(kept) => kept.turn().await,
+            Some(kept) => kept.turn(left() / 2).await,
             None => None,
         };
         if let Some(sender) = kept.and_then(|kept| kept.shared()) {
             return Ok(Made::Http2(sender));
         }
-        let stream = self.connector.connect(target).await;
+        let stream = self.connector.connect(target, left()).await;
         let stream = stream.map_err(|fault| Failure { stage: Stage::Connect, fault })?;
         if !stream.speaks_http2() {
             if let Some(kept) = kept {
@@ -230,7 +231,7 @@ impl Client {
     /// # Errors
     /// What kept the connection from being made.
     pub async fn knock(&self, uri: &Uri) -> Result<(), Fault> {
-        self.connector.connect(uri).await.map(drop)
+        self.connector.connect(uri, Duration::MAX).await.map(drop)
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 use super::apis::{Backend, Scene};
 use crate::{
     service::nginx,
-    support::{SOON, eventually, hostile},
+    support::{SOON, dns::Dns, eventually, hostile},
 };
 
 #[tokio::test]
@@ -80,6 +80,30 @@ async fn an_endpoint_that_fails_at_once_draws_no_calls_from_one_that_works() {
         assert_eq!((well + failing.calls(), works.calls()), (100, well));
         assert!(well > 80, "{well} of 100, beside {status}");
     }
+}
+
+#[tokio::test]
+async fn that_no_dns_server_answers_is_told_before_a_call_has_no_time_left() {
+    let dns = Dns::start().await;
+    dns.be_silent();
+    // Four names, so that the resolver is more patient than half of a call.
+    let search = "search a.test b.test c.test\noptions timeout:5 attempts:2";
+    let resolv_conf = dns.resolv_conf_with(search);
+    let flags = ["--resolv-conf", resolv_conf.to_str().expect("a path")];
+    let urls = ["https://silent.test".to_owned()];
+    let scene = Scene::set_with(&flags, &urls, json!({})).await;
+    let told = async || {
+        // Those that wait for another one's connection too.
+        let calls = futures::future::join_all((0..3).map(|_| scene.get("/"))).await;
+        for answer in calls {
+            assert_eq!(answer.problem(), (502, "upstream-failed".to_owned()));
+            let text = answer.text();
+            assert!(text.contains("DnsFailed: no DNS server answers what silent.test is"), "{text}");
+        }
+    };
+    told().await;
+    scene.change(&urls, json!({ "retry": { "attempts": 2, "on": ["timeout"] } })).await;
+    told().await;
 }
 
 #[tokio::test]
