@@ -1,11 +1,9 @@
 //! Connections: guarded, then TCP, then TLS.
 
 use std::{
-    collections::HashMap,
     io::{self, IoSlice},
-    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,20 +19,14 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use x509_cert::{Certificate, der::Decode};
 
-use super::{Egress, Fault};
+use super::{
+    Egress, Fault,
+    peers::{Peer, Peers},
+};
 use crate::{
     api::Reason,
     backends::transport::{self, Tls},
 };
-
-/// A server as handshakes have shown it; several behind one name as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// When the first of the certificates expires; none where none tells in a way that we understand.
-    pub not_after: Option<Timestamp>,
-    /// Whether HTTP/2 was agreed on with each of them.
-    pub http2: bool,
-}
 
 /// Connects to what a URI names.
 #[derive(Clone)]
@@ -45,8 +37,7 @@ struct Inner {
     tls: Tls,
     server_name: Option<String>,
     timeout: Duration,
-    /// By address, as each was seen last.
-    peers: Mutex<HashMap<IpAddr, Peer>>,
+    peers: Mutex<Peers>,
 }
 
 impl Connector {
@@ -56,18 +47,7 @@ impl Connector {
     }
 
     pub(super) fn peer(&self) -> Option<Peer> {
-        let peers = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.values().copied().reduce(|one, other| Peer {
-            not_after: [one.not_after, other.not_after].into_iter().flatten().min(),
-            http2: one.http2 && other.http2,
-        })
-    }
-
-    /// Notes what an address has shown, and forgets those that the name does not lead to any more.
-    fn note(&self, address: IpAddr, peer: Peer, all: &[SocketAddr]) {
-        let mut peers = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.retain(|known, _| all.iter().any(|address| address.ip() == *known));
-        peers.insert(address, peer);
+        self.peers().whole()
     }
 
     /// Connects within this time, or within its own if that is shorter.
@@ -87,14 +67,22 @@ impl Connector {
             return Ok(Stream::Plain(stream));
         }
         let name = self.0.server_name.as_deref().unwrap_or(host);
-        let address = stream.peer_addr().map_err(|error| Fault::from_io(&error))?.ip();
+        // None of one that is closed already, which the handshake is to tell.
+        let address = stream.peer_addr().ok().map(|address| address.ip());
         let stream = timeout_at(deadline, self.0.tls.handshake(stream, name))
             .await
             .map_err(late("the TLS handshake"))??;
         let not_after = stream.get_ref().1.peer_certificates().and_then(|chain| expiry(chain.first()?));
         let stream = Stream::Tls(Box::new(stream));
-        self.note(address, Peer { not_after, http2: stream.speaks_http2() }, &addresses);
+        if let Some(address) = address {
+            let peer = Peer { not_after, http2: stream.speaks_http2() };
+            self.peers().note(address, peer, Instant::now());
+        }
         Ok(stream)
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

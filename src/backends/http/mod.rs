@@ -7,6 +7,7 @@ mod egress;
 mod fault;
 mod kept;
 mod link;
+mod peers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,8 +28,8 @@ use super::{
 use crate::api::Reason;
 
 pub use body::{AnswerBody, Body};
-pub use connect::Peer;
 pub use egress::{Egress, Guard, Resolver};
+pub use peers::Peer;
 
 use connect::Connector;
 use kept::Kept;

@@ -22,6 +22,7 @@ use authlink::{
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use hyper::Request;
+use socket2::SockRef;
 use tokio::{net::TcpSocket, time::Instant};
 
 use super::{expectation, get, service, settings, text, with_token};
@@ -267,6 +268,18 @@ async fn one_whose_name_server_keeps_silent_is_dns_failed() {
     let settings = impatient(settings("https://slow.example"));
     let fault = Service::new(settings, &egress).unwrap().probe().await.unwrap_err();
     assert_eq!(fault, Fault::new(Reason::DnsFailed, "no DNS server answers what slow.example is"));
+}
+
+#[tokio::test]
+async fn one_that_resets_each_connection_at_once_is_told_of_in_the_same_words_each_time() {
+    let port = hostile::serve(|stream| SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap());
+    let settings = Settings { check: Check::Tcp, ..settings(&format!("https://127.0.0.1:{port}")) };
+    let service = service(settings);
+    // Many times, since the end sometimes comes before the handshake has begun.
+    for _ in 0..500 {
+        let fault = service.probe().await.unwrap_err();
+        assert_eq!(fault, Fault::new(Reason::Unavailable, "the server closed the connection"));
+    }
 }
 
 /// The resolver is a fake: it changes its mind between two questions, as an attacker's name server does.
