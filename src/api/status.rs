@@ -161,7 +161,7 @@ pub struct EndpointStatus {
     pub ready: bool,
     /// Why not, or `ProbeSucceeded`.
     pub reason: String,
-    /// The role that the server has, where its protocol tells.
+    /// The role that the server had when it last answered, where its protocol tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
 }

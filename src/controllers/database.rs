@@ -69,7 +69,8 @@ impl Reconciler for Databases {
         let saturated = cx.runtime.saturates(database);
         let mut report = report(&look, database, saturated).await;
         cx.runtime.report(database, Counted::Queries { saturated }, cx, &mut report);
-        match self.bindings.settle(database, &look, cx).await {
+        let settled = self.bindings.settle(database, &look, &report.status.common.endpoints, cx).await;
+        match settled {
             Ok(Ok(binding)) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
             Ok(Err((reason, problem))) => {
                 let kept = binding::Bindings::kept(database, cx);

@@ -360,7 +360,7 @@ async fn a_server_that_follows_a_known_primary_gets_no_traffic() {
     replica.redis(&["config", "set", "masteruser", "app"]);
     replica.redis(&["config", "set", "masterauth", "app-secret"]);
     replica.redis(&["replicaof", "127.0.0.1", &primary.port.to_string()]);
-    let _operator = Operator::start(&namespace, &[]).await;
+    let operator = Operator::start(&namespace, &[]).await;
     let hosts = [&replica, &primary].map(|server| json!({ "host": ADDRESS, "port": server.port + 1 }));
     let both = registered(&primary).with(&json!({ "host": null, "port": null, "hosts": hosts }));
     namespace.database("cache", &both).await;
@@ -371,6 +371,12 @@ async fn a_server_that_follows_a_known_primary_gets_no_traffic() {
     let mut wanted = [at(ADDRESS, &primary, false), at(ADDRESS, &replica, false)];
     wanted.sort();
     until_endpoints(&namespace, "cache", &wanted).await;
+    operator.signal("KILL");
+    drop(operator);
+    let operator = Operator::start(&namespace, &[]).await;
+    operator.more_probes(6).await;
+    assert!(operator.probes().0 >= 2, "{:?}", operator.probes());
+    assert_eq!(endpoints(&namespace, "cache").await, wanted, "the status knows what was the primary");
     replica.redis(&["replicaof", "no", "one"]);
     let mut wanted = [at(ADDRESS, &primary, false), at(ADDRESS, &replica, true)];
     wanted.sort();

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     api::{
         Reason,
+        status::EndpointStatus,
         v1alpha1::{
             Database,
             database::{Engine, TlsMode},
@@ -55,11 +56,13 @@ impl Written {
 }
 
 impl Bindings {
-    /// Makes the Secret what it should be: written, or gone. Gives its name, or what stands in the way.
+    /// Makes the Secret what it should be: written, or gone. Gives its name, or what stands in the way. `told` is the
+    /// status of each server.
     pub(super) async fn settle(
         &self,
         database: &Database,
         look: &Look,
+        told: &[EndpointStatus],
         cx: &Context,
     ) -> Result<Settled, Error> {
         let wanted = database.binding_name();
@@ -68,10 +71,10 @@ impl Bindings {
         let written = self.written(&database.uid().unwrap_or_default());
         if let Some(name) = &wanted {
             // Only a credential and a server that work are handed out; until then, what was handed out before stays.
-            if look.verified.is_none() || !is_settled(look) {
+            if look.verified.is_none() || !is_settled(look, told) {
                 return Ok(Ok(known));
             }
-            let settled = self.write(database, name.clone(), look, cx).await?;
+            let settled = self.write(database, desired(name.clone(), look, told), cx).await?;
             if settled.is_err() {
                 return Ok(settled);
             }
@@ -94,20 +97,14 @@ impl Bindings {
         owned_by(&secret.metadata, &database.uid()?).then(|| name.clone())
     }
 
-    async fn write(
-        &self,
-        database: &Database,
-        name: String,
-        look: &Look,
-        cx: &Context,
-    ) -> Result<Settled, Error> {
+    async fn write(&self, database: &Database, desired: Desired, cx: &Context) -> Result<Settled, Error> {
         let (uid, namespace) = (database.uid().unwrap_or_default(), database.namespace().unwrap_or_default());
+        let name = desired.name.clone();
         let existing = cx.references.secret_meta(&namespace, &name);
         if existing.as_ref().is_some_and(|secret| !owned_by(&secret.metadata, &uid)) {
             let problem = format!("the Secret {name} exists and belongs to somebody else");
             return Ok(Err((Reason::BindingConflict, problem)));
         }
-        let desired = desired(name.clone(), look);
         let content = digest(&desired);
         let existing = existing.as_ref();
         let written = existing.and_then(|secret| Written::of(&name, &secret.metadata, content));
@@ -173,15 +170,16 @@ impl Bindings {
 
 /// Whether it is known which of several servers is to be handed out: not while none works, nor while one that works
 /// may yet say that it is the primary.
-fn is_settled(look: &Look) -> bool {
+fn is_settled(look: &Look, told: &[EndpointStatus]) -> bool {
     let seen = &look.observations;
-    let Some(chosen) = chosen(look).map(|index| &seen[index]) else { return seen.len() == 1 };
-    is(chosen, Role::Primary) || seen.iter().filter(|seen| works(seen)).all(|seen| seen.facts.is_some())
+    let Some(chosen) = chosen(told) else { return seen.len() == 1 };
+    is(&told[chosen], Role::Primary)
+        || seen.iter().filter(|seen| works(seen)).all(|seen| seen.facts.is_some())
 }
 
-fn desired(name: String, look: &Look) -> Desired {
+fn desired(name: String, look: &Look, told: &[EndpointStatus]) -> Desired {
     let servers: Vec<_> = look.resolved.targets.iter().map(|reached| &reached.settings).collect();
-    let server = servers[chosen(look).unwrap_or(0)];
+    let server = servers[chosen(told).unwrap_or(0)];
     let engine = server.engine.as_str();
     let mut data = BTreeMap::from([
         ("type", engine.to_owned()),

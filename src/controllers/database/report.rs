@@ -35,19 +35,22 @@ pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report
         // Until this process has been there, what an earlier one has found holds.
         let earlier = || before?.common.endpoints.get(index)?.role.clone();
         let found = seen.facts.as_ref().map(|facts| facts.server.role.as_str().to_owned());
-        endpoint.role = found.or_else(earlier).filter(|_| endpoint.ready);
+        endpoint.role = found.or_else(earlier);
     }
     // While nothing answers, what was known last stays: the conditions say that it is down.
-    status.server = server(look).or_else(|| before.and_then(|status| status.server.clone()));
-    status.pool = pool(look);
-    status.invalid_queries = invalid_queries(look, database, before).await;
+    let chosen = chosen(&status.common.endpoints);
+    let server = server(look, chosen);
+    let replaced = replaced(look, server.as_ref(), before);
+    status.server = server.or_else(|| before.and_then(|status| status.server.clone()));
+    status.pool = pool(look, chosen);
+    status.invalid_queries = invalid_queries(look, chosen, database, before).await;
 
     let queries: Vec<_> = status.invalid_queries.iter().map(|query| query.name.as_str()).collect();
     if !queries.is_empty() {
         let message = format!("cannot be prepared: {}", queries.join(", "));
         report.degrade(Reason::QueryInvalid, &message);
     }
-    if let Some(message) = replaced(look, before) {
+    if let Some(message) = replaced {
         report.degrade(Reason::ServerReplaced, message);
         // For one pass: the next one compares with the new identity.
         report.look_again_within(look.resolved.schedule.interval);
@@ -55,45 +58,45 @@ pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report
     report
 }
 
-/// The servers as they are to be registered. Whoever writes must not end at a server that only follows another one, so
-/// such a server is ready only while none is known as a primary, be it dead or alive; `told` is the status, with the roles
-/// that an earlier process knew.
+/// The servers as they are to be registered; `told` is the status of each. Whoever writes must not end at a server that only
+/// follows another one, so such a server is ready only while none is known as a primary, be it dead or alive.
 pub(super) fn sites(look: &Look, told: &[EndpointStatus]) -> Vec<Site> {
-    let is = |seen: &_, told: &EndpointStatus, role: Role| {
-        is(seen, role) || told.role.as_deref() == Some(role.as_str())
-    };
-    let primary_known = look.observations.iter().zip(told).any(|(seen, told)| is(seen, told, Role::Primary));
-    let named = look.resolved.targets.iter().zip(&look.observations).zip(told);
+    let primary_known = told.iter().any(|told| is(told, Role::Primary));
+    let named = look.resolved.targets.iter().zip(told);
     named
-        .map(|((Reached { settings, .. }, seen), told)| Site {
+        .map(|(Reached { settings, .. }, told)| Site {
             host: settings.host.clone(),
             port: Port {
                 name: settings.engine.as_str().to_owned(),
                 port: settings.port,
                 app_protocol: Some(settings.engine.as_str().to_owned()),
             },
-            healthy: works(seen) && !(primary_known && is(seen, told, Role::Replica)),
+            healthy: told.ready && !(primary_known && is(told, Role::Replica)),
             zone: None,
         })
         .collect()
 }
 
 /// Whether the server is known to have this role.
-pub(super) fn is(seen: &Observation<Facts>, role: Role) -> bool {
-    seen.facts.as_ref().is_some_and(|facts| facts.server.role == role)
+pub(super) fn is(told: &EndpointStatus, role: Role) -> bool {
+    told.role.as_deref() == Some(role.as_str())
 }
 
 /// The index of the server to show: a primary that works, else any that works.
-pub(super) fn chosen(look: &Look) -> Option<usize> {
-    let working = || look.observations.iter().enumerate().filter(|(_, seen)| works(seen));
-    let primary = working().find(|(_, seen)| is(seen, Role::Primary));
+pub(super) fn chosen(told: &[EndpointStatus]) -> Option<usize> {
+    let working = || told.iter().enumerate().filter(|(_, told)| told.ready);
+    let primary = working().find(|(_, told)| is(told, Role::Primary));
     primary.or_else(|| working().next()).map(|(index, _)| index)
 }
 
 /// Whether the server is another one than before; of several, one takes over from another without being new.
-fn replaced(look: &Look, before: Option<&DatabaseStatus>) -> Option<&'static str> {
-    let before = before?.server.as_ref()?.identity.clone()?;
-    let now = server(look)?.identity?;
+fn replaced(
+    look: &Look,
+    now: Option<&ServerStatus>,
+    before: Option<&DatabaseStatus>,
+) -> Option<&'static str> {
+    let before = before?.server.as_ref()?.identity.as_ref()?;
+    let now = now?.identity.as_ref()?;
     match look.resolved.targets.as_slice() {
         [only] if before != now && only.settings.engine == Engine::Redis => {
             Some("the server was started anew or replaced, and what it did not persist is lost")
@@ -103,8 +106,8 @@ fn replaced(look: &Look, before: Option<&DatabaseStatus>) -> Option<&'static str
     }
 }
 
-fn server(look: &Look) -> Option<ServerStatus> {
-    let index = chosen(look).unwrap_or(0);
+fn server(look: &Look, chosen: Option<usize>) -> Option<ServerStatus> {
+    let index = chosen.unwrap_or(0);
     let facts = look.observations.get(index)?.facts.as_ref()?;
     Some(ServerStatus {
         version: facts.server.version.clone(),
@@ -114,8 +117,8 @@ fn server(look: &Look) -> Option<ServerStatus> {
     })
 }
 
-fn pool(look: &Look) -> Option<PoolStatus> {
-    let view = look.members.get(chosen(look).unwrap_or(0))?.target().pool();
+fn pool(look: &Look, chosen: Option<usize>) -> Option<PoolStatus> {
+    let view = look.members.get(chosen.unwrap_or(0))?.target().pool();
     Some(PoolStatus {
         summary: format!("{}/{}", view.size, view.max),
         size: view.size,
@@ -133,7 +136,7 @@ fn pool_verdict(look: &Look, elsewhere: bool) -> Verdict {
     if elsewhere || look.observations.iter().any(saturated) {
         let message = advise(Reason::PoolSaturated, LENT);
         Verdict::no(ConditionType::PoolHealthy, Reason::PoolSaturated, message)
-    } else if chosen(look).is_some() {
+    } else if look.observations.iter().any(works) {
         Verdict::yes(ConditionType::PoolHealthy, Reason::WithinBounds, "callers get a connection at once")
     } else {
         Verdict::unknown(ConditionType::PoolHealthy, Reason::Pending, "there is no connection")
@@ -142,11 +145,12 @@ fn pool_verdict(look: &Look, elsewhere: bool) -> Verdict {
 
 async fn invalid_queries(
     look: &Look,
+    chosen: Option<usize>,
     database: &Database,
     before: Option<&DatabaseStatus>,
 ) -> Vec<InvalidQuery> {
     let working = |index| look.members.get(index).zip(look.observations.get(index));
-    let Some((member, seen)) = chosen(look).and_then(working) else { return Vec::new() };
+    let Some((member, seen)) = chosen.and_then(working) else { return Vec::new() };
     // It is well by what an earlier process knew, and may be silent now.
     if seen.facts.is_none() {
         return before.map(|before| before.invalid_queries.clone()).unwrap_or_default();

@@ -76,7 +76,7 @@ async fn the_name_of_a_server_that_has_none_any_more_is_taken_off_the_service() 
 }
 
 #[tokio::test]
-async fn a_replica_that_keeps_silent_after_a_restart_gets_no_traffic_for_that() {
+async fn whichever_of_two_keeps_silent_after_a_restart_it_is_known_which_is_the_primary() {
     let namespace = Namespace::create().await;
     let (primary, replica) = (redis(), redis());
     replica.redis(&["config", "set", "masteruser", "app"]);
@@ -93,13 +93,16 @@ async fn a_replica_that_keeps_silent_after_a_restart_gets_no_traffic_for_that() 
     namespace.ready("cache").await;
     operator.signal("KILL");
     drop(operator);
-    replica.freeze();
-    let written = namespace.status_writes();
-    let operator = Operator::start(&namespace, &[]).await;
-    operator.more_probes(8).await;
-    let failed = operator.probes().1;
-    assert!(failed["Timeout"] >= 2, "{failed:?}");
-    assert_eq!(endpoints(&namespace, "cache").await, wanted);
-    assert_eq!(namespace.status_writes(), written, "it is known what it is");
-    replica.thaw();
+    for silent in [&replica, &primary] {
+        silent.freeze();
+        let written = namespace.status_writes();
+        let operator = Operator::start(&namespace, &[]).await;
+        operator.more_probes(8).await;
+        let failed = operator.probes().1;
+        assert!(failed["Timeout"] >= 2, "{failed:?}");
+        assert_eq!(endpoints(&namespace, "cache").await, wanted);
+        assert_eq!(namespace.status_writes(), written, "it is known what it is");
+        operator.signal("KILL");
+        silent.thaw();
+    }
 }
