@@ -1,5 +1,7 @@
 //! What users read of one look at the servers.
 
+use kube::Resource;
+
 use super::{Facts, Look, Reached};
 use crate::{
     api::{
@@ -151,8 +153,9 @@ async fn invalid_queries(
 ) -> Vec<InvalidQuery> {
     let working = |index| look.members.get(index).zip(look.observations.get(index));
     let Some((member, seen)) = chosen.and_then(working) else { return Vec::new() };
-    // It is well by what an earlier process knew, and may be silent now.
+    // It is well by what an earlier process knew, and may be silent now; of other queries nothing is known.
     if seen.facts.is_none() {
+        let before = before.filter(|it| it.common.observed_generation == database.meta().generation);
         return before.map(|before| before.invalid_queries.clone()).unwrap_or_default();
     }
     let checks = member.target().check(&database.spec.queries).await;

@@ -64,7 +64,8 @@ async fn after_a_restart_a_server_that_keeps_silent_takes_no_verdict_back() {
     let operator = Operator::start(&namespace, &[]).await;
     let bad = json!({ "queries": [{ "name": "bad", "statement": "NOSUCHCOMMAND x" }] });
     let patient = json!({ "healthCheck": { "unhealthyThreshold": 100 } });
-    namespace.database("db", &server.spec().probed_often().with(&patient).with(&bad)).await;
+    let spec = server.spec().probed_often().with(&patient);
+    namespace.database("db", &spec.clone().with(&bad)).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "QueryInvalid")];
     namespace.expect("db", &wanted).await;
     operator.signal("KILL");
@@ -77,5 +78,11 @@ async fn after_a_restart_a_server_that_keeps_silent_takes_no_verdict_back() {
     assert!(failed["Timeout"] >= 4, "{failed:?}");
     assert_eq!(namespace.status_writes(), written);
     namespace.expect("db", &wanted).await;
+    let none = namespace.database("db", &spec.with(&json!({ "queries": [] }))).await;
+    let told = namespace.until("db", SOON, "the new spec", |database| {
+        let status = database.status.as_ref();
+        status.and_then(|status| status.common.observed_generation) == none.metadata.generation
+    });
+    assert!(condition(&told.await, "Degraded").is_none(), "there is no query any more");
     server.thaw();
 }
