@@ -76,8 +76,12 @@ pub fn report(look: &Look, api: &ExternalApi) -> Report<ExternalApiStatus> {
     let status = &mut report.status;
     let ready = status.common.endpoints.iter().filter(|endpoint| endpoint.ready).count();
     status.endpoints_summary = Some(format!("{ready}/{}", status.common.endpoints.len()));
+    // Until this process has been at all that is well, what an earlier one has seen holds.
+    let unseen = look.observations.iter().any(|seen| works(seen) && seen.facts.is_none());
+    let before = api.status.as_ref().filter(|before| unseen && look.is_of(&before.common));
+    let before = before.and_then(|before| Some(before.tls.as_ref()?.not_after.0));
     let expiries = look.observations.iter().filter_map(|seen| seen.facts?.not_after);
-    status.tls = expiries.min().map(|time| CertificateStatus { not_after: Time(time) });
+    status.tls = expiries.chain(before).min().map(|time| CertificateStatus { not_after: Time(time) });
     if let Some(soon) = &status.tls
         && soon.not_after.0 < jiff::Timestamp::now() + CERTIFICATE_HORIZON
     {

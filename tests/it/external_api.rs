@@ -15,7 +15,7 @@ use std::{
 };
 use tokio::{net::TcpListener, task::AbortHandle};
 
-use crate::support::{Namespace, Operator, SOON, condition, free_port, secret};
+use crate::support::{Namespace, Operator, SOON, Server, System, condition, free_port, secret};
 
 /// The one address of the tests' network that may be registered, and the flag that lets the operator call it.
 const ADDRESS: &str = "10.99.0.1";
@@ -184,4 +184,33 @@ async fn each_fault_of_a_reference_or_of_the_network_has_its_reason() {
         namespace.apply::<ExternalApi>(manifest).await;
         namespace.expect_of::<ExternalApi>(name, &[("Ready", "False", reason)]).await;
     }
+}
+
+#[tokio::test]
+async fn after_a_restart_a_certificate_that_expires_soon_is_known_of_while_its_server_keeps_silent() {
+    let namespace = Namespace::create().await;
+    // Something that can be frozen; no more is asked of it than a handshake.
+    let server = Server::start_with(System::Redis, &[("BIND", "0.0.0.0"), ("CERT", "soon")]);
+    let late = Server::start_with(System::Redis, &[("BIND", "0.0.0.0")]);
+    let operator = Operator::start(&namespace, &ALLOWED).await;
+    let urls = [&late, &server].map(|server| format!("https://{ADDRESS}:{}", server.port + 1));
+    let check = json!({
+        "type": "Tcp", "interval": "1s", "timeout": "900ms", "unhealthyThreshold": 100, "jitterPercent": 0,
+    });
+    let more = json!({ "tls": { "caRef": { "name": "ca" } }, "healthCheck": check });
+    namespace.apply::<ExternalApi>(manifest("billing", &urls, more)).await;
+    let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "CertificateExpiringSoon")];
+    namespace.expect_of::<ExternalApi>("billing", &wanted).await;
+    operator.signal("KILL");
+    drop(operator);
+    server.freeze();
+    let written = || namespace.writes().get("patch externalapis/status").copied().unwrap_or_default();
+    let before = written();
+    let operator = Operator::start(&namespace, &ALLOWED).await;
+    operator.more_probes(8).await;
+    let failed = operator.probes().1;
+    assert!(failed["Timeout"] >= 2, "{failed:?}");
+    assert_eq!(written(), before);
+    namespace.expect_of::<ExternalApi>("billing", &wanted).await;
+    server.thaw();
 }
