@@ -1,9 +1,10 @@
 //! What is held for each object: its shares in the monitors of its targets, and the credential that is in use.
 
+mod refusals;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
@@ -17,11 +18,13 @@ use crate::{
         status::{EndpointStatus, HealthState, Status},
     },
     backends::Fault,
-    domain::backoff::RESYNC,
     probing::{Membership, Monitors, Observation, PATIENCE, Target},
     resolving::Resolved,
     telemetry::metrics::Metrics,
 };
+
+pub use refusals::Refused;
+use refusals::{Keys, Refusals};
 
 /// How one target is reached: plain values, with the credential.
 pub trait Settings: Clone + Send + Sync + 'static {
@@ -36,6 +39,11 @@ pub trait Settings: Clone + Send + Sync + 'static {
 
     /// The same for settings that reach the same target, whatever the credential.
     fn target_key(&self) -> [u8; 32];
+
+    /// The same for settings of which one login says whether the others can log in.
+    fn login_key(&self) -> [u8; 32] {
+        self.key()
+    }
 
     /// Host name or address.
     fn host(&self) -> &str;
@@ -82,8 +90,7 @@ pub struct Holdings<S: Settings> {
     monitors: Arc<Monitors<S::Target>>,
     metrics: Arc<Metrics>,
     by_uid: Mutex<HashMap<String, Held<S>>>,
-    /// By the keys of their settings, since many objects may name one Secret.
-    refused: Mutex<HashMap<Vec<[u8; 32]>, Refused>>,
+    refusals: Refusals,
 }
 
 #[derive(Clone)]
@@ -94,18 +101,6 @@ struct Held<S: Settings> {
     /// The credential has replaced another one, and the status may not tell so yet.
     rotated: bool,
     refused: Option<Refused>,
-}
-
-/// A changed credential that does not work, while the previous one does. It is left alone for longer each time: servers
-/// lock accounts that fail to log in too often.
-#[derive(Clone)]
-pub struct Refused {
-    /// Why it does not work.
-    pub fault: Fault,
-    /// When it is tried again.
-    pub again: Instant,
-    pause: Duration,
-    keys: Vec<[u8; 32]>,
 }
 
 /// What one look at an object's targets gave.
@@ -135,7 +130,7 @@ impl<S: Settings> Holdings<S> {
     #[must_use]
     pub fn new(kind: &'static str, metrics: Arc<Metrics>) -> Self {
         let monitors = Arc::new(Monitors::new(kind, metrics.probes.clone()));
-        Self { monitors, metrics, by_uid: Mutex::default(), refused: Mutex::default() }
+        Self { monitors, metrics, by_uid: Mutex::default(), refusals: Refusals::default() }
     }
 
     /// Joins the monitors of what the object resolves to, and waits a moment for what each has seen.
@@ -170,8 +165,9 @@ impl<S: Settings> Holdings<S> {
             return Err(Error::NotProbedYet);
         };
         // A credential whose first login failed is verified by the first one that succeeds.
-        if held.verified.is_none() && proves(&held.resolved) && observations.iter().any(proven) {
-            held.verified = Some(Timestamp::now());
+        if proves(&held.resolved) && observations.iter().any(proven) {
+            held.verified = held.verified.or_else(|| Some(Timestamp::now()));
+            self.refusals.remove(&keys(&held.resolved, S::login_key));
         }
         let look = Look {
             observations,
@@ -195,7 +191,7 @@ impl<S: Settings> Holdings<S> {
     /// Lets go of everything.
     pub fn clear(&self) {
         self.all().clear();
-        self.refused().clear();
+        self.refusals.clear();
     }
 
     /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
@@ -212,9 +208,6 @@ impl<S: Settings> Holdings<S> {
             return Ok(Held::new(self.join(&wanted, &known, wake)?, wanted));
         };
         if same(&before.resolved, &wanted, S::key) {
-            if let Some(refused) = &before.refused {
-                self.refused().remove(&refused.keys);
-            }
             let before = Held { refused: None, ..before };
             if before.resolved.schedule == wanted.schedule {
                 return Ok(before);
@@ -225,19 +218,26 @@ impl<S: Settings> Holdings<S> {
             let members = self.join(&wanted, &known, wake)?;
             return Ok(Held { resolved: wanted, members, ..before });
         }
-        let keys: Vec<_> = wanted.targets.iter().map(S::key).collect();
-        let refused = self.refused().get(&keys).cloned();
-        let left_alone = refused.as_ref().is_some_and(|refused| Instant::now() < refused.again);
-        if left_alone && observe::<S>(&before.members).await.iter().any(works) {
+        let (tried, login) = (keys(&wanted, S::key), keys(&wanted, S::login_key));
+        let interval = wanted.schedule.interval;
+        let own = before.refused.clone().filter(|refused| refused.keys == tried);
+        let left_alone = own.clone().filter(Refused::is_left_alone);
+        let _turn = if left_alone.is_none() { self.refusals.turn(&login).await } else { None };
+        let others = || {
+            let recent = self.refusals.recent(&login, interval)?;
+            Some(Refused { keys: tried.clone(), ..recent })
+        };
+        let refused = left_alone.or_else(others);
+        if refused.is_some() && observe::<S>(&before.members).await.iter().any(works) {
             return Ok(Held { refused, ..before });
         }
-        let pause = refused.map_or(wanted.schedule.interval, |refused| refused.pause * 2).min(RESYNC);
+        let last = own.or_else(|| self.refusals.last(&login));
         let (new, fault) = match self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake) {
             Ok(members) => {
                 let mut new = Held::new(members, wanted);
-                let tried = observe::<S>(&new.members).await;
-                if tried.iter().any(proven) {
-                    self.refused().remove(&keys);
+                let seen = observe::<S>(&new.members).await;
+                if seen.iter().any(proven) {
+                    self.refusals.remove(&login);
                     // One that no probe carries is used, and nobody knows yet whether it works.
                     new.rotated = proves(&new.resolved);
                     if new.rotated {
@@ -245,7 +245,7 @@ impl<S: Settings> Holdings<S> {
                     }
                     return Ok(new);
                 }
-                (Ok(new), tried.into_iter().find_map(|observation| observation.fault))
+                (Ok(new), seen.into_iter().find_map(|observation| observation.fault))
             }
             Err(Error::Settings(fault)) => (Err(Error::Settings(fault.clone())), Some(fault)),
             Err(error) => return Err(error),
@@ -253,13 +253,8 @@ impl<S: Settings> Holdings<S> {
         match fault {
             Some(fault) if observe::<S>(&before.members).await.iter().any(works) => {
                 self.metrics.rotation("refused");
-                let now = Instant::now();
-                let refused = Refused { fault, again: now + pause, pause, keys };
-                let mut all = self.refused();
-                // Nobody has it any more, or it would have been tried again.
-                all.retain(|_, other| now < other.again + RESYNC);
-                all.insert(refused.keys.clone(), refused.clone());
-                drop(all);
+                let refused = Refused::now(fault, tried, last.as_ref(), interval);
+                self.refusals.add(&login, &refused);
                 Ok(Held { refused: Some(refused), ..before })
             }
             _ => new,
@@ -268,10 +263,6 @@ impl<S: Settings> Holdings<S> {
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Held<S>>> {
         self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn refused(&self) -> MutexGuard<'_, HashMap<Vec<[u8; 32]>, Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn join(
@@ -287,6 +278,10 @@ impl<S: Settings> Holdings<S> {
         };
         wanted.targets.iter().zip(known).map(join).collect::<Result<_, _>>().map_err(Error::Settings)
     }
+}
+
+fn keys<S>(resolved: &Resolved<S>, key: impl Fn(&S) -> [u8; 32]) -> Keys {
+    resolved.targets.iter().map(key).collect()
 }
 
 fn same<S>(one: &Resolved<S>, other: &Resolved<S>, key: impl Fn(&S) -> [u8; 32]) -> bool {

@@ -52,13 +52,12 @@ impl Mongodb {
         let places = Arc::new(Places::new(&settings.pool));
         let (tls, files) = tls_options(&settings.tls)?;
         let credential = settings.credential.username.as_ref().map(|username| {
-            let source = settings.auth_source.as_deref().or(settings.database.as_deref()).unwrap_or("admin");
             Credential::builder()
                 .username(username.clone())
                 .password(
                     settings.credential.password.as_ref().map(|password| password.expose_secret().to_owned()),
                 )
-                .source(source.to_owned())
+                .source(settings.knows_user().map(str::to_owned))
                 .build()
         });
         let pool = &settings.pool;

@@ -112,6 +112,23 @@ impl Settings {
         hash.finalize().into()
     }
 
+    /// The same for settings with which the same user logs in to the same server, whatever for.
+    #[must_use]
+    pub fn login_key(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        part(&mut hash, Some(&format!("{:?} {} {}", self.engine, self.host, self.port)));
+        part(&mut hash, self.knows_user());
+        self.credential.feed(&mut hash);
+        self.tls.feed_client(&mut hash);
+        hash.finalize().into()
+    }
+
+    /// The database that knows the user, where there are several that may.
+    pub(super) fn knows_user(&self) -> Option<&str> {
+        let own = self.database.as_deref().unwrap_or("admin");
+        (self.engine == Engine::Mongodb).then(|| self.auth_source.as_deref().unwrap_or(own))
+    }
+
     fn feed_target(&self, hash: &mut Sha256) {
         let plain = format!(
             "{:?} {} {} {:?} {:?} {:?} {:?}",
@@ -141,6 +158,32 @@ mod tests {
 
     fn credential(username: &str, password: &str) -> Credential {
         Credential { username: Some(username.to_owned()), password: Some(password.into()) }
+    }
+
+    #[test]
+    fn what_the_same_user_logs_in_for_is_no_other_login() {
+        let settings = |engine, database: &str, password| Settings {
+            engine,
+            host: "db.example".to_owned(),
+            port: 5432,
+            database: Some(database.to_owned()),
+            credential: credential("app", password),
+            auth_source: None,
+            tls: TlsSettings::default(),
+            pool: PoolSettings::from(&Pool::default()),
+            timeout: Duration::from_secs(5),
+        };
+        let one = settings(Engine::Postgresql, "one", "secret");
+        let more =
+            Settings { timeout: Duration::from_secs(9), ..settings(Engine::Postgresql, "two", "secret") };
+        assert_ne!(one.key(), more.key());
+        assert_eq!(one.login_key(), more.login_key());
+        assert_ne!(one.login_key(), Settings { port: 5433, ..one.clone() }.login_key());
+        assert_ne!(one.login_key(), settings(Engine::Postgresql, "one", "other").login_key());
+        let [one, two] = ["one", "two"].map(|database| settings(Engine::Mongodb, database, "secret"));
+        assert_ne!(one.login_key(), two.login_key(), "each database has users of its own");
+        let [one, two] = [one, two].map(|it| Settings { auth_source: Some("admin".to_owned()), ..it });
+        assert_eq!(one.login_key(), two.login_key());
     }
 
     #[test]

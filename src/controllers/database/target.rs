@@ -121,6 +121,10 @@ impl held::Settings for Reached {
         self.settings.target_key()
     }
 
+    fn login_key(&self) -> [u8; 32] {
+        self.settings.login_key()
+    }
+
     fn host(&self) -> &str {
         &self.settings.host
     }

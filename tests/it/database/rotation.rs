@@ -126,11 +126,12 @@ async fn a_refused_password_is_tried_again_after_longer_and_longer_times_and_ano
 #[tokio::test]
 async fn a_password_that_was_refused_to_one_object_is_not_tried_by_each_of_many() {
     let namespace = Namespace::create().await;
-    let operator = Operator::start(&namespace, &["--concurrency", "1"]).await;
+    let operator = Operator::start(&namespace, &[]).await;
     let server = Server::start(System::Redis);
-    let names: Vec<_> = (0..20).map(|number| format!("db-{number}")).collect();
-    for name in &names {
-        namespace.database(name, &server.spec().probed_patiently()).await;
+    let names: Vec<_> = (0..16).map(|number| format!("db-{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let own = json!({ "database": number.to_string(), "pool": { "max": 1 } });
+        namespace.database(name, &server.spec().probed_patiently().with(&own)).await;
     }
     for name in &names {
         namespace.ready(name).await;
@@ -147,6 +148,33 @@ async fn a_password_that_was_refused_to_one_object_is_not_tried_by_each_of_many(
     for name in &names {
         namespace.until(name, SOON, "no fault", |database| condition(database, "Degraded").is_none()).await;
     }
+}
+
+#[tokio::test]
+async fn a_password_that_was_refused_to_one_object_is_tried_by_another_once_a_third_has_logged_in_with_it() {
+    let namespace = Namespace::create().await;
+    let _operator = Operator::start(&namespace, &[]).await;
+    let server = Server::start(System::Redis);
+    let login = async |name: &str, password: &str| {
+        namespace.apply::<Secret>(password_secret(name, "app", password)).await;
+    };
+    let database = async |name: &str, number: &str| {
+        let spec = json!({ "database": number, "credentialsRef": { "name": name } });
+        namespace.database(name, &server.spec().with(&spec)).await;
+        namespace.ready(name).await;
+    };
+    for (name, number) in [("first", "1"), ("second", "2")] {
+        login(name, "app-secret").await;
+        database(name, number).await;
+    }
+    login("first", "mistyped-password").await;
+    namespace.expect("first", &[("Degraded", "True", "PreviousCredentialInUse")]).await;
+    server.redis(&["acl", "setuser", "app", ">mistyped-password"]);
+    login("third", "mistyped-password").await;
+    database("third", "3").await;
+    login("second", "mistyped-password").await;
+    let events = namespace.events_with("second", "CredentialRotated").await;
+    assert!(!events.iter().any(|event| event.reason == "PreviousCredentialInUse"), "{events:?}");
 }
 
 #[tokio::test]
