@@ -123,6 +123,24 @@ async fn is_unanswered<K: Object>(namespace: &Namespace, name: &str) {
     assert!(message.contains("no DNS server answers what silent.test. is"), "{name}: {message}");
 }
 
+/// The driver reaches the server by itself, and says nothing of the name.
+#[tokio::test]
+async fn a_mongodb_whose_name_nobody_answers_any_more_is_told_of_by_who_logs_in_anew() {
+    let namespace = Namespace::create().await;
+    let dns = Dns::start().await;
+    dns.answer(&["127.0.0.1"]);
+    let resolv_conf = dns.resolv_conf_with("options timeout:5 attempts:2");
+    let _operator = Operator::start_with_file(&namespace, "/etc/resolv.conf", &resolv_conf).await;
+    let named = json!({
+        "host": "moves.test", "tls": { "mode": "Require", "caRef": null }, "pool": { "maxLifetime": "1s" },
+        "healthCheck": { "interval": "4s", "timeout": "3s", "jitterPercent": 0 },
+    });
+    namespace.database("db", &System::Ferretdb.spec().with(&named)).await;
+    namespace.ready("db").await;
+    dns.be_silent();
+    namespace.expect("db", &[("Connected", "False", "DnsFailed")]).await;
+}
+
 #[tokio::test]
 async fn that_nobody_answers_what_a_name_is_sounds_alike_whatever_has_it() {
     let namespace = Namespace::create().await;

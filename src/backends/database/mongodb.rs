@@ -5,7 +5,7 @@ mod run;
 mod template;
 mod value;
 
-use std::{io::Write, sync::Arc};
+use std::{io::Write, sync::Arc, time::Duration};
 
 use bson::{Document, doc};
 use futures::{FutureExt, future::BoxFuture};
@@ -120,16 +120,17 @@ impl Mongodb {
         {
             return fault(error);
         }
-        match self.reach().await {
+        // Of what the driver has left of a probe's time, so that it is told when it is the name that takes it.
+        match self.reach(self.settings.timeout * 2 / 5).await {
             Err(fault) => fault,
             Ok(()) => Fault::new(Reason::ProtocolError, "the server does not answer as a MongoDB does"),
         }
     }
 
-    /// Network and TLS alone.
-    async fn reach(&self) -> Result<(), Fault> {
+    /// Network and TLS alone; `patience` is for the name.
+    async fn reach(&self, patience: Duration) -> Result<(), Fault> {
         let Settings { host, port, tls, .. } = &self.settings;
-        let stream = self.egress.connect(host, *port).await?;
+        let stream = self.egress.clone().with_patience(patience).connect(host, *port).await?;
         if tls.enabled() {
             transport::handshake(stream, host, tls).await?;
         }
@@ -168,7 +169,7 @@ impl Database for Mongodb {
         async {
             // Without a connection the driver would wait for its whole time for the server to come, whatever the fault.
             if self.places.is_empty() {
-                self.reach().await?;
+                self.reach(self.settings.timeout * 9 / 10).await?;
             }
             let place = self.places.place_now().filter(|_| !self.places.logins.is_due());
             let answer = match place {
