@@ -1,6 +1,7 @@
 //! Kubernetes finds what the probes have found: Services, and EndpointSlices that follow their verdicts.
 
 mod changes;
+mod replicas;
 
 use authlink::api::v1alpha1::Database;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -351,36 +352,6 @@ async fn an_external_name_leads_to_the_host_and_needs_one() {
     let database = namespace.expect("cache", &[("Ready", "False", "InvalidSpec")]).await;
     let message = &condition(&database, "Accepted").expect("Accepted").message;
     assert!(message.contains("spec.discovery.mode") && message.contains("use Endpoints"), "{message}");
-}
-
-#[tokio::test]
-async fn a_server_that_follows_a_known_primary_gets_no_traffic() {
-    let namespace = Namespace::create().await;
-    let (primary, replica) = (redis(), redis());
-    replica.redis(&["config", "set", "masteruser", "app"]);
-    replica.redis(&["config", "set", "masterauth", "app-secret"]);
-    replica.redis(&["replicaof", "127.0.0.1", &primary.port.to_string()]);
-    let operator = Operator::start(&namespace, &[]).await;
-    let hosts = [&replica, &primary].map(|server| json!({ "host": ADDRESS, "port": server.port + 1 }));
-    let both = registered(&primary).with(&json!({ "host": null, "port": null, "hosts": hosts }));
-    namespace.database("cache", &both).await;
-    let mut wanted = [at(ADDRESS, &primary, true), at(ADDRESS, &replica, false)];
-    wanted.sort();
-    until_endpoints(&namespace, "cache", &wanted).await;
-    primary.kill();
-    let mut wanted = [at(ADDRESS, &primary, false), at(ADDRESS, &replica, false)];
-    wanted.sort();
-    until_endpoints(&namespace, "cache", &wanted).await;
-    operator.signal("KILL");
-    drop(operator);
-    let operator = Operator::start(&namespace, &[]).await;
-    operator.more_probes(6).await;
-    assert!(operator.probes().0 >= 2, "{:?}", operator.probes());
-    assert_eq!(endpoints(&namespace, "cache").await, wanted, "the status knows what was the primary");
-    replica.redis(&["replicaof", "no", "one"]);
-    let mut wanted = [at(ADDRESS, &primary, false), at(ADDRESS, &replica, true)];
-    wanted.sort();
-    until_endpoints(&namespace, "cache", &wanted).await;
 }
 
 #[tokio::test]

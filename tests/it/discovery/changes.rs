@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{ADDRESS, at, endpoints, redis, registered, until_endpoints};
+use super::{ADDRESS, at, redis, registered, until_endpoints};
 use crate::support::{Namespace, Operator, SOON, dns::Dns, eventually};
 
 #[tokio::test]
@@ -73,36 +73,4 @@ async fn the_name_of_a_server_that_has_none_any_more_is_taken_off_the_service() 
     is_named(Some("moves.test.")).await;
     namespace.database("cache", &registered(&server)).await;
     is_named(None).await;
-}
-
-#[tokio::test]
-async fn whichever_of_two_keeps_silent_after_a_restart_it_is_known_which_is_the_primary() {
-    let namespace = Namespace::create().await;
-    let (primary, replica) = (redis(), redis());
-    replica.redis(&["config", "set", "masteruser", "app"]);
-    replica.redis(&["config", "set", "masterauth", "app-secret"]);
-    replica.redis(&["replicaof", "127.0.0.1", &primary.port.to_string()]);
-    let operator = Operator::start(&namespace, &[]).await;
-    let hosts = [&replica, &primary].map(|server| json!({ "host": ADDRESS, "port": server.port + 1 }));
-    let patient =
-        json!({ "host": null, "port": null, "hosts": hosts, "healthCheck": { "unhealthyThreshold": 100 } });
-    namespace.database("cache", &registered(&primary).with(&patient)).await;
-    let mut wanted = [at(ADDRESS, &primary, true), at(ADDRESS, &replica, false)];
-    wanted.sort();
-    until_endpoints(&namespace, "cache", &wanted).await;
-    namespace.ready("cache").await;
-    operator.signal("KILL");
-    drop(operator);
-    for silent in [&replica, &primary] {
-        silent.freeze();
-        let written = namespace.status_writes();
-        let operator = Operator::start(&namespace, &[]).await;
-        operator.more_probes(8).await;
-        let failed = operator.probes().1;
-        assert!(failed["Timeout"] >= 2, "{failed:?}");
-        assert_eq!(endpoints(&namespace, "cache").await, wanted);
-        assert_eq!(namespace.status_writes(), written, "it is known what it is");
-        operator.signal("KILL");
-        silent.thaw();
-    }
 }
