@@ -91,7 +91,7 @@ pub trait Database: Send + Sync + 'static {
 pub fn connect(settings: Settings, egress: Egress) -> Result<Arc<dyn Database>, Fault> {
     // Sooner than whoever waits for a probe gives up: so it is told that it was the name.
     let patience = settings.timeout * 9 / 10;
-    let system = Egress::new(Arc::new(|_| Ok(()))).with_patience(patience);
+    let system = Egress::of_the_system().with_patience(patience);
     let egress = egress.with_patience(patience);
     Ok(match settings.engine {
         Engine::Postgresql => {

@@ -5,7 +5,7 @@ mod run;
 mod template;
 mod value;
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc};
 
 use bson::{Document, doc};
 use futures::{FutureExt, future::BoxFuture};
@@ -121,16 +121,17 @@ impl Mongodb {
             return fault(error);
         }
         // Of what the driver has left of a probe's time, so that it is told when it is the name that takes it.
-        match self.reach(self.settings.timeout * 2 / 5).await {
+        let egress = self.egress.clone().with_patience(self.settings.timeout * 2 / 5);
+        match self.reach(&egress).await {
             Err(fault) => fault,
             Ok(()) => Fault::new(Reason::ProtocolError, "the server does not answer as a MongoDB does"),
         }
     }
 
-    /// Network and TLS alone; `patience` is for the name.
-    async fn reach(&self, patience: Duration) -> Result<(), Fault> {
+    /// Network and TLS alone.
+    async fn reach(&self, egress: &Egress) -> Result<(), Fault> {
         let Settings { host, port, tls, .. } = &self.settings;
-        let stream = self.egress.clone().with_patience(patience).connect(host, *port).await?;
+        let stream = egress.connect(host, *port).await?;
         if tls.enabled() {
             transport::handshake(stream, host, tls).await?;
         }
@@ -169,7 +170,7 @@ impl Database for Mongodb {
         async {
             // Without a connection the driver would wait for its whole time for the server to come, whatever the fault.
             if self.places.is_empty() {
-                self.reach(self.settings.timeout * 9 / 10).await?;
+                self.reach(&self.egress).await?;
             }
             let place = self.places.place_now().filter(|_| !self.places.logins.is_due());
             let answer = match place {

@@ -61,6 +61,12 @@ impl Egress {
         Self::found_by(resolver, Arc::new(|_| Ok(())))
     }
 
+    /// To wherever the system's resolver leads.
+    #[must_use]
+    pub fn of_the_system() -> Self {
+        Self::new(Arc::new(|_| Ok(())))
+    }
+
     fn found_by(resolver: Arc<resolver::Resolver>, guard: Guard) -> Self {
         Self::new(guard).with_resolver(Arc::new(move |host| {
             let resolver = Arc::clone(&resolver);

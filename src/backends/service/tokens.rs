@@ -312,7 +312,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_token_is_replaced_unless_it_is_new_or_not_the_one_in_use() {
-        let egress = Egress::new(Arc::new(|_: &[std::net::IpAddr]| Ok(())));
+        let egress = Egress::of_the_system();
         let client = ClientCredentials {
             token_url: "http://localhost".to_owned(),
             client_id: String::new(),
