@@ -14,7 +14,7 @@ use crate::{
         status::{ServiceStatus, Status},
     },
     cluster::discovery::{Leads, Registration, Settled},
-    domain::discovery::Drain,
+    domain::{discovery::Drain, label::is_label},
 };
 use sites::{RETRY, is_address, look_up, unsettled};
 
@@ -98,11 +98,10 @@ fn check(asked: &Discovery, service: &str, sites: &[Site]) -> Result<(), Error> 
     let invalid = |field: &str, problem: String| {
         Err(Error::InvalidSpec { field: format!("spec.discovery.{field}"), problem })
     };
-    let letters = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
+    // A Service's name also begins with a letter (RFC 1035 2.3.1).
     let name = service.len() <= 63
         && service.starts_with(|char: char| char.is_ascii_lowercase())
-        && !service.ends_with('-')
-        && service.chars().all(letters);
+        && is_label(service);
     if !name {
         let problem = format!(
             "{service} cannot be the name of a Service: set one of at most 63 lower-case letters, digits and -, \

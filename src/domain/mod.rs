@@ -10,6 +10,7 @@ pub mod endpoints;
 pub mod health;
 pub mod histogram;
 pub mod instances;
+pub mod label;
 pub mod latency;
 pub mod limiter;
 pub mod load;

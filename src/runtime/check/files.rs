@@ -17,6 +17,7 @@ use super::schema::Schemas;
 use crate::{
     api::GROUP,
     cluster::references::{ConfigContent, References, SecretContent, content_of},
+    domain::label::is_label,
 };
 
 /// A value from the environment for a key of a Secret: `NAME=VAR` or `NAME/KEY=VAR`.
@@ -168,13 +169,6 @@ impl Files {
         }
         Ok(())
     }
-}
-
-/// Whether it is one of the parts of which names consist (RFC 1123 2.1), as the API server demands it: it counts the
-/// letters of a whole name, not of its parts.
-fn is_label(text: &str) -> bool {
-    let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    !text.is_empty() && !text.starts_with('-') && !text.ends_with('-') && text.bytes().all(allowed)
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
