@@ -127,9 +127,11 @@ impl ServiceRegistrations {
         if found.unanswered.is_some() || !matches!(settled, Settled::Done { .. }) {
             report.look_again_within(RETRY);
         }
-        let without_port =
-            matches!(settled, Settled::Done { .. }).then(|| report::without_port(registration, &ports));
-        report.verdicts.push(without_port.flatten().unwrap_or_else(|| found.verdict(&settled, service)));
+        let without_port = match settled {
+            Settled::Done { .. } => report::without_port(registration, &ports),
+            Settled::Conflict(_) | Settled::Refused(_) => None,
+        };
+        report.verdicts.push(without_port.unwrap_or_else(|| found.verdict(&settled, service)));
         Ok(report)
     }
 
