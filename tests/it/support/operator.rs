@@ -162,6 +162,13 @@ impl Operator {
         .await;
     }
 
+    /// Waits until so many more probes are over, of which at least so many in this process have got no answer in time.
+    pub(crate) async fn more_probes_with_late_ones(&self, count: u64, late: u64) {
+        self.more_probes(count).await;
+        let failed = self.probes().1;
+        assert!(failed["Timeout"] >= late, "{failed:?}");
+    }
+
     /// Everything that it logged.
     pub(crate) fn logs(&self) -> String {
         fs::read_to_string(&self.log).expect("the log")
