@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use hickory_resolver::{
     proto::rr::Name,
     system_conf::parse_resolv_conf,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use super::Fault;
@@ -197,7 +198,7 @@ impl Inner {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Both>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

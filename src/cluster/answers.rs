@@ -1,12 +1,9 @@
 //! Answers of the API server, remembered for a short while, and for a longer one while it does not answer.
 
-use std::{
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use moka::future::Cache;
+use parking_lot::Mutex;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -127,16 +124,16 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Ans
 impl Outage {
     /// If it has not come.
     fn end(&self) -> Option<Instant> {
-        let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = *self.0.lock();
         end.filter(|end| Instant::now() < *end)
     }
 
     fn lasts_until(&self, end: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        *self.0.lock() = Some(end);
     }
 
     fn is_over(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.lock() = None;
     }
 }
 

@@ -1,15 +1,13 @@
 //! Events: a few lines of history for `kubectl describe`.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use parking_lot::Mutex;
 
 /// The API server's limit for a note, in bytes.
 const NOTE_LIMIT: usize = 1024;
@@ -50,7 +48,7 @@ impl Events {
     }
 
     fn recorder(&self, uid: String, reason: &'static str, note: &str) -> Recorder {
-        let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorders = self.recorders.lock();
         let fresh = || (note.to_owned(), Recorder::new(self.client.clone(), self.reporter.clone()));
         let entry = recorders.entry((uid, reason)).or_insert_with(fresh);
         if entry.0 != note {
@@ -61,7 +59,7 @@ impl Events {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.recorders.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != uid);
+        self.recorders.lock().retain(|(of, _), _| of != uid);
     }
 }
 

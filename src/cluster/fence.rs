@@ -1,7 +1,8 @@
 //! The right to write: it ends by itself, even for a process that was frozen and does not know the time.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 /// Who may write to the cluster, and until when. The leader election moves it; every write asks it first.
@@ -43,7 +44,7 @@ impl Fence {
     /// # Errors
     /// [`NotLeader`] when it may not.
     pub fn check(&self) -> Result<(), NotLeader> {
-        match *self.0.read().unwrap_or_else(PoisonError::into_inner) {
+        match *self.0.read() {
             Some(Until::Forever) => Ok(()),
             Some(Until::Then(end)) if Instant::now() < end => Ok(()),
             _ => Err(NotLeader),
@@ -51,7 +52,7 @@ impl Fence {
     }
 
     fn set(&self, until: Option<Until>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.0.write() = until;
     }
 }
 

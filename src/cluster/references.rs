@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -58,19 +58,19 @@ pub struct ClusterReferences {
 }
 
 /// Values that were read, with their resource version; the lock of an entry makes concurrent readers wait for one.
-struct Kept<V>(std::sync::Mutex<HashMap<(String, String), Entry<V>>>);
+struct Kept<V>(parking_lot::Mutex<HashMap<(String, String), Entry<V>>>);
 
 type Entry<V> = Arc<tokio::sync::Mutex<Option<(String, Arc<V>)>>>;
 
 impl<V> Kept<V> {
     fn new() -> Self {
-        Self(std::sync::Mutex::default())
+        Self(parking_lot::Mutex::default())
     }
 
     /// A new entry is the moment to drop the others that `exist` no more: values of Secrets are not kept longer than needed.
     fn entry(&self, namespace: &str, name: &str, exist: impl Fn(&str, &str) -> bool) -> Entry<V> {
         let key = (namespace.to_owned(), name.to_owned());
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if !all.contains_key(&key) {
             all.retain(|(namespace, name), _| exist(namespace, name));
         }
@@ -79,7 +79,7 @@ impl<V> Kept<V> {
 
     fn drop(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.0.lock().remove(&key);
     }
 
     /// The value of this version; `read` is called when another version, or none, is kept.

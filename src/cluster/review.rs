@@ -1,11 +1,7 @@
 //! Who a caller is and what it may do, by the API server's word: TokenReview and SubjectAccessReview, remembered for a
 //! short while.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -17,6 +13,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
@@ -110,13 +107,13 @@ impl Reviewer {
     }
 
     fn was_allowed(&self, key: &Digest) -> Option<Arc<Caller>> {
-        let known = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.allowed.read();
         let allowed = known.get(key).filter(|allowed| Instant::now() < allowed.until)?;
         Some(Arc::clone(&allowed.caller))
     }
 
     fn allow(&self, key: Digest, allowed: Allowed) {
-        let mut known = self.allowed.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.allowed.write();
         if known.len() >= CAPACITY {
             known.retain(|_, allowed| Instant::now() < allowed.until);
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use kube::{
         watcher,
     },
 };
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::domain::backoff::{Retry, delay};
@@ -70,25 +71,25 @@ pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
 impl Readiness {
     /// `part` waits for something.
     pub fn wait(&self, part: &str, why: impl Into<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), why.into());
+        self.0.lock().insert(part.to_owned(), why.into());
     }
 
     /// Says why `part` still waits, if it does.
     pub fn explain(&self, part: &str, why: impl Into<String>) {
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(part) {
+        if let Some(known) = self.0.lock().get_mut(part) {
             *known = why.into();
         }
     }
 
     /// `part` waits no longer.
     pub fn done(&self, part: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+        self.0.lock().remove(part);
     }
 
     /// Each part that waits, and why.
     #[must_use]
     pub fn pending(&self) -> Vec<String> {
-        let pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = self.0.lock();
         pending.iter().map(|(part, why)| format!("{part}: {why}")).collect()
     }
 }

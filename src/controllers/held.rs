@@ -2,14 +2,12 @@
 
 mod refusals;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Error;
 use crate::{
@@ -262,7 +260,7 @@ impl<S: Settings> Holdings<S> {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Held<S>>> {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_uid.lock()
     }
 
     fn join(

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 /// By uid.
 pub(super) struct Memory<S>(Mutex<HashMap<String, Entry<S>>>);
@@ -43,20 +44,20 @@ impl<S: Clone> Memory<S> {
     }
 
     fn with<T>(&self, uid: &str, use_it: impl FnOnce(&mut Entry<S>) -> T) -> T {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.lock();
         let fresh = || Entry { failures: 0, failing: None, written: Instant::now(), ahead: None };
         use_it(entries.entry(uid.to_owned()).or_insert_with(fresh))
     }
 
     /// The status that was written and may not be in the store yet.
     pub(super) fn ahead(&self, uid: &str) -> Option<Ahead<S>> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.0.lock();
         entries.get(uid).and_then(|entry| entry.ahead.clone())
     }
 
     /// The store has this version of the object: what is in it need not be kept.
     pub(super) fn caught_up(&self, uid: &str, version: &str) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.lock();
         if let Some(entry) = entries.get_mut(uid) {
             entry.ahead.take_if(|ahead| ahead.is_in(version));
         }
@@ -94,7 +95,7 @@ impl<S: Clone> Memory<S> {
     }
 
     pub(super) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0.lock().remove(uid);
     }
 }
 

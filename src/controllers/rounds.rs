@@ -4,10 +4,12 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// One run at a time for each key. Whoever asks while one runs waits for the next, which starts from what is known by
 /// then: so it is the last one that all have to wait for, however many they are.
@@ -65,7 +67,7 @@ impl<K: Eq + Hash, T: Clone> Rounds<K, T> {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<K, Arc<Round<T>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::MissedTickBehavior;
 
 use super::{Context, Note, Report, held::Wake};
@@ -200,7 +201,7 @@ impl Runtime {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 }
 

@@ -6,10 +6,11 @@ mod report;
 mod service;
 mod target;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use parking_lot::Mutex;
 
 use super::{
     Cleanup, Context, Error, Peers, Reconciler, Report,
@@ -160,7 +161,7 @@ impl Reconciler for ServiceRegistrations {
     const SHARES_SERVICES: bool = true;
 
     fn watch(&self, peers: Peers<ServiceRegistration>) {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(peers));
+        self.peers.lock().push(Arc::new(peers));
     }
 
     async fn apply(

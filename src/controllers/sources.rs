@@ -1,12 +1,13 @@
 //! What all kinds watch besides themselves, once for all of them: Secrets, ConfigMaps, Services and EndpointSlices.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{Client, core::PartialObjectMeta, runtime::reflector};
+use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -122,8 +123,8 @@ impl Listeners {
         }
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> parking_lot::MutexGuard<'_, Vec<Listener>> {
+        self.0.lock()
     }
 }
 

@@ -5,9 +5,10 @@ mod ranges;
 
 // `core::net` has the addresses and not the sockets.
 use core::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use ipnet::IpNet;
+use parking_lot::RwLock;
 
 use ranges::{ALWAYS, GLOBAL_V6, LOOPBACK, NO_HOST, NOT_PUBLIC, find};
 
@@ -32,11 +33,11 @@ pub struct Learned(Arc<RwLock<Vec<IpNet>>>);
 impl Learned {
     /// Replaces what was known.
     pub fn set(&self, ranges: Vec<IpNet>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ranges;
+        *self.0.write() = ranges;
     }
 
     fn contains(&self, address: IpAddr) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|net| net.contains(&address))
+        self.0.read().iter().any(|net| net.contains(&address))
     }
 }
 

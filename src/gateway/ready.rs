@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::{
     counts::Counters,
@@ -193,7 +194,7 @@ impl<P: Prepare> Ready<P> {
 
     /// Those that are ready, of objects that are there and not suspended.
     pub(super) fn all(&self) -> Vec<Named<P>> {
-        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        let made = self.made.read();
         let all = made.iter().flat_map(|(namespace, made)| made.iter().map(move |made| (namespace, made)));
         let there = all.filter(|(namespace, (name, made))| self.serves(namespace, name, &made.uid));
         let named = there.map(|(namespace, (name, made))| Named {
@@ -207,7 +208,7 @@ impl<P: Prepare> Ready<P> {
 
     /// Lets go of those whose objects are gone or suspended.
     pub(super) fn sweep(&self) {
-        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut making = self.making.lock();
         making.retain(|namespace, locks| {
             locks.retain(|name, _| self.has(namespace, name));
             !locks.is_empty()
@@ -236,17 +237,17 @@ impl<P: Prepare> Ready<P> {
     }
 
     fn lock(&self, namespace: &str, name: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut making = self.making.lock();
         Arc::clone(making.entry(namespace.to_owned()).or_default().entry(name.to_owned()).or_default())
     }
 
     fn known(&self, namespace: &str, name: &str) -> Option<Arc<Made<P>>> {
-        let all = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.made.read();
         all.get(namespace)?.get(name).cloned()
     }
 
     fn made_mut(&self) -> RwLockWriteGuard<'_, ByName<Arc<Made<P>>>> {
-        self.made.write().unwrap_or_else(PoisonError::into_inner)
+        self.made.write()
     }
 
     /// Milliseconds since the start.

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use std::{
 
 use futures::FutureExt;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -287,5 +288,5 @@ impl<T: Target> Drop for Membership<T> {
 
 /// A poisoned lock is still a map: the panic that poisoned it has been reported on its own.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

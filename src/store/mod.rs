@@ -8,13 +8,11 @@ mod target;
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 
 pub use error::{Error, InvalidUrl};
@@ -147,7 +145,7 @@ impl Store {
             work.await.map_err(Error::from)
         };
         let done = tokio::time::timeout(PATIENCE, all).await.unwrap_or(Err(Error::TimedOut(PATIENCE)));
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failing = self.failing.lock();
         let healthy = failing.is_empty();
         match &done {
             Ok(_) => {
@@ -173,13 +171,13 @@ impl Store {
     }
 
     fn pool(&self) -> Pool {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pool.lock().clone()
     }
 
     /// Leaves connections that hang to themselves: a pool would wait for them.
     fn abandon(&self) {
         if matches!(self.target, Target::Postgresql(_)) {
-            *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = self.target.pool();
+            *self.pool.lock() = self.target.pool();
         }
     }
 }

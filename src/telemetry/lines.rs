@@ -2,11 +2,12 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a line may wait for others.
@@ -57,7 +58,7 @@ impl Lines {
     pub(super) fn push(&self, lines: &[u8]) {
         let mut waiting = self.waiting();
         while waiting.lines.len() > MOST && !waiting.ended {
-            waiting = self.0.room.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.0.room.wait(waiting);
         }
         if waiting.lines.is_empty() {
             self.0.some.notify_one();
@@ -70,7 +71,7 @@ impl Lines {
         loop {
             let mut waiting = self.waiting();
             while waiting.lines.is_empty() && !waiting.ended {
-                waiting = self.0.some.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting = self.0.some.wait(waiting);
             }
             if !waiting.ended {
                 drop(waiting);
@@ -92,7 +93,7 @@ impl Lines {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock()
     }
 }
 

@@ -1,9 +1,8 @@
 //! How old the last login is: an open connection says nothing of a credential that was revoked since.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The last login that a probe relies on is at most this old.
 const PROOF: Duration = Duration::from_mins(5);
@@ -22,12 +21,12 @@ impl Logins {
 
     /// Somebody has.
     pub(super) fn succeeded(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last.lock() = Some(Instant::now());
     }
 
     /// The last one is too old to rely on.
     pub(super) fn is_due(&self) -> bool {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.last.lock();
         last.is_some_and(|last| last.elapsed() >= self.proof)
     }
 }

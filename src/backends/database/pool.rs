@@ -4,7 +4,7 @@
 mod run;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, select_ok},
 };
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::{
@@ -165,7 +166,7 @@ impl<W: Wire> Pooled<W> {
     async fn lend(&self) -> Result<Lent<W>, Fault> {
         let started = Instant::now();
         let lent = self.lend_within(self.settings.pool.acquire_timeout, Some(self.settings.timeout)).await;
-        self.acquired.lock().unwrap_or_else(PoisonError::into_inner).add(started.elapsed());
+        self.acquired.lock().add(started.elapsed());
         lent?.ok_or_else(is_full)
     }
 
@@ -292,12 +293,7 @@ impl<W: Wire> Database for Pooled<W> {
             size: count(status.size),
             idle: count(status.available),
             waiting: count(status.waiting),
-            acquire_p95: self
-                .acquired
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .p95()
-                .unwrap_or_default(),
+            acquire_p95: self.acquired.lock().p95().unwrap_or_default(),
         }
     }
 

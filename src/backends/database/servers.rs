@@ -5,11 +5,13 @@ use std::{
     collections::HashMap,
     ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Database, Settings, connect};
 use crate::backends::{Fault, http::Egress};
@@ -67,7 +69,7 @@ impl Servers {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<[u8; 32], Weak<Share>>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_key.lock()
     }
 }
 

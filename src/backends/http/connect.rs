@@ -3,13 +3,14 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::Uri;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -82,7 +83,7 @@ impl Connector {
     }
 
     fn peers(&self) -> MutexGuard<'_, Peers> {
-        self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.peers.lock()
     }
 }
 

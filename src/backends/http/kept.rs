@@ -1,11 +1,12 @@
 //! Connections to one server that are kept for the next request.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use hyper::client::conn::http2;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{Body, link::Link};
@@ -114,7 +115,7 @@ impl Kept {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,11 +1,7 @@
 //! Tokens by the client credentials grant of OAuth 2.0 (RFC 6749, section 4.4): fetched once for all callers, and renewed
 //! ahead of their end.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt,
@@ -17,6 +13,7 @@ use hyper::{
     body::Bytes,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT},
 };
+use parking_lot::{Mutex, MutexGuard};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -200,7 +197,7 @@ impl Tokens {
 impl Inner {
     /// A poisoned lock is still a state: the panic that poisoned it has been reported on its own.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn settle(&self, fetched: Result<Token, Fault>) -> Result<HeaderValue, Fault> {

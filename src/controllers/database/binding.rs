@@ -1,13 +1,11 @@
 //! The binding Secret, in the form of the Service Binding specification for Kubernetes 1.1 (section "Well-known
 //! Secret Entries").
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
+use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -122,7 +120,7 @@ impl Bindings {
             }
             answer => {
                 let written = Written::of(&name, &answer?.metadata, content);
-                let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut all = self.0.lock();
                 all.extend(written.map(|written| (uid, written)));
                 drop(all);
                 Ok(Ok(Some(name)))
@@ -153,7 +151,7 @@ impl Bindings {
     }
 
     fn written(&self, uid: &str) -> Option<Written> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+        self.0.lock().get(uid).cloned()
     }
 
     fn forget_named(&self, database: &Database, name: &str) {
@@ -164,7 +162,7 @@ impl Bindings {
     }
 
     pub(super) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0.lock().remove(uid);
     }
 }
 

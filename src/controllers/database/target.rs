@@ -3,9 +3,11 @@
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     api::{Reason, v1alpha1::database::Query},
@@ -61,7 +63,7 @@ impl Server {
 
     /// The identity that was new last: of several servers behind one address, which of them answers is no news.
     fn newest(&self, identity: String) -> String {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if !seen.contains(&identity) {
             if seen.len() == MAX_SEEN {
                 seen.remove(0);
@@ -85,7 +87,7 @@ impl Server {
             query.params.hash(&mut digest);
         }
         let digest = digest.finish();
-        let kept = self.checked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = self.checked.lock().clone();
         if let Some((_, verdicts)) = kept.filter(|(of, _)| *of == digest) {
             return verdicts;
         }
@@ -103,7 +105,7 @@ impl Server {
                 Err(_) => return invalid,
             }
         }
-        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some((digest, invalid.clone()));
+        *self.checked.lock() = Some((digest, invalid.clone()));
         invalid
     }
 }

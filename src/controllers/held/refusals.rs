@@ -3,10 +3,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{api::Reason, backends::Fault, domain::backoff::RESYNC};
@@ -98,6 +99,6 @@ impl Refusals {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<Keys, Login>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

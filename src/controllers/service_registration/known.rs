@@ -1,14 +1,10 @@
 //! Where each instance is: by its last pass here, and until there is one by what an earlier process has left in the status.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Reached;
 use crate::{
@@ -133,7 +129,7 @@ impl Known {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,9 +1,6 @@
 //! The one Service of all registrations of a service.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -135,7 +132,7 @@ impl ServiceRegistrations {
     }
 
     fn peers(&self) -> Vec<Arc<Peers<ServiceRegistration>>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.peers.lock().clone()
     }
 }
 

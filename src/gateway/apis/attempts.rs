@@ -1,7 +1,7 @@
 //! One call: which endpoint gets it, and what happens when that fails.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn send(
     let (head, body) = request.into_parts();
     let body = Once::new(body);
     let deadline = Instant::now() + api.timeout;
-    api.budget.lock().unwrap_or_else(PoisonError::into_inner).request(api.now());
+    api.budget.lock().request(api.now());
     let mut number = 1;
     let mut unprocessed = 0;
     let mut tried = Vec::new();
@@ -155,7 +155,7 @@ impl Prepared {
 
     fn permit(&self, index: usize, now: Duration) -> Result<Option<Permit>, Duration> {
         let Some(breaker) = &self.endpoints[index].breaker else { return Ok(None) };
-        let permit = breaker.lock().unwrap_or_else(PoisonError::into_inner).allow(now)?;
+        let permit = breaker.lock().allow(now)?;
         self.tell(index, permit.turned);
         Ok(Some(permit))
     }
@@ -197,7 +197,7 @@ impl Prepared {
             retry_after: asked,
             left: deadline.saturating_duration_since(Instant::now()),
         };
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget.lock();
         retry.again(&failed, &mut budget, rand::random(), self.now())
     }
 }
@@ -273,7 +273,7 @@ impl Drop for Flight {
             None => endpoint.load().cancel(),
         }
         let (Some(permit), Some(breaker)) = (self.permit.take(), &endpoint.breaker) else { return };
-        let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breaker = breaker.lock();
         let Some(seen) = self.seen else { return breaker.cancel(permit) };
         let turned = breaker.record(permit, seen != Seen::Failed, now);
         drop(breaker);

@@ -3,13 +3,14 @@
 use std::{
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{task::AbortHandle, time::sleep_until};
 
 use super::attempts::Flight;
@@ -85,14 +86,14 @@ impl Watched {
         let watch = tokio::spawn(async move {
             sleep_until(late).await;
             if let Some(call) = watched.upgrade() {
-                call.lock().unwrap_or_else(PoisonError::into_inner).take();
+                call.lock().take();
             }
         });
         Self { call, watch: watch.abort_handle() }
     }
 
     fn call(&self) -> MutexGuard<'_, Option<Call>> {
-        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+        self.call.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -10,6 +10,7 @@ use std::{
 
 use kube::ResourceExt;
 use moka::sync::Cache;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     api::v1alpha1::{
@@ -151,7 +152,7 @@ impl Prepared {
     /// The circuit of each endpoint that has one.
     pub(in crate::gateway) fn circuits(&self) -> impl Iterator<Item = (&str, breaker::State)> {
         self.endpoints.iter().filter_map(|endpoint| {
-            let breaker = endpoint.breaker.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+            let breaker = endpoint.breaker.as_ref()?.lock();
             Some((endpoint.name.as_ref(), breaker.state()))
         })
     }
@@ -183,7 +184,7 @@ impl Prepared {
 
 impl Endpoint {
     pub(super) fn load(&self) -> MutexGuard<'_, Load> {
-        self.load.lock().unwrap_or_else(PoisonError::into_inner)
+        self.load.lock()
     }
 }
 

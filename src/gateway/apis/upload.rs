@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -11,6 +11,7 @@ use std::{
 
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     api::Reason,
@@ -35,7 +36,7 @@ const BROKEN: u8 = 2;
 
 impl Upload {
     fn body(&self) -> MutexGuard<'_, Option<Incoming>> {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+        self.body.lock()
     }
 }
 

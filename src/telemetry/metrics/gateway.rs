@@ -1,10 +1,8 @@
 //! Of the gateway.
 
-use std::{
-    sync::{PoisonError, RwLock},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, histogram::Histogram},
@@ -43,7 +41,7 @@ impl Calls {
     /// The answer of a call begins.
     pub fn observe(&self, operation: &str, code: u16, took: Duration) {
         let took = took.as_secs_f64();
-        let used = self.used.read().unwrap_or_else(PoisonError::into_inner);
+        let used = self.used.read();
         if let Some((.., duration)) = used.iter().find(|used| used.1 == code && used.0 == operation) {
             return duration.observe(took);
         }
@@ -57,7 +55,7 @@ impl Calls {
         };
         self.durations.with(&labels, |duration| {
             duration.observe(took);
-            let mut used = self.used.write().unwrap_or_else(PoisonError::into_inner);
+            let mut used = self.used.write();
             used.push((labels.operation.clone(), code, duration.clone()));
         });
     }

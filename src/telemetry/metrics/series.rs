@@ -1,12 +1,8 @@
 //! Metrics by object, which go when their object goes.
 
-use std::{
-    collections::HashSet,
-    fmt::Debug,
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, fmt::Debug, hash::Hash, sync::Arc};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric},
     metrics::{TypedMetric, family::Family},
@@ -48,14 +44,14 @@ where
             return use_it(&metric);
         }
         // Under the lock, so that nothing is made that `retain` has not seen.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.insert(labels.clone());
         use_it(&self.family.get_or_create(labels));
     }
 
     /// Drops the series that are not to be kept.
     pub(super) fn retain(&self, keep: impl Fn(&L) -> bool) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.retain(|labels| {
             let keep = keep(labels);
             if !keep {

@@ -2,11 +2,9 @@
 //! every type that it has comes out without loss. What is not known here, such as arrays and types of its own, it makes JSON of
 //! itself.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio_postgres::{Client, Statement, types::Type};
 
 use super::{
@@ -51,7 +49,7 @@ fn limit(query: &Query, max_rows: u32) -> Option<u32> {
 impl Plans {
     /// The plan for this query with so many rows, if it was made before.
     pub(super) fn known(&self, query: &Query, max_rows: u32) -> Option<Arc<Plan>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key(query, max_rows)).cloned()
+        self.0.lock().get(&key(query, max_rows)).cloned()
     }
 
     /// A plan for this query with so many rows.
@@ -63,7 +61,7 @@ impl Plans {
         max_rows: u32,
     ) -> Result<Arc<Plan>, QueryFault> {
         let plan = Arc::new(plan(client, direct, query, max_rows).await?);
-        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = self.0.lock();
         if plans.len() >= KEPT {
             plans.clear();
         }
@@ -73,7 +71,7 @@ impl Plans {
 
     /// What a statement names has changed, perhaps.
     pub(super) fn forget(&self, plan: &Arc<Plan>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, known| !Arc::ptr_eq(known, plan));
+        self.0.lock().retain(|_, known| !Arc::ptr_eq(known, plan));
     }
 }
 

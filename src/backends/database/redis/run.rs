@@ -1,6 +1,6 @@
 //! Commands from templates.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use redis::Value;
 
@@ -47,7 +47,7 @@ impl Redis {
         connection: &mut Connection,
         statement: &str,
     ) -> Result<Arc<Prepared>, QueryFault> {
-        let all = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = || self.prepared.lock();
         let known = all().get(statement).cloned();
         if let Some(prepared) = known {
             return Ok(prepared);
