@@ -61,7 +61,7 @@ async fn main() -> Outcome<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let sizes = setting("AUTHLINK_BENCH_SIZES", "1000,5000".to_owned())?;
     let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-    let rounds: usize = setting("AUTHLINK_BENCH_ROUNDS", 3)?;
+    let coalescer: usize = setting("AUTHLINK_BENCH_ROUNDS", 3)?;
     let mut bench = Bench {
         cluster: Cluster::prepare("fleet").await?,
         specs: specs(false)?,
@@ -72,8 +72,8 @@ async fn main() -> Outcome<()> {
     bench.warm_up().await?;
     let mut per_object = Vec::new();
     for (index, size) in sizes.iter().enumerate() {
-        let rounds = if index == 0 { rounds } else { rounds.div_ceil(2) };
-        per_object.push(bench.starts(*size, rounds).await?);
+        let coalescer = if index == 0 { coalescer } else { coalescer.div_ceil(2) };
+        per_object.push(bench.starts(*size, coalescer).await?);
     }
     if let [(small, floor_small), .., (large, floor_large)] = per_object[..] {
         let name = format!("cost per object, {} objects by {}", sizes[sizes.len() - 1], sizes[0]);
@@ -81,7 +81,7 @@ async fn main() -> Outcome<()> {
         let measure = Measure::new(name, growth, "x", Some(floor_large / floor_small));
         bench.report.add(measure.wanting("at most 1.1 x (10 % for noise)", growth <= NOISE));
     }
-    bench.apis(rounds).await?;
+    bench.apis(coalescer).await?;
     let most = sizes.iter().copied().max().unwrap_or_default();
     bench.rest(most, seconds("AUTHLINK_BENCH_REST", 300)?).await?;
     bench.report.write()
@@ -100,11 +100,11 @@ impl Bench {
     }
 
     /// The operator and the floor in turns; gives the seconds per object of both.
-    async fn starts(&mut self, size: usize, rounds: usize) -> Outcome<(f64, f64)> {
+    async fn starts(&mut self, size: usize, coalescer: usize) -> Outcome<(f64, f64)> {
         let (mut floors, mut starts, mut bound, mut writes) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut bound_writes = Vec::new();
-        for round in 1..=rounds {
+        for round in 1..=coalescer {
             let floor = self.floor::<Database>(&self.specs, &self.statuses, size).await?;
             self.cluster.clear::<Database>().await?;
             let plain = self.start::<Database>(&self.specs, size).await?;
@@ -140,7 +140,7 @@ impl Bench {
     }
 
     /// The same for ExternalApis, each with a URL of its own, so that none shares its probes with another.
-    async fn apis(&mut self, rounds: usize) -> Outcome<()> {
+    async fn apis(&mut self, coalescer: usize) -> Outcome<()> {
         let nginx = variable("AUTHLINK_TEST_NGINX")?;
         let specs: Vec<_> = (0..APIS)
             .map(|number| json!({ "endpoints": [{ "url": format!("http://{nginx}/{number}") }] }))
@@ -152,7 +152,7 @@ impl Bench {
         warm.operator.stop().await?;
         self.cluster.clear::<ExternalApi>().await?;
         let (mut floors, mut starts) = (Vec::new(), Vec::new());
-        for round in 1..=rounds {
+        for round in 1..=coalescer {
             let floor = self.floor::<ExternalApi>(&specs, &statuses, APIS).await?;
             self.cluster.clear::<ExternalApi>().await?;
             let start = self.start::<ExternalApi>(&specs, APIS).await?;
@@ -204,7 +204,7 @@ impl Bench {
         Ok(Start { seconds: (ready - began).as_secs_f64(), cpu, writes, operator })
     }
 
-    /// Memory, processor and writes while nothing happens; probes go on every 30 seconds.
+    /// ObjectStates, processor and writes while nothing happens; probes go on every 30 seconds.
     async fn rest(&mut self, size: usize, period: Duration) -> Outcome<()> {
         let Start { operator, .. } = self.start::<Database>(&self.specs, size).await?;
         tokio::time::sleep(Duration::from_secs(15)).await;

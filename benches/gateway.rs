@@ -48,7 +48,7 @@ struct Bench {
     gateway: SocketAddr,
     backend: SocketAddr,
     proxy: SocketAddr,
-    rounds: usize,
+    coalescer: usize,
     period: Duration,
     report: Report,
 }
@@ -66,7 +66,7 @@ async fn main() -> Outcome<()> {
         gateway,
         backend,
         proxy,
-        rounds: setting("AUTHLINK_BENCH_ROUNDS", 3)?,
+        coalescer: setting("AUTHLINK_BENCH_ROUNDS", 3)?,
         period: seconds("AUTHLINK_BENCH_SECONDS", 10)?,
         report: Report::new("gateway"),
     };
@@ -129,7 +129,7 @@ impl Bench {
         let through = self.call(self.gateway, self.path("fleet-00000"));
         let beside = self.call(self.proxy, "/");
         let (mut own, mut nginx) = (Vec::new(), Vec::new());
-        for round in 1..=self.rounds {
+        for round in 1..=self.coalescer {
             nginx.push(wrk(OTHER_CORE, &beside, CONNECTIONS, self.period).await?);
             own.push(wrk(OTHER_CORE, &through, CONNECTIONS, self.period).await?);
             println!("round {round}: nginx {:.0}/s, gateway {:.0}/s", nginx[round - 1], own[round - 1]);
@@ -148,7 +148,7 @@ impl Bench {
         let direct = self.call(self.backend, "/");
         let beside = self.call(self.proxy, "/");
         let (mut own, mut bare, mut nginx) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.rounds {
+        for _ in 0..self.coalescer {
             for (call, took) in [(&direct, &mut bare), (&beside, &mut nginx), (&through, &mut own)] {
                 took.extend(paced(call, std::slice::from_ref(&call.path), RATE, self.period).await?);
             }
@@ -189,7 +189,7 @@ impl Bench {
             wait_for(&call).await?;
             let served = Call { address: bare_server(pool.clone(), statement).await?, ..call.clone() };
             let (mut own, mut bare, mut http) = (Vec::new(), Vec::new(), Vec::new());
-            for _ in 0..self.rounds {
+            for _ in 0..self.coalescer {
                 bare.push(bare_loop(&pool, statement, self.period).await?);
                 http.push(wrk(BOTH_CORES, &served, CALLERS, self.period).await?);
                 own.push(wrk(BOTH_CORES, &call, CALLERS, self.period).await?);

@@ -25,19 +25,7 @@ names! {
         Suspended,
         /// Will not progress without a change by the user (kstatus). Present only while true.
         Stalled,
-        /// A pass over the object failed for a reason of the operator's own and is tried again (kstatus). Present only while
-        /// true.
+        /// A reconcile failed for a reason of the operator's own and is retried (kstatus). Present only while true.
         Reconciling,
-    }
-}
-
-impl ConditionType {
-    /// Conditions that only some objects have, and on which their `Ready` depends.
-    pub const OPTIONAL: &'static [Self] = &[Self::Registered];
-
-    /// Whether `Ready` depends on it. A pool without room slows callers down, and the rest still works.
-    #[must_use]
-    pub const fn gates_ready(self) -> bool {
-        !matches!(self, Self::PoolHealthy)
     }
 }

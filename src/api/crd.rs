@@ -3,20 +3,9 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::{ConditionType, Managed, Reason, shared::Duration, v1alpha1};
-
-/// The CRDs of every kind, as they are written to `crds/` and into the chart.
-#[must_use]
-pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    vec![
-        finish::<v1alpha1::Database>(v1alpha1::Database::crd()),
-        finish::<v1alpha1::ExternalApi>(v1alpha1::ExternalApi::crd()),
-        finish::<v1alpha1::ServiceRegistration>(v1alpha1::ServiceRegistration::crd()),
-    ]
-}
+use super::{ConditionType, Managed, Reason, shared::Duration};
 
 /// A CRD as a YAML document.
 ///
@@ -27,7 +16,7 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::S
 }
 
 /// Adds what the derives leave out, and removes what they say too much.
-fn finish<K: Managed>(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+pub(super) fn finish<K: Managed>(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
         else {
@@ -52,7 +41,7 @@ fn pending<K: Managed>() -> Vec<serde_json::Value> {
         .map(|kind| {
             json!({
                 "type": kind.as_str(), "status": "Unknown", "reason": Reason::Pending.as_str(),
-                "message": "waiting for the operator's first pass", "lastTransitionTime": "1970-01-01T00:00:00Z",
+                "message": "waiting for the operator's first reconcile", "lastTransitionTime": "1970-01-01T00:00:00Z",
             })
         })
         .collect()

@@ -2,9 +2,9 @@
 
 pub mod database;
 mod digest;
+pub mod external_api;
 pub mod http;
 pub mod resolver;
-pub mod service;
 pub mod transport;
 
 use std::{fmt, io};

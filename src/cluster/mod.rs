@@ -1,15 +1,15 @@
 //! The Kubernetes API: what is read and written there, and nothing of the outside systems.
 
-mod answers;
-pub mod catalog;
-pub mod discovery;
 pub mod events;
 pub mod fence;
+pub mod object_cache;
 pub mod objects;
 pub mod ranges;
 pub mod references;
 pub mod review;
+mod review_cache;
 pub mod secrets;
+pub mod service_publisher;
 mod services;
 mod slices;
 pub mod watches;

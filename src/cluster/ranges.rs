@@ -15,7 +15,7 @@ use crate::domain::addresses::Learned;
 const AGAIN: Duration = Duration::from_mins(5);
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What readiness calls it.
 const PART: &str = "servicecidrs";
@@ -26,7 +26,7 @@ pub async fn follow(client: Client, known: Learned, asked: CancellationToken, re
     let api = Api::<ServiceCIDR>::all(client);
     let mut pauses = Pauses::default();
     loop {
-        let problem = match timeout(PATIENCE, api.list(&ListParams::default())).await {
+        let problem = match timeout(LIST_TIMEOUT, api.list(&ListParams::default())).await {
             Ok(Ok(list)) => {
                 known.set(list.items.iter().flat_map(ranges).collect());
                 None

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::answers::{Answers, CAPACITY, REMEMBERED};
+use super::review_cache::{CAPACITY, REMEMBERED, ReviewCache};
 use crate::api::GROUP;
 
 /// The audience that tokens must be for.
@@ -37,7 +37,7 @@ pub struct Caller {
 
 /// What a caller wants to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Right<'a> {
+pub struct Permission<'a> {
     /// Such as `create`.
     pub verb: &'static str,
     /// Such as `externalapis`.
@@ -52,8 +52,8 @@ pub struct Right<'a> {
 
 /// What the API server says of a caller.
 #[derive(Clone, Debug)]
-pub enum Ruling {
-    /// It has the right.
+pub enum Decision {
+    /// It has the permission.
     Allowed(Arc<Caller>),
     /// It has not.
     Forbidden(Arc<Caller>),
@@ -64,14 +64,14 @@ pub enum Ruling {
 /// The API server has not answered.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the API server does not answer")]
-pub struct Unanswered;
+pub struct ReviewUnavailable;
 
 /// Asks the API server, once for each question.
 pub struct Reviewer {
     client: Client,
-    callers: Answers<Digest, Option<Arc<Caller>>>,
-    decisions: Answers<Digest, bool>,
-    /// Who was allowed what lately, by token and right: what most calls find with one look.
+    callers: ReviewCache<Digest, Option<Arc<Caller>>>,
+    decisions: ReviewCache<Digest, bool>,
+    /// Who was allowed what lately, by token and permission: what most calls find with one look.
     allowed: RwLock<HashMap<Digest, Allowed>>,
 }
 
@@ -89,20 +89,24 @@ impl Reviewer {
     pub fn new(client: Client) -> Self {
         let outage = Arc::default();
         let (callers, decisions) =
-            (Answers::new(&outage, Option::is_some), Answers::new(&outage, |allowed| *allowed));
+            (ReviewCache::new(&outage, Option::is_some), ReviewCache::new(&outage, |allowed| *allowed));
         Self { client, callers, decisions, allowed: RwLock::default() }
     }
 
-    /// Whether whoever shows the token has the right.
+    /// Whether whoever shows the token has the permission.
     ///
     /// # Errors
     /// The API server does not answer, and nothing is remembered.
-    pub async fn review(&self, token: &str, right: &Right<'_>) -> Result<Ruling, Unanswered> {
-        let key = digest([token].into_iter().chain(right.parts()));
+    pub async fn review(
+        &self,
+        token: &str,
+        permission: &Permission<'_>,
+    ) -> Result<Decision, ReviewUnavailable> {
+        let key = digest([token].into_iter().chain(permission.parts()));
         match self.was_allowed(&key) {
-            Some(caller) => Ok(Ruling::Allowed(caller)),
+            Some(caller) => Ok(Decision::Allowed(caller)),
             // On the heap, because it is large, and rare.
-            None => Box::pin(self.ask(token, right, key)).await,
+            None => Box::pin(self.ask(token, permission, key)).await,
         }
     }
 
@@ -122,26 +126,34 @@ impl Reviewer {
         }
     }
 
-    async fn ask(&self, token: &str, right: &Right<'_>, key: Digest) -> Result<Ruling, Unanswered> {
+    async fn ask(
+        &self,
+        token: &str,
+        permission: &Permission<'_>,
+        key: Digest,
+    ) -> Result<Decision, ReviewUnavailable> {
         let ask = Box::pin(async { Ok(self.caller(token).await?.map(Arc::new)) });
-        let (caller, mut until) = self.callers.get(digest([token]), ask).await.ok_or(Unanswered)?;
+        let (caller, mut until) = self.callers.get(digest([token]), ask).await.ok_or(ReviewUnavailable)?;
         // What is remembered must not outlive the token.
         let left = |caller: &Arc<Caller>| match caller.expires {
             Some(end) => Duration::try_from(end - Timestamp::now()).ok().filter(|left| !left.is_zero()),
             None => Some(REMEMBERED),
         };
         let Some((caller, left)) = caller.and_then(|caller| left(&caller).map(|left| (caller, left))) else {
-            return Ok(Ruling::Unknown);
+            return Ok(Decision::Unknown);
         };
         until = until.min(Instant::now() + left);
-        let question = digest(caller.parts().chain(right.parts()));
-        let (allowed, decided) =
-            self.decisions.get(question, Box::pin(self.decide(&caller, right))).await.ok_or(Unanswered)?;
+        let question = digest(caller.parts().chain(permission.parts()));
+        let (allowed, decided) = self
+            .decisions
+            .get(question, Box::pin(self.decide(&caller, permission)))
+            .await
+            .ok_or(ReviewUnavailable)?;
         if !allowed {
-            return Ok(Ruling::Forbidden(caller));
+            return Ok(Decision::Forbidden(caller));
         }
         self.allow(key, Allowed { caller: Arc::clone(&caller), until: until.min(decided) });
-        Ok(Ruling::Allowed(caller))
+        Ok(Decision::Allowed(caller))
     }
 
     async fn caller(&self, token: &str) -> kube::Result<Option<Caller>> {
@@ -162,7 +174,7 @@ impl Reviewer {
         Ok(status.user.filter(|_| meant).map(|user| Caller::of(user, token)))
     }
 
-    async fn decide(&self, caller: &Caller, right: &Right<'_>) -> kube::Result<bool> {
+    async fn decide(&self, caller: &Caller, permission: &Permission<'_>) -> kube::Result<bool> {
         let review = SubjectAccessReview {
             metadata: ObjectMeta::default(),
             spec: SubjectAccessReviewSpec {
@@ -171,11 +183,11 @@ impl Reviewer {
                 groups: Some(caller.groups.clone()),
                 resource_attributes: Some(ResourceAttributes {
                     group: Some(GROUP.to_owned()),
-                    verb: Some(right.verb.to_owned()),
-                    resource: Some(right.resource.to_owned()),
-                    subresource: right.subresource.map(str::to_owned),
-                    namespace: Some(right.namespace.to_owned()),
-                    name: Some(right.name.to_owned()),
+                    verb: Some(permission.verb.to_owned()),
+                    resource: Some(permission.resource.to_owned()),
+                    subresource: permission.subresource.map(str::to_owned),
+                    namespace: Some(permission.namespace.to_owned()),
+                    name: Some(permission.name.to_owned()),
                     ..ResourceAttributes::default()
                 }),
                 ..SubjectAccessReviewSpec::default()
@@ -213,7 +225,7 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> Digest {
     hash.finalize().into()
 }
 
-impl Right<'_> {
+impl Permission<'_> {
     fn parts(&self) -> impl Iterator<Item = &str> {
         [self.verb, self.resource, self.subresource.unwrap_or_default(), self.namespace, self.name]
             .into_iter()

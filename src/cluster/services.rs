@@ -6,8 +6,8 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::discovery::{Leads, Registration};
-use crate::{api::FIELD_MANAGER, domain::discovery::Port};
+use super::service_publisher::{PublishedService, ServiceBackend};
+use crate::{api::FIELD_MANAGER, domain::endpoint_slices::Port};
 
 /// The host name that the servers' certificates are for: what a client should verify, whatever name it connected to.
 const SERVER_NAME: &str = "authlink.dev/server-name";
@@ -17,14 +17,14 @@ const SERVER_NAME: &str = "authlink.dev/server-name";
 const OWNERS: usize = 16;
 
 /// The Service as the API server gets it.
-pub(super) fn write(wanted: &Registration) -> Service {
-    let spec = match &wanted.leads {
-        Leads::Name(name) => ServiceSpec {
+pub(super) fn write(wanted: &PublishedService) -> Service {
+    let spec = match &wanted.backend {
+        ServiceBackend::Name(name) => ServiceSpec {
             type_: Some("ExternalName".to_owned()),
             external_name: Some(name.clone()),
             ..ServiceSpec::default()
         },
-        Leads::Endpoints { ports, .. } => ServiceSpec {
+        ServiceBackend::Endpoints { ports, .. } => ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
             ports: Some(ports.iter().map(port).collect()),
             // By default a Service has one family only, and nobody reaches the addresses of another one through it.
@@ -75,7 +75,7 @@ fn port(port: &Port) -> ServicePort {
 }
 
 /// Whether one of the objects that it stands for owns it, or one that they follow.
-pub(super) fn is_ours(meta: &ObjectMeta, wanted: &Registration) -> bool {
+pub(super) fn is_ours(meta: &ObjectMeta, wanted: &PublishedService) -> bool {
     let ours = |uid: &String| {
         wanted.owners.iter().any(|owner| owner.uid == *uid) || wanted.predecessors.contains(uid)
     };

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::domain::discovery::{self, Family, Port, Slice};
+use crate::domain::endpoint_slices::{self, Family, Port, Slice};
 
 /// The Service of a slice.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -41,7 +41,7 @@ pub(super) fn read(slice: &EndpointSlice) -> Option<Slice> {
     });
     let endpoints = slice.endpoints.iter().map(|endpoint| {
         let conditions = endpoint.conditions.as_ref()?;
-        Some(discovery::Endpoint {
+        Some(endpoint_slices::Endpoint {
             address: endpoint.addresses.first()?.parse().ok()?,
             healthy: conditions.serving?,
             draining: conditions.terminating?,
@@ -90,7 +90,7 @@ pub(super) fn replacing(desired: &EndpointSlice) -> Value {
 }
 
 /// As a patch after which no endpoint is ready; none where none is.
-pub(super) fn doubting(slice: &EndpointSlice) -> Option<Value> {
+pub(super) fn not_ready_patch(slice: &EndpointSlice) -> Option<Value> {
     let ready = |endpoint: &Endpoint| {
         endpoint.conditions.as_ref().is_some_and(|it| it.ready == Some(true) || it.serving == Some(true))
     };
@@ -109,7 +109,7 @@ fn leaving(since: &BTreeMap<IpAddr, Timestamp>) -> BTreeMap<String, String> {
     text.into_iter().map(|text| (LEAVING.to_owned(), text)).collect()
 }
 
-fn endpoint(endpoint: &discovery::Endpoint) -> Endpoint {
+fn endpoint(endpoint: &endpoint_slices::Endpoint) -> Endpoint {
     Endpoint {
         addresses: vec![endpoint.address.to_string()],
         conditions: Some(EndpointConditions {

@@ -8,39 +8,39 @@ use std::sync::Arc;
 
 use super::{
     Context, Error, Reconciler, Report,
-    discovery::{self, sites::RETRY},
-    held::{self, Holdings, Wake},
-    runtime::Counted,
+    discovery::{self, endpoint_targets::RETRY},
+    targets::{self, RequeueFn, TargetSets},
+    usage_reader::UsageKind,
 };
 use crate::{
     api::{
         status::BindingStatus,
         v1alpha1::{Database, database::DatabaseStatus},
     },
-    backends::database::Servers,
+    backends::database::PoolRegistry,
     cluster::references::References,
     resolving,
     telemetry::metrics::Metrics,
 };
 
 pub use report::report;
-pub use target::{Facts, Reached, Server};
+pub use target::{Facts, ProbeTarget, ServerProbe};
 
 /// What one look at the servers gave.
-pub type Look = held::Look<Reached>;
+pub type TargetObservation = targets::TargetObservation<ProbeTarget>;
 
 /// The controller of `Database`.
 pub struct Databases {
-    held: Holdings<Reached>,
-    servers: Arc<Servers>,
+    held: TargetSets<ProbeTarget>,
+    servers: Arc<PoolRegistry>,
     bindings: binding::Bindings,
 }
 
 impl Databases {
     /// No objects yet; their servers are among those of the process.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, servers: Arc<Servers>) -> Self {
-        Self { held: Holdings::new(Self::NAME, metrics), servers, bindings: binding::Bindings::default() }
+    pub fn new(metrics: Arc<Metrics>, servers: Arc<PoolRegistry>) -> Self {
+        Self { held: TargetSets::new(Self::NAME, metrics), servers, bindings: binding::Bindings::default() }
     }
 
     /// Resolves, connects and observes: everything but writing. `authlink check` does just this.
@@ -51,10 +51,10 @@ impl Databases {
         &self,
         database: &Database,
         references: &dyn References,
-        wake: Wake,
-    ) -> Result<Look, Error> {
+        wake: RequeueFn,
+    ) -> Result<TargetObservation, Error> {
         let wanted = resolving::database::resolve(database, references).await.map_err(Error::from);
-        let reached = |settings| Reached { settings, servers: Arc::clone(&self.servers) };
+        let reached = |settings| ProbeTarget { settings, servers: Arc::clone(&self.servers) };
         self.held.look(database, wanted.map(|wanted| wanted.map(reached)), wake).await
     }
 }
@@ -68,7 +68,7 @@ impl Reconciler for Databases {
         let look = self.look(database, cx.references.as_ref(), Arc::clone(&cx.wake)).await?;
         let saturated = cx.runtime.saturates(database);
         let mut report = report(&look, database, saturated).await;
-        cx.runtime.report(database, Counted::Queries { saturated }, cx, &mut report);
+        cx.runtime.report(database, UsageKind::Queries { saturated }, cx, &mut report);
         let settled = self.bindings.settle(database, &look, &report.status.common.endpoints, cx).await;
         match settled {
             Ok(Ok(binding)) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
@@ -77,7 +77,7 @@ impl Reconciler for Databases {
                 report.status.common.binding = kept.map(|name| BindingStatus { name });
                 report.degrade(reason, &problem);
                 // Nothing tells when it ends.
-                report.look_again_within(RETRY);
+                report.requeue_within(RETRY);
             }
             Err(error) => report.unfinished = Some(error),
         }
@@ -92,7 +92,7 @@ impl Reconciler for Databases {
         self.bindings.forget(uid);
     }
 
-    fn stand_by(&self) {
+    fn on_leadership_lost(&self) {
         self.held.clear();
     }
 }

@@ -1,6 +1,6 @@
 //! Registers the targets of an object in Kubernetes: names become addresses, addresses a Service with its slices.
 
-pub(super) mod sites;
+pub(super) mod endpoint_targets;
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::{
         shared::{Discovery, DiscoveryMode},
         status::{ServiceStatus, Status},
     },
-    cluster::discovery::{Leads, Registration, Settled},
-    domain::{discovery::Drain, label::is_label},
+    cluster::service_publisher::{PublishOutcome, PublishedService, ServiceBackend},
+    domain::{endpoint_slices::Drain, label::is_label},
 };
-use sites::{RETRY, is_address, look_up, unsettled};
+use endpoint_targets::{RETRY, is_address, look_up, unsettled};
 
-pub(super) use sites::Site;
+pub(super) use endpoint_targets::Site;
 
 /// Makes Service and slices what `discovery` asks for, gone included, and adds the outcome to the report.
 ///
@@ -56,38 +56,38 @@ async fn settle<K: Object>(
     };
     check(asked, &service, sites)?;
     let found = look_up(sites.iter().map(|site| site.host.as_str()), cx).await;
-    report.look_again_within(found.valid.unwrap_or(Duration::MAX).min(asked.refresh_interval.get()));
+    report.requeue_within(found.valid.unwrap_or(Duration::MAX).min(asked.refresh_interval.get()));
     // What is registered is only of use where a name is silent: to read it is to look through the slices of all.
     let registered = if found.unanswered.is_some() {
-        report.look_again_within(RETRY);
+        report.requeue_within(RETRY);
         cx.registry.endpoints(&namespace, &service)
     } else {
         Vec::new()
     };
-    let leads = match asked.mode {
-        DiscoveryMode::ExternalName => Leads::Name(sites[0].host.clone()),
-        _ => Leads::Endpoints {
+    let backend = match asked.mode {
+        DiscoveryMode::ExternalName => ServiceBackend::Name(sites[0].host.clone()),
+        _ => ServiceBackend::Endpoints {
             ports: sites.first().map(|site| site.port.clone()).into_iter().collect(),
             wanted: found.wanted(sites, registered, &cx.egress),
             drain: Drain { time: Duration::from_secs(asked.drain_seconds.into()), ..Drain::default() },
         },
     };
-    let registration = Registration {
+    let registration = PublishedService {
         namespace,
         service: service.clone(),
         // Not blocking: some clusters allow that only with rights on the owner's finalizers.
         owners: vec![OwnerReference { block_owner_deletion: None, ..owner }],
         predecessors: Vec::new(),
-        leads,
+        backend,
         server_name: sites.iter().map(|site| &site.host).find(|host| !is_address(host)).cloned(),
     };
     let settled = cx.registry.settle(&registration, &cx.fence).await?;
     match &settled {
-        Settled::Done { next, .. } => {
-            report.look_again_within(next.unwrap_or(Duration::MAX));
+        PublishOutcome::Done { next, .. } => {
+            report.requeue_within(next.unwrap_or(Duration::MAX));
             report.status.common_mut().service_ref = Some(ServiceStatus { name: service.clone() });
         }
-        Settled::Conflict(_) | Settled::Refused(_) => report.look_again_within(RETRY),
+        PublishOutcome::Conflict(_) | PublishOutcome::Refused(_) => report.requeue_within(RETRY),
     }
     report.verdicts.push(found.verdict(&settled, &service));
     Ok(())
@@ -120,7 +120,7 @@ fn check(asked: &Discovery, service: &str, sites: &[Site]) -> Result<(), Error> 
             _ => {
                 return invalid(
                     "mode",
-                    "ExternalName leads to one host: use Endpoints for several".to_owned(),
+                    "ExternalName backend to one host: use Endpoints for several".to_owned(),
                 );
             }
         }

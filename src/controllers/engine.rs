@@ -24,10 +24,10 @@ use tokio_util::{
 };
 
 use super::{
-    Peers, Plane, Reconciler, Runtime, StatusOf,
-    memory::Memory,
-    pass::Pass,
-    sources::Sources,
+    ControllerDeps, ObjectIndex, Reconciler, StatusOf, UsageReader,
+    object_state::ObjectStates,
+    reconcile::Pass,
+    shared_watches::SharedWatches,
     triggers::{Key, Triggers},
 };
 use crate::{
@@ -35,9 +35,9 @@ use crate::{
     cluster::watches::watch,
 };
 
-/// Settings of the engine.
+/// EngineConfig of the engine.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct EngineConfig {
     /// Passes at the same time, of one kind.
     pub concurrency: u16,
     /// How long a pass may take.
@@ -48,7 +48,7 @@ pub struct Settings {
     pub cleanup_deadline: Duration,
 }
 
-impl Default for Settings {
+impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             concurrency: 16,
@@ -64,19 +64,19 @@ pub struct Engine<R: Reconciler> {
     objects: Store<DeserializeGuard<R::Object>>,
     triggers: Triggers<R::Object>,
     pass: Arc<Pass<R>>,
-    sources: Arc<Sources>,
+    shared_watches: Arc<SharedWatches>,
     changes: tokio::sync::watch::Receiver<()>,
     _watch: AbortOnDropHandle<()>,
 }
 
 impl<R: Reconciler> Engine<R> {
     /// Starts the watch of the kind.
-    pub fn start(reconciler: Arc<R>, plane: Plane, sources: &Arc<Sources>) -> Self {
+    pub fn start(reconciler: Arc<R>, deps: ControllerDeps, shared_watches: &Arc<SharedWatches>) -> Self {
         let triggers = Triggers::<R::Object>::default();
         let (objects, writer) = reflector::store::<DeserializeGuard<R::Object>>();
-        reconciler.watch(Peers::new(objects.clone(), triggers.clone()));
+        reconciler.watch(ObjectIndex::new(objects.clone(), triggers.clone()));
         let listener = triggers.clone();
-        sources.listen(move |namespace, changed| {
+        shared_watches.listen(move |namespace, changed| {
             if R::SHARES_SERVICES && matches!(changed, Reference::Service(_)) {
                 listener.fire_one_referrer(namespace, changed);
             } else {
@@ -84,17 +84,20 @@ impl<R: Reconciler> Engine<R> {
             }
         });
 
-        let memory = Arc::new(Memory::<StatusOf<R>>::new());
-        let (api, part) = (sources.scope.api(sources.client.clone()), sources.scope.part::<R::Object>());
-        let events = watch(api, None, writer, part, sources.readiness.clone());
+        let memory = Arc::new(ObjectStates::<StatusOf<R>>::new());
+        let (api, part) = (
+            shared_watches.scope.api(shared_watches.client.clone()),
+            shared_watches.scope.part::<R::Object>(),
+        );
+        let events = watch(api, None, writer, part, shared_watches.readiness.clone());
         let changes = Changes {
             seen: HashMap::new(),
             listed: None,
             triggers: triggers.clone(),
             reconciler: Arc::clone(&reconciler),
             memory: Arc::clone(&memory),
-            events: Arc::clone(&plane.events),
-            runtime: Arc::clone(&plane.runtime),
+            events: Arc::clone(&deps.events),
+            runtime: Arc::clone(&deps.runtime),
         };
         let (tell, told) = tokio::sync::watch::channel(());
         let object_watch = events.fold((changes, tell), |(mut changes, tell), event| {
@@ -102,13 +105,19 @@ impl<R: Reconciler> Engine<R> {
             tell.send_replace(());
             std::future::ready((changes, tell))
         });
-        let pass =
-            Pass::new(reconciler, plane, objects.clone(), Arc::clone(sources), memory, triggers.clone());
+        let pass = Pass::new(
+            reconciler,
+            deps,
+            objects.clone(),
+            Arc::clone(shared_watches),
+            memory,
+            triggers.clone(),
+        );
         Self {
             objects,
             triggers,
             pass: Arc::new(pass),
-            sources: Arc::clone(sources),
+            shared_watches: Arc::clone(shared_watches),
             changes: told,
             _watch: AbortOnDropHandle::new(tokio::spawn(async { drop(object_watch.await) })),
         }
@@ -117,12 +126,12 @@ impl<R: Reconciler> Engine<R> {
     /// Runs passes: first one for every object, then whenever something asks for it. Once `halt` is cancelled, none
     /// starts any more, and the future ends with the last one that runs; dropped, it ends them at once.
     pub async fn lead(&self, halt: CancellationToken) {
-        let _on_drop = StandBy(&self.pass);
+        let _on_drop = LeadershipGuard(&self.pass);
         let fired = self.triggers.connect();
         // Where the caches are not complete, an object that names a Secret would seem to name a missing one. The
         // watches never end, so neither can fail.
         let _ = self.objects.wait_until_ready().await;
-        self.sources.ready().await;
+        self.shared_watches.ready().await;
         for object in self.objects.state() {
             self.triggers.fire(ObjectRef::from_obj(&*object));
         }
@@ -131,7 +140,7 @@ impl<R: Reconciler> Engine<R> {
             let request = ReconcileRequest { obj_ref: object, reason: ReconcileReason::Unknown };
             Some((Ok::<_, Infallible>(request), fired))
         });
-        let config = controller::Config::default().concurrency(self.pass.plane.settings.concurrency);
+        let config = controller::Config::default().concurrency(self.pass.deps.settings.concurrency);
         let running = TaskTracker::new();
         let passes = controller::applier(
             |object, pass: Arc<Pass<R>>| {
@@ -180,11 +189,11 @@ impl<R: Reconciler> Engine<R> {
 }
 
 /// Whatever way the leading ends.
-struct StandBy<'a, R: Reconciler>(&'a Pass<R>);
+struct LeadershipGuard<'a, R: Reconciler>(&'a Pass<R>);
 
-impl<R: Reconciler> Drop for StandBy<'_, R> {
+impl<R: Reconciler> Drop for LeadershipGuard<'_, R> {
     fn drop(&mut self) {
-        self.0.stand_by();
+        self.0.on_leadership_lost();
     }
 }
 
@@ -199,9 +208,9 @@ struct Changes<R: Reconciler> {
     listed: Option<HashMap<Key<R::Object>, Seen>>,
     triggers: Triggers<R::Object>,
     reconciler: Arc<R>,
-    memory: Arc<Memory<StatusOf<R>>>,
+    memory: Arc<ObjectStates<StatusOf<R>>>,
     events: Arc<crate::cluster::events::Events>,
-    runtime: Arc<Runtime>,
+    runtime: Arc<UsageReader>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -247,7 +256,7 @@ impl<R: Reconciler> Changes<R> {
             watcher::Event::Apply(object) => {
                 let (key, seen) = (ObjectRef::from_obj(&object), Seen::of(&object));
                 // An object that came by a list waits for its next pass: the store does not have it yet.
-                self.memory.caught_up(&seen.uid, &object.resource_version().unwrap_or_default());
+                self.memory.observed(&seen.uid, &object.resource_version().unwrap_or_default());
                 let before = self.seen.insert(key.clone(), seen.clone());
                 if before.as_ref() != Some(&seen) {
                     self.remember(&object);
@@ -338,9 +347,9 @@ mod tests {
             listed: None,
             triggers,
             reconciler: Arc::new(Idle),
-            memory: Arc::new(Memory::new()),
+            memory: Arc::new(ObjectStates::new()),
             events: Arc::new(Events::new(client.expect("a client"), "tests", "tests")),
-            runtime: Arc::new(Runtime::new(Duration::from_secs(15))),
+            runtime: Arc::new(UsageReader::new(Duration::from_secs(15))),
         };
         changes.take(Apply(registration(1)));
         assert!(asked.try_recv().is_ok());

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::{
     api::{ConditionType, Reason},
     backends::Fault,
-    cluster::{discovery, fence::NotLeader},
+    cluster::{fence::NotLeader, service_publisher},
     domain::{
         backoff::Retry,
-        conditions::{Verdict, advise},
+        conditions::{ConditionUpdate, advise},
     },
     resolving::Unresolved,
 };
@@ -64,11 +64,11 @@ pub enum Error {
     Cleanup(Fault),
 }
 
-impl From<discovery::Failure> for Error {
-    fn from(failure: discovery::Failure) -> Self {
+impl From<service_publisher::PublishError> for Error {
+    fn from(failure: service_publisher::PublishError) -> Self {
         match failure {
-            discovery::Failure::Cluster(error) => Self::Cluster(error),
-            discovery::Failure::NotLeader(error) => Self::NotLeader(error),
+            service_publisher::PublishError::Cluster(error) => Self::Cluster(error),
+            service_publisher::PublishError::NotLeader(error) => Self::NotLeader(error),
         }
     }
 }
@@ -132,7 +132,7 @@ impl Error {
     /// The conditions of a pass that ended so: everything before the failing step holds, and nothing is known of
     /// what comes after it.
     #[must_use]
-    pub fn verdicts(&self, order: &[ConditionType]) -> Vec<Verdict> {
+    pub fn verdicts(&self, order: &[ConditionType]) -> Vec<ConditionUpdate> {
         let Some(failing) = self.condition() else { return Vec::new() };
         let (reason, message) = (self.reason(), advise(self.reason(), &self.to_string()));
         let mut verdicts: Vec<_> = order
@@ -144,9 +144,9 @@ impl Error {
                 _ => None,
             })
             .collect();
-        verdicts.push(Verdict::no(failing, reason, message.clone()));
+        verdicts.push(ConditionUpdate::is_false(failing, reason, message.clone()));
         if self.retry() == Retry::OnChange {
-            verdicts.push(Verdict::yes(ConditionType::Stalled, reason, message));
+            verdicts.push(ConditionUpdate::is_true(ConditionType::Stalled, reason, message));
         }
         verdicts
     }
@@ -154,14 +154,18 @@ impl Error {
 
 /// `Accepted`, as every pass that got beyond it reports it.
 #[must_use]
-pub fn accepted() -> Verdict {
-    Verdict::yes(ConditionType::Accepted, Reason::Valid, "the spec is valid")
+pub fn accepted() -> ConditionUpdate {
+    ConditionUpdate::is_true(ConditionType::Accepted, Reason::Valid, "the spec is valid")
 }
 
 /// `ResolvedRefs`, as every pass that got beyond it reports it.
 #[must_use]
-pub fn resolved() -> Verdict {
-    Verdict::yes(ConditionType::ResolvedRefs, Reason::Resolved, "everything that the spec names is there")
+pub fn resolved() -> ConditionUpdate {
+    ConditionUpdate::is_true(
+        ConditionType::ResolvedRefs,
+        Reason::Resolved,
+        "everything that the spec names is there",
+    )
 }
 
 #[cfg(test)]

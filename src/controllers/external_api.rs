@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     Context, Error, Reconciler, Report,
     discovery::{self, Site},
-    held::{self, Holdings, Wake, works},
-    runtime::Counted,
+    targets::{self, RequeueFn, TargetSets, works},
+    usage_reader::UsageKind,
 };
 use crate::{
     api::{
@@ -20,29 +20,29 @@ use crate::{
     },
     backends::{
         Fault,
+        external_api::{Check, EndpointSettings, Facts, HttpEndpoint},
         http::Egress,
-        service::{Check, Facts, Service, Settings},
     },
     cluster::references::References,
-    domain::discovery::Port,
+    domain::endpoint_slices::Port,
     probing::Target,
     resolving,
     telemetry::metrics::Metrics,
 };
 
 /// What one look at the endpoints gave.
-pub type Look = held::Look<Reached>;
+pub type TargetObservation = targets::TargetObservation<ProbeTarget>;
 
 /// The controller of `ExternalApi`.
 pub struct ExternalApis {
-    held: Holdings<Reached>,
+    held: TargetSets<ProbeTarget>,
     egress: Egress,
 }
 
 /// The settings of an endpoint, and the way to it.
 #[derive(Clone)]
-pub struct Reached {
-    settings: Settings,
+pub struct ProbeTarget {
+    settings: EndpointSettings,
     egress: Egress,
 }
 
@@ -50,7 +50,7 @@ impl ExternalApis {
     /// No objects yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, egress: Egress) -> Self {
-        Self { held: Holdings::new(Self::NAME, metrics), egress }
+        Self { held: TargetSets::new(Self::NAME, metrics), egress }
     }
 
     /// Resolves, connects and observes: everything but writing. `authlink check` does just this.
@@ -61,17 +61,17 @@ impl ExternalApis {
         &self,
         api: &ExternalApi,
         references: &dyn References,
-        wake: Wake,
-    ) -> Result<Look, Error> {
+        wake: RequeueFn,
+    ) -> Result<TargetObservation, Error> {
         let wanted = resolving::external_api::resolve(api, references).await.map_err(Error::from);
-        let reached = |settings| Reached { settings, egress: self.egress.clone() };
+        let reached = |settings| ProbeTarget { settings, egress: self.egress.clone() };
         self.held.look(api, wanted.map(|wanted| wanted.map(reached)), wake).await
     }
 }
 
 /// What users read of one look at the endpoints.
 #[must_use]
-pub fn report(look: &Look, api: &ExternalApi) -> Report<ExternalApiStatus> {
+pub fn report(look: &TargetObservation, api: &ExternalApi) -> Report<ExternalApiStatus> {
     let mut report = look.report(api);
     let status = &mut report.status;
     let ready = status.common.endpoints.iter().filter(|endpoint| endpoint.ready).count();
@@ -94,10 +94,10 @@ pub fn report(look: &Look, api: &ExternalApi) -> Report<ExternalApiStatus> {
 /// A certificate that expires sooner is told of: certificates of 90 days are renewed with 30 left, by custom.
 const CERTIFICATE_HORIZON: std::time::Duration = std::time::Duration::from_hours(14 * 24);
 
-fn sites(look: &Look, api: &ExternalApi) -> Vec<Site> {
+fn sites(look: &TargetObservation, api: &ExternalApi) -> Vec<Site> {
     let named = look.resolved.targets.iter().zip(&look.observations).zip(&api.spec.endpoints);
     named
-        .map(|((Reached { settings, .. }, seen), endpoint)| {
+        .map(|((ProbeTarget { settings, .. }, seen), endpoint)| {
             let scheme = if settings.base.encrypted() { "https" } else { "http" };
             Site {
                 host: settings.base.host().to_owned(),
@@ -121,7 +121,7 @@ impl Reconciler for ExternalApis {
     async fn apply(&self, api: &ExternalApi, cx: &Context) -> Result<Report<ExternalApiStatus>, Error> {
         let look = self.look(api, cx.references.as_ref(), Arc::clone(&cx.wake)).await?;
         let mut report = report(&look, api);
-        let counted = Counted::Calls { breakers: api.spec.circuit_breaker.is_some() };
+        let counted = UsageKind::Calls { breakers: api.spec.circuit_breaker.is_some() };
         cx.runtime.report(api, counted, cx, &mut report);
         let asked = api.spec.discovery.as_ref();
         discovery::register(api, asked, &sites(&look, api), cx, &mut report).await?;
@@ -132,13 +132,13 @@ impl Reconciler for ExternalApis {
         self.held.forget(uid);
     }
 
-    fn stand_by(&self) {
+    fn on_leadership_lost(&self) {
         self.held.clear();
     }
 }
 
-impl held::Settings for Reached {
-    type Target = Endpoint;
+impl targets::TargetSettings for ProbeTarget {
+    type Target = EndpointProbe;
 
     const CONNECTED: (Reason, &'static str) = (Reason::Reachable, "network and TLS succeed");
 
@@ -171,15 +171,15 @@ impl held::Settings for Reached {
         !matches!(self.settings.check, Check::None)
     }
 
-    fn target(&self) -> Result<Endpoint, Fault> {
-        Service::new(self.settings.clone(), &self.egress).map(Endpoint)
+    fn target(&self) -> Result<EndpointProbe, Fault> {
+        HttpEndpoint::new(self.settings.clone(), &self.egress).map(EndpointProbe)
     }
 }
 
 /// An endpoint as something that can be probed.
-pub struct Endpoint(Service);
+pub struct EndpointProbe(HttpEndpoint);
 
-impl Target for Endpoint {
+impl Target for EndpointProbe {
     type Facts = Facts;
 
     async fn probe(&self) -> Result<Facts, Fault> {

@@ -1,20 +1,19 @@
 //! One controller for each kind, and the engine that runs them all.
 
+mod coalescer;
 pub mod database;
 mod discovery;
 pub mod engine;
 pub mod error;
 pub mod external_api;
-pub mod held;
-mod look;
-mod memory;
-mod pass;
-mod peers;
-mod rounds;
-pub mod runtime;
+mod object_index;
+mod object_state;
+mod reconcile;
 pub mod service_registration;
-mod sources;
+mod shared_watches;
+pub mod targets;
 mod triggers;
+pub mod usage_reader;
 
 use std::sync::Arc;
 
@@ -22,16 +21,18 @@ use kube::{Client, Resource, core::NamespaceResourceScope};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::Error;
-pub use pass::FINALIZER;
-pub use peers::Peers;
-pub use runtime::Runtime;
-pub use sources::Sources;
+pub use object_index::ObjectIndex;
+pub use reconcile::FINALIZER;
+pub use shared_watches::SharedWatches;
+pub use usage_reader::UsageReader;
 
 use crate::{
     api::{Managed, Reason},
     backends::resolver::Resolver,
-    cluster::{discovery::Registry, events::Events, fence::Fence, references::ClusterReferences},
-    domain::{addresses::Egress, conditions::Verdict},
+    cluster::{
+        events::Events, fence::Fence, references::ClusterReferences, service_publisher::ServicePublisher,
+    },
+    domain::{addresses::Egress, conditions::ConditionUpdate},
     telemetry::metrics::Metrics,
 };
 
@@ -52,7 +53,7 @@ pub trait Reconciler: Send + Sync + 'static {
     const SHARES_SERVICES: bool = false;
 
     /// The objects of a scope, for kinds whose objects have to do with each other; once for each scope, at the start.
-    fn watch(&self, objects: Peers<Self::Object>) {
+    fn watch(&self, objects: ObjectIndex<Self::Object>) {
         let _ = objects;
     }
 
@@ -78,8 +79,8 @@ pub trait Reconciler: Send + Sync + 'static {
         let _ = uid;
     }
 
-    /// This process leads no more: drop what is held for every object. A standby has warm caches and no connections.
-    fn stand_by(&self) {}
+    /// This process backend no more: drop what is held for every object. A standby has warm caches and no connections.
+    fn on_leadership_lost(&self) {}
 }
 
 /// An object that the engine can run.
@@ -122,20 +123,20 @@ pub enum Cleanup {
 #[derive(Debug, Default)]
 pub struct Report<S> {
     /// One for each condition that the pass got to, and those that are only present while true.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<ConditionUpdate>,
     /// The rest of the status; the engine fills in the conditions and the observed generation.
     pub status: S,
     /// When to look again although nothing changed; by default after [`crate::domain::backoff::RESYNC`].
     pub again: Option<std::time::Duration>,
     /// Events besides those for transitions of conditions.
-    pub notes: Vec<Note>,
+    pub notes: Vec<EventRecord>,
     /// A failure of the operator's own that kept a step from being done: the rest is told, and the pass tried again.
     pub unfinished: Option<Error>,
 }
 
 /// An Event that is not a transition of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct EventRecord {
     /// For the worse?
     pub warning: bool,
     /// Why.
@@ -151,7 +152,7 @@ pub struct Context {
     /// The values of Secrets and ConfigMaps.
     pub references: Arc<ClusterReferences>,
     /// Our Services and their slices.
-    pub registry: Arc<Registry>,
+    pub registry: Arc<ServicePublisher>,
     /// Finds the addresses of host names.
     pub resolver: Arc<Resolver>,
     /// Which addresses may be reached.
@@ -161,14 +162,14 @@ pub struct Context {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// What gateways count.
-    pub runtime: Arc<Runtime>,
+    pub runtime: Arc<UsageReader>,
     /// Starts another pass of this object, from anywhere.
     pub wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// What every controller of the process shares.
 #[derive(Clone)]
-pub struct Plane {
+pub struct ControllerDeps {
     /// The cluster.
     pub client: Client,
     /// Whether this process may write.
@@ -176,7 +177,7 @@ pub struct Plane {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// What gateways count.
-    pub runtime: Arc<Runtime>,
+    pub runtime: Arc<UsageReader>,
     /// Publishes Events.
     pub events: Arc<Events>,
     /// Finds the addresses of host names.
@@ -184,5 +185,5 @@ pub struct Plane {
     /// Which addresses may be reached.
     pub egress: Arc<Egress>,
     /// Settings of the engine.
-    pub settings: engine::Settings,
+    pub settings: engine::EngineConfig,
 }

@@ -1,7 +1,7 @@
 //! `ServiceRegistration`: resolve -> connect -> observe -> decide -> act -> report. All registrations of one service
-//! share one Service: whichever pass comes sees to all of it.
+//! share one HttpEndpoint: whichever pass comes sees to all of it.
 
-mod known;
+mod instance_cache;
 mod report;
 mod service;
 mod target;
@@ -13,11 +13,11 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use super::{
-    Cleanup, Context, Error, Peers, Reconciler, Report,
-    discovery::sites::{RETRY, look_up, unsettled},
-    held::{Holdings, Member, Wake},
-    pass::refused,
-    rounds::Rounds,
+    Cleanup, Context, Error, ObjectIndex, Reconciler, Report,
+    coalescer::Coalescer,
+    discovery::endpoint_targets::{RETRY, look_up, unsettled},
+    reconcile::refused,
+    targets::{Member, RequeueFn, TargetSets},
 };
 use crate::{
     api::{
@@ -28,32 +28,32 @@ use crate::{
         },
     },
     backends::{Fault, http::Egress},
-    cluster::discovery::Settled,
+    cluster::service_publisher::PublishOutcome,
     domain::instances::Stage,
     resolving,
     telemetry::metrics::Metrics,
 };
-use known::{Known, Name, Site};
+use instance_cache::{Known, Name, Site};
 use service::Outcome;
 
-pub use target::{Place, Reached};
+pub use target::{AddressProbe, ProbeTarget};
 
 /// The controller of `ServiceRegistration`.
 pub struct ServiceRegistrations {
-    held: Holdings<Reached>,
+    held: TargetSets<ProbeTarget>,
     egress: Egress,
-    peers: Mutex<Vec<Arc<Peers<ServiceRegistration>>>>,
+    peers: Mutex<Vec<Arc<ObjectIndex<ServiceRegistration>>>>,
     known: Known,
     /// By namespace and service.
-    rounds: Rounds<(String, String), Outcome>,
+    coalescer: Coalescer<(String, String), Outcome>,
 }
 
 /// What one look at an instance gave.
-pub struct Look {
+pub struct TargetObservation {
     /// What users read of it.
     pub report: Report<ServiceRegistrationStatus>,
     /// For each address what watches it; nothing, where nothing is probed.
-    members: Vec<Option<Member<Reached>>>,
+    members: Vec<Option<Member<ProbeTarget>>>,
 }
 
 impl ServiceRegistrations {
@@ -61,11 +61,11 @@ impl ServiceRegistrations {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, egress: Egress) -> Self {
         Self {
-            held: Holdings::new(Self::NAME, metrics),
+            held: TargetSets::new(Self::NAME, metrics),
             egress,
             peers: Mutex::default(),
             known: Known::default(),
-            rounds: Rounds::default(),
+            coalescer: Coalescer::default(),
         }
     }
 
@@ -73,35 +73,39 @@ impl ServiceRegistrations {
     ///
     /// # Errors
     /// An address that is none, and settings that cannot be used.
-    pub async fn look(&self, registration: &ServiceRegistration, wake: Wake) -> Result<Look, Error> {
+    pub async fn look(
+        &self,
+        registration: &ServiceRegistration,
+        wake: RequeueFn,
+    ) -> Result<TargetObservation, Error> {
         if registration.spec.health_check.check_type == CheckType::None {
             self.held.forget(&registration.uid().unwrap_or_default());
             let members = registration.spec.addresses.iter().map(|_| None).collect();
-            return Ok(Look { report: report::unprobed(registration), members });
+            return Ok(TargetObservation { report: report::unprobed(registration), members });
         }
         let wanted = resolving::service_registration::resolve(registration).map_err(Error::from);
         let reached = |settings| {
             let (load, egress) = (registration.spec.load.clone(), self.egress.clone());
-            Reached { settings, load, egress }
+            ProbeTarget { settings, load, egress }
         };
         let look = self.held.look(registration, wanted.map(|wanted| wanted.map(reached)), wake).await?;
         let report = report::probed(&look, registration);
-        Ok(Look { report, members: look.members.into_iter().map(Some).collect() })
+        Ok(TargetObservation { report, members: look.members.into_iter().map(Some).collect() })
     }
 
-    /// Finds its addresses, and sees to it that the Service leads to them.
+    /// Finds its addresses, and sees to it that the HttpEndpoint backend to them.
     async fn register(
         &self,
         registration: &ServiceRegistration,
-        look: Look,
+        look: TargetObservation,
         cx: &Context,
     ) -> Result<Report<ServiceRegistrationStatus>, Error> {
-        let Look { mut report, members } = look;
+        let TargetObservation { mut report, members } = look;
         let (hosts, service) = (&registration.spec.addresses, &registration.spec.service_name);
         let mut found = look_up(hosts.iter().map(String::as_str), cx).await;
         for (host, addresses) in hosts.iter().zip(&mut found.addresses) {
             // While nobody answers what is known stays, be it that an earlier process knew it.
-            *addresses = addresses.take().or_else(|| known::resolved(registration, host));
+            *addresses = addresses.take().or_else(|| instance_cache::resolved(registration, host));
         }
         report.status.resolved = report::resolved(hosts, &found.addresses);
         let addresses = found.addresses.iter().map(|found| found.clone().unwrap_or_default());
@@ -116,27 +120,27 @@ impl ServiceRegistrations {
                 return Ok(report);
             }
         };
-        if let Settled::Done { next, .. } = &settled {
+        if let PublishOutcome::Done { next, .. } = &settled {
             report.status.common.service_ref = Some(ServiceStatus { name: service.clone() });
             if let Some(next) = next {
-                report.look_again_within(*next);
+                report.requeue_within(*next);
             }
         }
         if let Some(valid) = found.valid {
-            report.look_again_within(valid);
+            report.requeue_within(valid);
         }
-        if found.unanswered.is_some() || !matches!(settled, Settled::Done { .. }) {
-            report.look_again_within(RETRY);
+        if found.unanswered.is_some() || !matches!(settled, PublishOutcome::Done { .. }) {
+            report.requeue_within(RETRY);
         }
         let without_port = match settled {
-            Settled::Done { .. } => report::without_port(registration, &ports),
-            Settled::Conflict(_) | Settled::Refused(_) => None,
+            PublishOutcome::Done { .. } => report::without_port(registration, &ports),
+            PublishOutcome::Conflict(_) | PublishOutcome::Refused(_) => None,
         };
         report.verdicts.push(without_port.unwrap_or_else(|| found.verdict(&settled, service)));
         Ok(report)
     }
 
-    /// It is not registered, or not any more: sees to its going from the Service, and tells why.
+    /// It is not registered, or not any more: sees to its going from the HttpEndpoint, and tells why.
     async fn refuse(
         &self,
         registration: &ServiceRegistration,
@@ -160,7 +164,7 @@ impl Reconciler for ServiceRegistrations {
 
     const SHARES_SERVICES: bool = true;
 
-    fn watch(&self, peers: Peers<ServiceRegistration>) {
+    fn watch(&self, peers: ObjectIndex<ServiceRegistration>) {
         self.peers.lock().push(Arc::new(peers));
     }
 
@@ -189,9 +193,13 @@ impl Reconciler for ServiceRegistrations {
         let namespace = registration.namespace().unwrap_or_default();
         let stage = self.instance(registration, Timestamp::now()).stage;
         match (self.settle(registration, cx).await?.settled, stage) {
-            (Settled::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => Ok(Cleanup::Again(left)),
-            // Where there is no Service, as in a namespace that is going, there is nothing to drain.
-            (Settled::Refused(why), _) if cx.registry.has(&namespace, &registration.spec.service_name) => {
+            (PublishOutcome::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => {
+                Ok(Cleanup::Again(left))
+            }
+            // Where there is no HttpEndpoint, as in a namespace that is going, there is nothing to drain.
+            (PublishOutcome::Refused(why), _)
+                if cx.registry.has(&namespace, &registration.spec.service_name) =>
+            {
                 Err(Error::Cleanup(Fault::new(Reason::ServiceRefused, why)))
             }
             _ => Ok(Cleanup::Done),
@@ -205,9 +213,9 @@ impl Reconciler for ServiceRegistrations {
         }
     }
 
-    fn stand_by(&self) {
+    fn on_leadership_lost(&self) {
         self.held.clear();
         self.known.clear();
-        self.rounds.clear();
+        self.coalescer.clear();
     }
 }

@@ -15,7 +15,7 @@ use crate::api::shared::Reference;
 /// How the engine names an object.
 pub(super) type Key<K> = ObjectRef<DeserializeGuard<K>>;
 
-/// Asks for passes; while nobody leads, nobody listens.
+/// Asks for passes; while nobody backend, nobody listens.
 pub(super) struct Triggers<K: Object>(Arc<Mutex<State<K>>>);
 
 struct State<K: Object> {

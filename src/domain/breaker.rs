@@ -6,7 +6,7 @@ use super::window::Window;
 
 /// When the circuit opens, and how it closes again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct BreakerConfig {
     /// It opens when so many percent of the calls in the window failed.
     pub failure_threshold: u8,
     /// ... of at least so many.
@@ -75,7 +75,7 @@ pub struct Permit {
 /// The circuit of one target.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    settings: Settings,
+    settings: BreakerConfig,
     phase: Phase,
     /// Counts the transitions: the result of a call that was let through before the last one says nothing of now.
     epoch: u64,
@@ -95,7 +95,7 @@ const TRIAL: Duration = Duration::from_secs(1);
 impl Breaker {
     /// A closed circuit.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: BreakerConfig) -> Self {
         let results = Window::new(settings.window);
         Self { settings, phase: Phase::Closed, epoch: 0, results }
     }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn breaker() -> Breaker {
-        Breaker::new(Settings {
+        Breaker::new(BreakerConfig {
             failure_threshold: 50,
             min_requests: 4,
             window: at(30),
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn settings_of_nothing_at_all_still_let_calls_through() {
-        let mut breaker = Breaker::new(Settings {
+        let mut breaker = Breaker::new(BreakerConfig {
             failure_threshold: 0,
             min_requests: 0,
             window: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! From the health of each endpoint to the conditions of the object that has them.
 
-use super::conditions::Verdict;
+use super::conditions::ConditionUpdate;
 use crate::api::{ConditionType, Reason, status::HealthState};
 
 /// The health of one endpoint.
@@ -17,15 +17,19 @@ pub struct Endpoint {
 /// `Connected` (for the reason that it has where it is true) and `Healthy`, and `Degraded` where only some endpoints
 /// are down. One that is healthy is enough.
 #[must_use]
-pub fn judge(endpoints: &[Endpoint], (connected, how): (Reason, &str)) -> Vec<Verdict> {
+pub fn judge(endpoints: &[Endpoint], (connected, how): (Reason, &str)) -> Vec<ConditionUpdate> {
     let down: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.state != HealthState::Healthy).collect();
     if down.len() < endpoints.len() {
         let mut verdicts = vec![
-            Verdict::yes(ConditionType::Connected, connected, how),
-            Verdict::yes(ConditionType::Healthy, Reason::ProbeSucceeded, "the probes pass"),
+            ConditionUpdate::is_true(ConditionType::Connected, connected, how),
+            ConditionUpdate::is_true(ConditionType::Healthy, Reason::ProbeSucceeded, "the probes pass"),
         ];
         if !down.is_empty() {
-            verdicts.push(Verdict::yes(ConditionType::Degraded, Reason::SomeEndpointsDown, describe(&down)));
+            verdicts.push(ConditionUpdate::is_true(
+                ConditionType::Degraded,
+                Reason::SomeEndpointsDown,
+                describe(&down),
+            ));
         }
         return verdicts;
     }
@@ -36,15 +40,15 @@ pub fn judge(endpoints: &[Endpoint], (connected, how): (Reason, &str)) -> Vec<Ve
     let message =
         if endpoints.len() == 1 { format!("{}: {message}", endpoints[0].name) } else { describe(&down) };
     let healthy = if endpoints.iter().any(|endpoint| endpoint.state == HealthState::Unknown) {
-        Verdict::unknown(
+        ConditionUpdate::unknown(
             ConditionType::Healthy,
             Reason::ThresholdNotReached,
             "probes fail, fewer times than healthCheck.unhealthyThreshold",
         )
     } else {
-        Verdict::no(ConditionType::Healthy, Reason::ProbeFailed, message.clone())
+        ConditionUpdate::is_false(ConditionType::Healthy, Reason::ProbeFailed, message.clone())
     };
-    vec![Verdict::no(ConditionType::Connected, reason, message), healthy]
+    vec![ConditionUpdate::is_false(ConditionType::Connected, reason, message), healthy]
 }
 
 fn describe(down: &[&Endpoint]) -> String {
@@ -84,7 +88,7 @@ mod tests {
         assert_eq!((verdicts[0].holds, verdicts[1].holds), (Some(true), Some(true)));
         assert_eq!(
             verdicts[2],
-            Verdict::yes(ConditionType::Degraded, Reason::SomeEndpointsDown, "b:2: refused")
+            ConditionUpdate::is_true(ConditionType::Degraded, Reason::SomeEndpointsDown, "b:2: refused")
         );
     }
 

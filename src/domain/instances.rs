@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::discovery::{Drain, Endpoint, Port, Wanted};
+use super::endpoint_slices::{DesiredEndpoint, Drain, Endpoint, Port};
 
 /// An instance as it was registered, and as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub enum Stage {
 pub struct Composition {
     /// Its own ports.
     pub ports: Vec<Port>,
-    /// Where it leads.
-    pub wanted: Vec<Wanted>,
+    /// Where it backend.
+    pub wanted: Vec<DesiredEndpoint>,
     /// How addresses leave it.
     pub drain: Drain,
     /// The objects that it stands for, the oldest first.
@@ -112,9 +112,9 @@ pub fn compose(mut instances: Vec<Instance>) -> Composition {
     }
 }
 
-fn wanted(instance: &Instance) -> impl Iterator<Item = Wanted> {
+fn wanted(instance: &Instance) -> impl Iterator<Item = DesiredEndpoint> {
     let addresses: BTreeSet<_> = instance.addresses.iter().copied().collect();
-    addresses.into_iter().map(|(address, healthy)| Wanted {
+    addresses.into_iter().map(|(address, healthy)| DesiredEndpoint {
         ports: instance.ports.clone(),
         endpoint: Endpoint {
             address,

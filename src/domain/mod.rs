@@ -5,7 +5,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod choice;
 pub mod conditions;
-pub mod discovery;
+pub mod endpoint_slices;
 pub mod endpoints;
 pub mod health;
 pub mod histogram;

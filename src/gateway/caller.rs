@@ -8,23 +8,27 @@ use super::{
     Gateway,
     problem::{Kind, Problem},
 };
-use crate::cluster::review::{AUDIENCE, Caller, Right, Ruling};
+use crate::cluster::review::{AUDIENCE, Caller, Decision, Permission};
 
 impl Gateway {
-    /// Who calls, if it has the right.
+    /// Who calls, if it has the permission.
     ///
     /// # Errors
     /// `Unauthenticated`, `Forbidden`, or `ReviewUnavailable`.
-    pub(super) async fn admit(&self, headers: &HeaderMap, right: &Right<'_>) -> Result<Arc<Caller>, Problem> {
+    pub(super) async fn admit(
+        &self,
+        headers: &HeaderMap,
+        permission: &Permission<'_>,
+    ) -> Result<Arc<Caller>, Problem> {
         let Some(token) = bearer(headers) else {
             return Err(unauthenticated(
                 "the header Authorization: Bearer with a ServiceAccount token is missing",
             ));
         };
-        match self.reviewer.review(token, right).await? {
-            Ruling::Allowed(caller) => Ok(caller),
-            Ruling::Forbidden(caller) => Err(Problem::forbidden(&caller.name, right)),
-            Ruling::Unknown => Err(unauthenticated("the API server does not take the token")),
+        match self.reviewer.review(token, permission).await? {
+            Decision::Allowed(caller) => Ok(caller),
+            Decision::Forbidden(caller) => Err(Problem::forbidden(&caller.name, permission)),
+            Decision::Unknown => Err(unauthenticated("the API server does not take the token")),
         }
     }
 }

@@ -22,7 +22,7 @@ impl Gateway {
     }
 }
 
-/// Reads the circuit of every endpoint that may be called.
+/// Reads the circuit of every endpoint that may be record.
 pub struct Circuits(Arc<Gateway>);
 
 impl Circuits {
@@ -52,7 +52,7 @@ impl Collector for Circuits {
         }
         let mut family = encoder.encode_descriptor(
             "circuit_state",
-            "The circuit of each endpoint that this gateway has called: 0 closed, 1 half-open, 2 open",
+            "The circuit of each endpoint that this gateway has record: 0 closed, 1 half-open, 2 open",
             None,
             MetricType::Gauge,
         )?;

@@ -1,19 +1,19 @@
-//! The gateway: calls what the objects describe, for callers that have the right to. It watches the objects and never
+//! The gateway: calls what the objects describe, for callers that have the permission to. It watches the objects and never
 //! writes them; what it has read last serves while the API server is away.
 
-mod apis;
-mod audit;
+mod access_log;
 mod caller;
 mod circuits;
-mod counts;
-mod discovery;
+mod client_cache;
+mod database;
+mod eviction;
+mod external_api;
 mod openapi;
 pub mod problem;
-mod queries;
-mod ready;
 mod routes;
 mod server;
-mod sweep;
+mod service_registration;
+mod usage;
 
 use std::{sync::Arc, time::Instant};
 
@@ -25,15 +25,15 @@ pub use server::{Listen, Server};
 
 use crate::{
     api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
-    backends::{database, http::Egress},
-    cluster::{catalog::Catalog, references::References, review::Reviewer},
+    backends::{database::PoolRegistry, http::Egress},
+    cluster::{object_cache::ObjectCache, references::References, review::Reviewer},
     telemetry::metrics::Metrics,
 };
-use counts::Counters;
-use ready::{Ready, World};
+use client_cache::{CallDeps, ClientCache};
+use usage::Counters;
 
 /// What the gateway needs of the process.
-pub struct Parts {
+pub struct GatewayDeps {
     /// Asks who callers are.
     pub reviewer: Reviewer,
     /// The values of Secrets and ConfigMaps.
@@ -41,16 +41,16 @@ pub struct Parts {
     /// The way out.
     pub egress: Egress,
     /// The databases of the process.
-    pub servers: Arc<database::Servers>,
+    pub servers: Arc<PoolRegistry>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The objects.
-    pub external_apis: Catalog<ExternalApi>,
+    pub external_apis: ObjectCache<ExternalApi>,
     /// The objects.
-    pub databases: Catalog<Database>,
+    pub databases: ObjectCache<Database>,
     /// The objects.
-    pub registrations: Catalog<ServiceRegistration>,
-    /// Where the gateway is: endpoints there are called first.
+    pub registrations: ObjectCache<ServiceRegistration>,
+    /// Where the gateway is: endpoints there are record first.
     pub zone: Option<String>,
     /// Cancelled when the process is to end.
     pub stopping: CancellationToken,
@@ -61,20 +61,20 @@ pub struct Gateway {
     reviewer: Reviewer,
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
-    apis: Ready<apis::Prepared>,
-    databases: Ready<queries::Servers>,
-    registrations: Catalog<ServiceRegistration>,
+    apis: ClientCache<external_api::ApiClient>,
+    databases: ClientCache<database::DatabaseClient>,
+    registrations: ObjectCache<ServiceRegistration>,
     stopping: CancellationToken,
 }
 
 type State = axum::extract::State<Arc<Gateway>>;
 
 impl Gateway {
-    /// Made of these parts.
+    /// CachedClient of these parts.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: GatewayDeps) -> Self {
         let counters = Arc::<Counters>::default();
-        let world = Arc::new(World {
+        let deps = Arc::new(CallDeps {
             references: parts.references,
             egress: parts.egress,
             servers: parts.servers,
@@ -84,8 +84,8 @@ impl Gateway {
             started: Instant::now(),
         });
         Self {
-            apis: Ready::new(parts.external_apis, Arc::clone(&world)),
-            databases: Ready::new(parts.databases, world),
+            apis: ClientCache::new(parts.external_apis, Arc::clone(&deps)),
+            databases: ClientCache::new(parts.databases, deps),
             registrations: parts.registrations,
             stopping: parts.stopping,
             reviewer: parts.reviewer,

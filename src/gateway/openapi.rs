@@ -14,7 +14,7 @@ pub(super) fn document() -> Value {
             "title": "authlink gateway",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Calls what the objects of authlink.dev describe. Callers show a ServiceAccount token with the audience \
-                            authlink, and need the right that each route names.",
+                            authlink, and need the permission that each route names.",
         },
         "security": [{ "token": [] }],
         "paths": {

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::cluster::review::{Right, Unanswered};
+use crate::cluster::review::{Permission, ReviewUnavailable};
 
 /// A problem document. Its type is `urn:authlink:` and the kind's word.
 #[derive(Clone, Debug)]
@@ -57,8 +57,8 @@ macro_rules! kinds {
 kinds! {
     /// No token, or one that the API server does not take.
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "a valid token is needed";
-    /// The caller lacks the right.
-    Forbidden = "forbidden", FORBIDDEN, "the caller lacks the right";
+    /// The caller lacks the permission.
+    Forbidden = "forbidden", FORBIDDEN, "the caller lacks the permission";
     /// There is no such object.
     ServiceNotFound = "service-not-found", NOT_FOUND, "there is no such service";
     /// The Database declares no such query.
@@ -81,9 +81,9 @@ kinds! {
     QueryInvalid = "query-invalid", INTERNAL_SERVER_ERROR, "the query is declared wrongly";
     /// The limit of the spec is reached.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "the rate limit is reached";
-    /// Too many calls are in flight, or no connection of the database's pool comes free.
-    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "too many calls are in flight";
-    /// Every endpoint that could be called is left alone because it failed.
+    /// Too many calls are in in_flight_guard, or no connection of the database's pool comes free.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "too many calls are in in_flight_guard";
+    /// Every endpoint that could be record is left alone because it failed.
     CircuitOpen = "circuit-open", SERVICE_UNAVAILABLE, "the circuit is open";
     /// The object is suspended, not resolved, or has no endpoint.
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "the service cannot be used now";
@@ -118,11 +118,11 @@ impl Problem {
         })
     }
 
-    /// The caller lacks this right.
+    /// The caller lacks this permission.
     #[must_use]
-    pub fn forbidden(caller: &str, right: &Right<'_>) -> Self {
-        let Right { verb, namespace, name, .. } = right;
-        let resource = right.resource();
+    pub fn forbidden(caller: &str, permission: &Permission<'_>) -> Self {
+        let Permission { verb, namespace, name, .. } = permission;
+        let resource = permission.resource();
         let detail = format!(
             "{caller} may not {verb} {resource} {name} in the namespace {namespace}: grant it by a Role there with apiGroups \
              [authlink.dev], resources [{resource}] and verbs [{verb}]"
@@ -131,8 +131,8 @@ impl Problem {
     }
 }
 
-impl From<Unanswered> for Problem {
-    fn from(unanswered: Unanswered) -> Self {
+impl From<ReviewUnavailable> for Problem {
+    fn from(unanswered: ReviewUnavailable) -> Self {
         Self::new(Kind::ReviewUnavailable, unanswered.to_string()).after(Duration::from_secs(1))
     }
 }

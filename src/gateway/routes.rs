@@ -20,11 +20,11 @@ use percent_encoding::percent_decode_str;
 use tower_service::Service;
 
 use super::{
-    Gateway, apis,
-    audit::{Began, Called},
-    discovery, openapi,
+    Gateway,
+    access_log::{AccessLogEntry, CallRecord},
+    database, external_api, openapi,
     problem::{Kind, Problem},
-    queries,
+    service_registration,
 };
 
 /// The routes.
@@ -50,8 +50,8 @@ impl Routes {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>) -> Self {
         let others = Router::new()
-            .route("/v1/discovery/{namespace}/{service}", get(discovery::find))
-            .route("/v1/discovery/{namespace}/{service}/watch", get(discovery::watch))
+            .route("/v1/discovery/{namespace}/{service}", get(service_registration::find))
+            .route("/v1/discovery/{namespace}/{service}/watch", get(service_registration::watch))
             .route("/openapi.json", get(|| async { Json(openapi::document()) }))
             .fallback(async |uri: Uri| no_route(&uri))
             .method_not_allowed_fallback(async |uri: Uri| wrong_method(&uri))
@@ -61,25 +61,27 @@ impl Routes {
 
     /// Answers whatever is asked for.
     pub(super) async fn answer(mut self, mut request: Request<Incoming>) -> Response<Outgoing> {
-        let mut began = Began::of(&mut request);
+        let mut began = AccessLogEntry::of(&mut request);
         let uri = request.uri().clone();
         let answered = match route(uri.path()) {
             Route::Api(namespace, name, path) => {
-                let called = began.called.insert(Called::default());
-                apis::call(&self.gateway, (&namespace, &name), path, request, called).await.map(Outgoing::api)
+                let record = began.record.insert(CallRecord::default());
+                external_api::call(&self.gateway, (&namespace, &name), path, request, record)
+                    .await
+                    .map(Outgoing::api)
             }
             Route::Query(namespace, name, query) if request.method() == Method::POST => {
-                let called = began.called.insert(Called::default());
+                let record = began.record.insert(CallRecord::default());
                 let names = (namespace.as_ref(), name.as_ref(), query.as_ref());
-                queries::run(&self.gateway, names, request, called).await.map(Outgoing::own)
+                database::run(&self.gateway, names, request, record).await.map(Outgoing::own)
             }
             Route::Query(..) => {
-                began.called = Some(Called::default());
+                began.record = Some(CallRecord::default());
                 Err(wrong_method(&uri))
             }
             Route::Other => {
                 let Ok(mut response) = self.others.call(request.map(Body::new)).await;
-                began.called = response.extensions_mut().remove();
+                began.record = response.extensions_mut().remove();
                 Ok(Outgoing::own(response))
             }
         };
@@ -130,7 +132,7 @@ pub(super) struct Outgoing {
 
 enum Source {
     /// That of an API, on its way through.
-    Api(apis::Flying),
+    Api(external_api::ResponseBody),
     /// One that is made here.
     Own(Body),
 }
@@ -145,7 +147,7 @@ impl Source {
 }
 
 impl Outgoing {
-    fn api(response: Response<apis::Flying>) -> Response<Self> {
+    fn api(response: Response<external_api::ResponseBody>) -> Response<Self> {
         response.map(|body| Self { source: Source::Api(body), broken: None, call: None })
     }
 

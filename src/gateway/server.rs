@@ -82,7 +82,7 @@ impl Server {
         Ok(Self { listener: TcpListener::bind(listen.address).await?, tls })
     }
 
-    /// Serves until `stop`, and then until the calls in flight are over, for a while.
+    /// Serves until `stop`, and then until the calls in in_flight_guard are over, for a while.
     pub async fn serve(self, routes: Routes, stop: CancellationToken) {
         let connections = TaskTracker::new();
         loop {
@@ -104,7 +104,7 @@ impl Server {
         drop(self.listener);
         connections.close();
         if timeout(DRAIN, connections.wait()).await.is_err() {
-            tracing::warn!("calls in flight were cut off");
+            tracing::warn!("calls in in_flight_guard were cut off");
         }
     }
 }

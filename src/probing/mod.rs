@@ -1,6 +1,6 @@
 //! Probing, apart from reconciling: one monitor for each distinct target, shared by every object that names it.
 //!
-//! A monitor is a task of its own, so that a dead target never slows the probes of another. It wakes the objects only
+//! A monitor is a task of its own, so that a dead target never slows the probes of another. It requeues the objects only
 //! when its verdict or the facts change; between two changes nobody is bothered.
 
 use std::{
@@ -32,12 +32,12 @@ use crate::{
     telemetry::metrics::ProbeMetrics,
 };
 
-/// Nobody who has joined need wait for longer than this for the first probe: the end of one that took longer wakes them.
-pub const PATIENCE: Duration = Duration::from_millis(250);
+/// Nobody who has joined need wait for longer than this for the first probe: the end of one that took longer requeues them.
+pub const FIRST_PROBE_WAIT: Duration = Duration::from_millis(250);
 
 /// Something outside that can be probed.
 pub trait Target: Send + Sync + 'static {
-    /// What a probe learns. A change of it wakes the objects, so it must hold no number that moves all the time.
+    /// What a probe learns. A change of it requeues the objects, so it must hold no number that moves all the time.
     type Facts: Clone + PartialEq + Send + Sync + 'static;
 
     /// Asks the target, connecting where needed.
@@ -77,8 +77,8 @@ impl<T: Target> Monitors<T> {
     }
 
     /// Joins the monitor of `key`, started with `make`'s target and the verdict that is `known` of it when nobody
-    /// watches it yet. `wake` is called at every change until the membership is dropped, and at the end of a first probe
-    /// that takes longer than [`PATIENCE`]; with the last membership the monitor ends and lets go of its target.
+    /// watches it yet. `requeue` is called at every change until the membership is dropped, and at the end of a first probe
+    /// that takes longer than [`FIRST_PROBE_WAIT`]; with the last membership the monitor ends and lets go of its target.
     ///
     /// # Errors
     /// What `make` says.
@@ -86,7 +86,7 @@ impl<T: Target> Monitors<T> {
         self: &Arc<Self>,
         key: Key,
         known: HealthState,
-        wake: impl Fn() + Send + Sync + 'static,
+        requeue: impl Fn() + Send + Sync + 'static,
         make: impl FnOnce() -> Result<T, Fault>,
     ) -> Result<Membership<T>, Fault> {
         let mut by_key = lock(&self.by_key);
@@ -99,7 +99,7 @@ impl<T: Target> Monitors<T> {
             monitor
         };
         drop(by_key);
-        Ok(Membership::new(monitor, Box::new(wake)))
+        Ok(Membership::new(monitor, Box::new(requeue)))
     }
 }
 
@@ -110,12 +110,12 @@ struct Monitor<T: Target> {
     task: JoinHandle<()>,
 }
 
-type Wake = Box<dyn Fn() + Send + Sync>;
+type RequeueFn = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Members {
     next: AtomicU64,
-    wakes: Mutex<HashMap<u64, Wake>>,
+    requeues: Mutex<HashMap<u64, RequeueFn>>,
 }
 
 impl<T: Target> Monitor<T> {
@@ -177,9 +177,9 @@ impl<T: Target> Probes<T> {
             let (changed, observation) = self.probe().await;
             let first = tell.send_replace(Some(observation)).is_none();
             // Who still waits for the first probe needs no waking.
-            let wakes = if first { self.started.elapsed() >= PATIENCE } else { changed };
-            if wakes {
-                lock(&members.wakes).values().for_each(|wake| wake());
+            let requeues = if first { self.started.elapsed() >= FIRST_PROBE_WAIT } else { changed };
+            if requeues {
+                lock(&members.requeues).values().for_each(|requeue| requeue());
             }
             tokio::time::sleep_until(due).await;
         }
@@ -248,9 +248,9 @@ pub struct Membership<T: Target> {
 }
 
 impl<T: Target> Membership<T> {
-    fn new(monitor: Arc<Monitor<T>>, wake: Wake) -> Self {
+    fn new(monitor: Arc<Monitor<T>>, requeue: RequeueFn) -> Self {
         let id = monitor.members.next.fetch_add(1, Ordering::Relaxed);
-        lock(&monitor.members.wakes).insert(id, wake);
+        lock(&monitor.members.requeues).insert(id, requeue);
         Self { monitor, id }
     }
 
@@ -276,13 +276,13 @@ impl<T: Target> Membership<T> {
     /// How many objects share the monitor, this one included.
     #[must_use]
     pub fn members(&self) -> usize {
-        lock(&self.monitor.members.wakes).len()
+        lock(&self.monitor.members.requeues).len()
     }
 }
 
 impl<T: Target> Drop for Membership<T> {
     fn drop(&mut self) {
-        lock(&self.monitor.members.wakes).remove(&self.id);
+        lock(&self.monitor.members.requeues).remove(&self.id);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
             database::{DatabaseSpec, Engine, Tls, TlsMode},
         },
     },
-    backends::database::{Credential, PoolSettings, Settings, uri},
+    backends::database::{Credential, PoolSettings, ServerSettings, uri},
     cluster::references::References,
     domain::schedule::Schedule,
 };
@@ -24,7 +24,7 @@ use crate::{
 pub async fn resolve(
     database: &Database,
     references: &dyn References,
-) -> Result<Resolved<Settings>, Unresolved> {
+) -> Result<Resolved<ServerSettings>, Unresolved> {
     let spec = &database.spec;
     let lookup = Lookup { references, namespace: &database.namespace().unwrap_or_default() };
     let target = match &spec.uri_secret_ref {
@@ -39,7 +39,7 @@ pub async fn resolve(
     let targets = target
         .hosts
         .into_iter()
-        .map(|(host, port)| Settings {
+        .map(|(host, port)| ServerSettings {
             engine: spec.engine,
             host,
             port,

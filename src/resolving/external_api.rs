@@ -14,7 +14,7 @@ use crate::{
         },
     },
     backends::{
-        service::{ApiKey, Authorization, Base, Check, ClientCredentials, Credential, Settings},
+        external_api::{ApiKey, Authorization, Base, Check, ClientCredentials, Credential, EndpointSettings},
         transport::TlsSettings,
     },
     cluster::references::References,
@@ -28,7 +28,7 @@ use crate::{
 pub async fn resolve(
     api: &ExternalApi,
     references: &dyn References,
-) -> Result<Resolved<Settings>, Unresolved> {
+) -> Result<Resolved<EndpointSettings>, Unresolved> {
     let spec = &api.spec;
     let lookup = Lookup { references, namespace: &api.namespace().unwrap_or_default() };
     let Tls { ca_ref, client_cert_ref, .. } = &spec.tls;
@@ -43,7 +43,7 @@ pub async fn resolve(
             field: format!("spec.endpoints url {}", endpoint.url),
             problem: problem.to_owned(),
         })?;
-        targets.push(Settings {
+        targets.push(EndpointSettings {
             // What http would carry in the clear, and nobody would check.
             tls: if base.encrypted() { tls.clone() } else { TlsSettings { client: None, ..tls.clone() } },
             base,

@@ -4,7 +4,7 @@ use super::{Resolved, Unresolved};
 use crate::{
     api::v1alpha1::ServiceRegistration,
     backends::{
-        service::{Base, Check, Credential, Settings},
+        external_api::{Base, Check, Credential, EndpointSettings},
         transport::{TlsSettings, endpoint},
     },
     domain::schedule::Schedule,
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// `Invalid`: an address that is none.
-pub fn resolve(registration: &ServiceRegistration) -> Result<Resolved<Settings>, Unresolved> {
+pub fn resolve(registration: &ServiceRegistration) -> Result<Resolved<EndpointSettings>, Unresolved> {
     let spec = &registration.spec;
     let invalid = |field: &str, problem: &str| Unresolved::Invalid {
         field: field.to_owned(),
@@ -25,7 +25,7 @@ pub fn resolve(registration: &ServiceRegistration) -> Result<Resolved<Settings>,
     let mut targets = Vec::new();
     for address in &spec.addresses {
         let base = Base::parse(&format!("http://{}", endpoint(address, port)));
-        targets.push(Settings {
+        targets.push(EndpointSettings {
             base: base.map_err(|_| {
                 invalid("spec.addresses", &format!("{address} is neither an address nor a name"))
             })?,

@@ -22,14 +22,14 @@ use crate::{
             external_api::ExternalApiStatus, service_registration::ServiceRegistrationStatus,
         },
     },
-    backends::{database::Servers, http::Egress},
+    backends::{database::PoolRegistry, http::Egress},
     controllers::{
         self, Error, Report,
         database::{self, Databases},
         external_api::{self, ExternalApis},
         service_registration::ServiceRegistrations,
     },
-    domain::conditions::{self, Verdict},
+    domain::conditions::{self, ConditionUpdate},
     telemetry::metrics::Metrics,
 };
 
@@ -125,9 +125,9 @@ impl Checks {
     fn new() -> Self {
         let metrics = Arc::new(Metrics::registered().0);
         // Whoever runs this may connect from here to wherever they please.
-        let egress = Egress::of_the_system();
+        let egress = Egress::unrestricted();
         Self {
-            databases: Databases::new(Arc::clone(&metrics), Arc::new(Servers::new(egress.clone()))),
+            databases: Databases::new(Arc::clone(&metrics), Arc::new(PoolRegistry::new(egress.clone()))),
             external_apis: ExternalApis::new(Arc::clone(&metrics), egress.clone()),
             registrations: ServiceRegistrations::new(metrics, egress),
         }
@@ -231,7 +231,7 @@ async fn check_kind<K: Checked>(
     object.meta_mut().uid = Some(index.to_string());
     if object.suspended() {
         let message = "spec.suspend is set: nothing is probed";
-        let verdicts = vec![Verdict::unknown(ConditionType::Ready, Reason::Suspended, message)];
+        let verdicts = vec![ConditionUpdate::unknown(ConditionType::Ready, Reason::Suspended, message)];
         return found::<K>(manifest, Report { verdicts, ..Report::default() });
     }
     object.probe_once();
@@ -248,22 +248,22 @@ async fn check_kind<K: Checked>(
         let mut verdicts = error.verdicts(K::CONDITIONS);
         if verdicts.is_empty() {
             let connected = ConditionType::Connected;
-            verdicts.push(Verdict::no(connected, error.reason(), error.to_string()));
+            verdicts.push(ConditionUpdate::is_false(connected, error.reason(), error.to_string()));
         }
         Report { verdicts, ..Report::default() }
     });
-    let verdicts = conditions::complete(K::CONDITIONS, report.verdicts);
+    let verdicts = conditions::complete(K::CONDITIONS, K::READY_WHEN, report.verdicts);
     found::<K>(manifest, Report { verdicts, ..report })
 }
 
 /// The API server would refuse it.
 fn invalid(manifest: &Manifest, problem: String) -> Finding {
     let status = CommonStatus {
-        conditions: conditions::settle(
+        conditions: conditions::merge(
             &[],
             &[
-                Verdict::no(ConditionType::Ready, Reason::InvalidSpec, problem.clone()),
-                Verdict::no(ConditionType::Accepted, Reason::InvalidSpec, problem),
+                ConditionUpdate::is_false(ConditionType::Ready, Reason::InvalidSpec, problem.clone()),
+                ConditionUpdate::is_false(ConditionType::Accepted, Reason::InvalidSpec, problem),
             ],
             None,
             Timestamp::now(),
@@ -275,7 +275,7 @@ fn invalid(manifest: &Manifest, problem: String) -> Finding {
 
 fn found<K: Managed>(manifest: &Manifest, report: Report<K::Status>) -> Finding {
     let mut status = report.status;
-    status.common_mut().conditions = conditions::settle(&[], &report.verdicts, None, Timestamp::now());
+    status.common_mut().conditions = conditions::merge(&[], &report.verdicts, None, Timestamp::now());
     finding(manifest, status.common(), serde_json::to_value(&status).unwrap_or_default())
 }
 

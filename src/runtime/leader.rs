@@ -176,7 +176,7 @@ impl Lease {
             return Ok(None);
         }
         lease.spec = Some(self.spec(lease.spec.as_ref()));
-        // With the resource version that was read: whoever else wrote meanwhile has won.
+        // With the resource version that was read: whoever else status_written meanwhile has won.
         self.api.replace(&self.election.name, &params, &lease).await.map(Some)
     }
 

@@ -22,7 +22,7 @@ use pools::Pools;
 pub use settings::{Role, Settings};
 
 use crate::{
-    backends::{database::Servers, http::Egress, resolver::Resolver},
+    backends::{database::PoolRegistry, http::Egress, resolver::Resolver},
     cluster::{
         events::Events,
         fence::Fence,
@@ -31,7 +31,7 @@ use crate::{
         review::Reviewer,
         watches::{Readiness, Scope},
     },
-    controllers::{Plane, Runtime, Sources},
+    controllers::{ControllerDeps, SharedWatches, UsageReader},
     gateway::{self, Gateway},
     store::Store,
     telemetry::metrics::Metrics,
@@ -80,10 +80,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     // Whatever asks tries again by itself, within a time; these would go on for minutes, and send a write that was allowed long ago.
     config.default_retry = false;
     let client = Client::try_from(config)?;
-    let runtime = Arc::new(Runtime::new(settings.store_interval));
+    let runtime = Arc::new(UsageReader::new(settings.store_interval));
     let readiness = Readiness::default();
     let fence = if settings.leader_elect { Fence::default() } else { Fence::open() };
-    let plane = Plane {
+    let deps = ControllerDeps {
         client: client.clone(),
         fence: fence.clone(),
         metrics: Arc::clone(&metrics),
@@ -97,15 +97,15 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     };
     let operates = settings.roles.contains(&Role::Operator);
     let scopes = settings.scopes().into_iter();
-    let sources = scopes.map(|scope| Sources::start(&client, scope, &readiness, operates));
-    let sources: Vec<_> = sources.map(Arc::new).collect();
+    let shared_watches = scopes.map(|scope| SharedWatches::start(&client, scope, &readiness, operates));
+    let shared_watches: Vec<_> = shared_watches.map(Arc::new).collect();
     // Who only reads the objects says nothing of them: each of many gateways would say the same.
     let mut unsaid = Registry::default();
-    let servers = Arc::new(Servers::new(Egress::anywhere(Arc::clone(&plane.resolver))));
+    let servers = Arc::new(PoolRegistry::new(Egress::anywhere(Arc::clone(&deps.resolver))));
     registry.register_collector(Box::new(Pools::new(Arc::clone(&servers))));
     let said = if operates { &mut registry } else { &mut unsaid };
-    let operator = Operator::start(&plane, &sources, &servers, said);
-    let ranges_asked = ask_for_ranges(&client, &sources, &settings, &readiness);
+    let operator = Operator::start(&deps, &shared_watches, &servers, said);
+    let ranges_asked = ask_for_ranges(&client, &shared_watches, &settings, &readiness);
     if operates {
         registry.register("leader", "1 while this process holds the lease", metrics.leader.clone());
     }
@@ -113,10 +113,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let mut serving = None;
     if settings.roles.contains(&Role::Gateway) {
         let server = bind_gateway(&settings).await?;
-        let gateway = Arc::new(Gateway::new(gateway::Parts {
+        let gateway = Arc::new(Gateway::new(gateway::GatewayDeps {
             reviewer: Reviewer::new(client.clone()),
-            references: Arc::new(ScopedReferences::new(sources.iter().map(|it| it.references()).collect())),
-            egress: Egress::guarded(settings.egress.clone(), Arc::clone(&plane.resolver)),
+            references: Arc::new(ScopedReferences::new(
+                shared_watches.iter().map(|it| it.references()).collect(),
+            )),
+            egress: Egress::guarded(settings.egress.clone(), Arc::clone(&deps.resolver)),
             servers,
             metrics: Arc::clone(&metrics),
             external_apis: operator.external_apis.clone(),
@@ -179,12 +181,12 @@ fn open_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<Store>, RunE
 /// Asks which addresses are the cluster's own, now and again; the first answer cancels what this gives.
 fn ask_for_ranges(
     client: &Client,
-    sources: &[Arc<Sources>],
+    shared_watches: &[Arc<SharedWatches>],
     settings: &Settings,
     readiness: &Readiness,
 ) -> CancellationToken {
     let asked = CancellationToken::new();
-    if sources.iter().any(|it| *it.scope() == Scope::Cluster) {
+    if shared_watches.iter().any(|it| *it.scope() == Scope::Cluster) {
         let known = settings.egress.services.clone();
         tokio::spawn(ranges::follow(client.clone(), known, asked.clone(), readiness.clone()));
     } else {
@@ -216,7 +218,7 @@ fn serve(
         let sweeping = async {
             tokio::select! {
                 () = served.cancelled() => {}
-                () = gateway.sweep() => {}
+                () = gateway.evict() => {}
             }
         };
         tokio::join!(serving, sweeping, gateway.report(&store, interval, served.clone()));

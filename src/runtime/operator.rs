@@ -12,20 +12,20 @@ use tokio_util::sync::CancellationToken;
 use super::conditions::{Conditions, HasConditions};
 use crate::{
     api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
-    backends::{database::Servers, http::Egress},
-    cluster::catalog::Catalog,
+    backends::{database::PoolRegistry, http::Egress},
+    cluster::object_cache::ObjectCache,
     controllers::{
-        Plane, Reconciler, Sources, database::Databases, engine::Engine, external_api::ExternalApis,
-        service_registration::ServiceRegistrations,
+        ControllerDeps, Reconciler, SharedWatches, database::Databases, engine::Engine,
+        external_api::ExternalApis, service_registration::ServiceRegistrations,
     },
 };
 
 /// The engines, whose watches the gateway reads from as well.
 pub(super) struct Operator {
     engines: Vec<Arc<dyn Leads>>,
-    pub(super) databases: Catalog<Database>,
-    pub(super) external_apis: Catalog<ExternalApi>,
-    pub(super) registrations: Catalog<ServiceRegistration>,
+    pub(super) databases: ObjectCache<Database>,
+    pub(super) external_apis: ObjectCache<ExternalApi>,
+    pub(super) registrations: ObjectCache<ServiceRegistration>,
 }
 
 /// An engine of whatever kind.
@@ -42,17 +42,17 @@ impl<R: Reconciler> Leads for Engine<R> {
 impl Operator {
     /// Starts the watches of every kind: a new kind is two more lines here.
     pub(super) fn start(
-        plane: &Plane,
-        sources: &[Arc<Sources>],
-        servers: &Arc<Servers>,
+        deps: &ControllerDeps,
+        shared_watches: &[Arc<SharedWatches>],
+        servers: &Arc<PoolRegistry>,
         registry: &mut Registry,
     ) -> Self {
-        let egress = Egress::guarded((*plane.egress).clone(), Arc::clone(&plane.resolver));
-        let databases = Arc::new(Databases::new(Arc::clone(&plane.metrics), Arc::clone(servers)));
-        let external_apis = Arc::new(ExternalApis::new(Arc::clone(&plane.metrics), egress));
-        let egress = Egress::to_endpoints((*plane.egress).clone(), Arc::clone(&plane.resolver));
-        let registrations = Arc::new(ServiceRegistrations::new(Arc::clone(&plane.metrics), egress));
-        let mut start = Start { engines: Vec::new(), plane, sources };
+        let egress = Egress::guarded((*deps.egress).clone(), Arc::clone(&deps.resolver));
+        let databases = Arc::new(Databases::new(Arc::clone(&deps.metrics), Arc::clone(servers)));
+        let external_apis = Arc::new(ExternalApis::new(Arc::clone(&deps.metrics), egress));
+        let egress = Egress::to_endpoints((*deps.egress).clone(), Arc::clone(&deps.resolver));
+        let registrations = Arc::new(ServiceRegistrations::new(Arc::clone(&deps.metrics), egress));
+        let mut start = Start { engines: Vec::new(), deps, shared_watches };
         let databases = start.kind(&databases);
         let external_apis = start.kind(&external_apis);
         let registrations = start.kind(&registrations);
@@ -71,20 +71,20 @@ impl Operator {
 /// What every kind is started with.
 struct Start<'a> {
     engines: Vec<Arc<dyn Leads>>,
-    plane: &'a Plane,
-    sources: &'a [Arc<Sources>],
+    deps: &'a ControllerDeps,
+    shared_watches: &'a [Arc<SharedWatches>],
 }
 
 impl Start<'_> {
     /// Starts an engine for each scope.
-    fn kind<R: Reconciler>(&mut self, reconciler: &Arc<R>) -> Catalog<R::Object> {
+    fn kind<R: Reconciler>(&mut self, reconciler: &Arc<R>) -> ObjectCache<R::Object> {
         let (mut stores, mut changes) = (Vec::new(), Vec::new());
-        for sources in self.sources {
-            let engine = Arc::new(Engine::start(Arc::clone(reconciler), self.plane.clone(), sources));
+        for shared_watches in self.shared_watches {
+            let engine = Arc::new(Engine::start(Arc::clone(reconciler), self.deps.clone(), shared_watches));
             stores.push(engine.store());
             changes.push(engine.changes());
             self.engines.push(engine);
         }
-        Catalog::new(stores, changes)
+        ObjectCache::new(stores, changes)
     }
 }

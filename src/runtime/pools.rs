@@ -8,13 +8,13 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use crate::backends::database::{PoolView, Servers};
+use crate::backends::database::{PoolRegistry, PoolView};
 
 /// Reads every pool that exists.
-pub(super) struct Pools(Arc<Servers>);
+pub(super) struct Pools(Arc<PoolRegistry>);
 
 impl Pools {
-    pub(super) fn new(servers: Arc<Servers>) -> Self {
+    pub(super) fn new(servers: Arc<PoolRegistry>) -> Self {
         Self(servers)
     }
 }

@@ -55,7 +55,7 @@ pub struct Settings {
     /// DNS servers and search domains.
     pub resolv_conf: PathBuf,
     /// Of the engine.
-    pub engine: engine::Settings,
+    pub engine: engine::EngineConfig,
 }
 
 impl Settings {
@@ -211,7 +211,7 @@ impl RunArgs {
                 api_server: std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok()),
             },
             resolv_conf: self.resolv_conf,
-            engine: engine::Settings {
+            engine: engine::EngineConfig {
                 concurrency: self.concurrency,
                 pass_deadline: self.pass_deadline,
                 status_refresh: self.status_refresh,

@@ -1,10 +1,10 @@
 //! The store: what must outlive a process and does not belong into the API server. SQLite for a process that is alone,
-//! PostgreSQL for several. Nothing waits for it for longer than [`PATIENCE`], and nobody who is served by the gateway at all.
+//! PostgreSQL for several. Nothing waits for it for longer than [`OPERATION_TIMEOUT`], and nobody who is served by the gateway at all.
 
 mod error;
-mod queries;
 mod schema;
 mod target;
+mod usage;
 
 use std::{
     collections::BTreeSet,
@@ -16,13 +16,13 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 
 pub use error::{Error, InvalidUrl};
-pub use queries::{Entry, Snapshot, Standing};
+pub use usage::{Entry, ReplicaState, Snapshot};
 
 use crate::telemetry::metrics::StoreMetrics;
 use target::{Pool, Target};
 
 /// How long one operation may take, connecting included.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The store of a process, or of several.
 pub struct Store {
@@ -69,16 +69,23 @@ impl Store {
     }
 
     /// Writes what a gateway counts, and that it lives: each entry takes the place of an earlier one of the same object and
-    /// slot, `standing` of all earlier ones. A write that failed may be done again, whatever came of it.
+    /// slot, `replica_state` of all earlier ones. A write that failed may be done again, whatever came of it.
     ///
     /// # Errors
     /// What kept it from being written.
-    pub async fn write(&self, replica: i64, entries: &[Entry], standing: &Standing) -> Result<(), Error> {
+    pub async fn write(
+        &self,
+        replica: i64,
+        entries: &[Entry],
+        replica_state: &ReplicaState,
+    ) -> Result<(), Error> {
         let pool = self.pool();
         let work = async {
             match &pool {
-                Pool::Sqlite(pool) => queries::sqlite::write(pool, replica, entries, standing).await,
-                Pool::Postgresql(pool) => queries::postgresql::write(pool, replica, entries, standing).await,
+                Pool::Sqlite(pool) => usage::sqlite::write(pool, replica, entries, replica_state).await,
+                Pool::Postgresql(pool) => {
+                    usage::postgresql::write(pool, replica, entries, replica_state).await
+                }
             }
         };
         self.operate("write", &pool, work).await
@@ -92,8 +99,8 @@ impl Store {
         let pool = self.pool();
         let work = async {
             match &pool {
-                Pool::Sqlite(pool) => queries::sqlite::leave(pool, replica).await,
-                Pool::Postgresql(pool) => queries::postgresql::leave(pool, replica).await,
+                Pool::Sqlite(pool) => usage::sqlite::leave(pool, replica).await,
+                Pool::Postgresql(pool) => usage::postgresql::leave(pool, replica).await,
             }
         };
         self.operate("write", &pool, work).await
@@ -107,8 +114,8 @@ impl Store {
         let pool = self.pool();
         let work = async {
             match &pool {
-                Pool::Sqlite(pool) => queries::sqlite::purge(pool, oldest).await,
-                Pool::Postgresql(pool) => queries::postgresql::purge(pool, oldest).await,
+                Pool::Sqlite(pool) => usage::sqlite::purge(pool, oldest).await,
+                Pool::Postgresql(pool) => usage::postgresql::purge(pool, oldest).await,
             }
         };
         self.operate("purge", &pool, work).await
@@ -123,8 +130,8 @@ impl Store {
         let pool = self.pool();
         let work = async {
             match &pool {
-                Pool::Sqlite(pool) => queries::sqlite::read(pool, oldest, since, alive).await,
-                Pool::Postgresql(pool) => queries::postgresql::read(pool, oldest, since, alive).await,
+                Pool::Sqlite(pool) => usage::sqlite::read(pool, oldest, since, alive).await,
+                Pool::Postgresql(pool) => usage::postgresql::read(pool, oldest, since, alive).await,
             }
         };
         self.operate("read", &pool, work).await
@@ -144,7 +151,9 @@ impl Store {
             }
             work.await.map_err(Error::from)
         };
-        let done = tokio::time::timeout(PATIENCE, all).await.unwrap_or(Err(Error::TimedOut(PATIENCE)));
+        let done = tokio::time::timeout(OPERATION_TIMEOUT, all)
+            .await
+            .unwrap_or(Err(Error::TimedOut(OPERATION_TIMEOUT)));
         let mut failing = self.failing.lock();
         let healthy = failing.is_empty();
         match &done {

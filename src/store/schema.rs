@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::Row;
 
-use super::{Error, queries::AS_WRITER, target::Pool};
+use super::{Error, target::Pool, usage::AS_WRITER};
 
 /// In the order in which they are applied: the version of a schema is how many of them it has.
 const MIGRATIONS: &[&str] =

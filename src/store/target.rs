@@ -10,7 +10,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 
-use super::{InvalidUrl, PATIENCE};
+use super::{InvalidUrl, OPERATION_TIMEOUT};
 
 /// How to connect.
 pub(super) enum Target {
@@ -45,7 +45,7 @@ impl Target {
             return Err(InvalidUrl);
         }
         let options = SqliteConnectOptions::from_str(url).map_err(|_| InvalidUrl)?;
-        let options = options.disable_statement_logging().busy_timeout(PATIENCE / 2);
+        let options = options.disable_statement_logging().busy_timeout(OPERATION_TIMEOUT / 2);
         if url == "sqlite::memory:" || url == "sqlite://:memory:" {
             return Ok(Self::Memory(options));
         }
@@ -86,7 +86,7 @@ impl Target {
 fn settings<D: sqlx::Database>(most: u32) -> PoolOptions<D> {
     PoolOptions::new()
         .max_connections(most)
-        .acquire_timeout(PATIENCE / 2)
+        .acquire_timeout(OPERATION_TIMEOUT / 2)
         .idle_timeout(Duration::from_mins(1))
 }
 

@@ -2,12 +2,12 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Condvar},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a line may wait for others.
@@ -58,7 +58,7 @@ impl Lines {
     pub(super) fn push(&self, lines: &[u8]) {
         let mut waiting = self.waiting();
         while waiting.lines.len() > MOST && !waiting.ended {
-            waiting = self.0.room.wait(waiting);
+            self.0.room.wait(&mut waiting);
         }
         if waiting.lines.is_empty() {
             self.0.some.notify_one();
@@ -71,7 +71,7 @@ impl Lines {
         loop {
             let mut waiting = self.waiting();
             while waiting.lines.is_empty() && !waiting.ended {
-                waiting = self.0.some.wait(waiting);
+                self.0.some.wait(&mut waiting);
             }
             if !waiting.ended {
                 drop(waiting);
@@ -138,7 +138,7 @@ mod tests {
 
     impl Write for Out {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut out = self.0.lock().expect("a lock");
+            let mut out = self.0.lock();
             out.0.extend_from_slice(bytes);
             out.1 += 1;
             Ok(bytes.len())
@@ -163,7 +163,7 @@ mod tests {
             }
         });
         drop(guard);
-        let (written, writes) = &*out.0.lock().expect("a lock");
+        let (written, writes) = &*out.0.lock();
         let written = String::from_utf8_lossy(written);
         for caller in ["a ", "b "] {
             let calls: Vec<usize> =
@@ -183,6 +183,6 @@ mod tests {
             lines.push(b"\n");
         }
         drop(guard);
-        assert_eq!(out.0.lock().expect("a lock").0.len(), 3 * (MOST + 1));
+        assert_eq!(out.0.lock().0.len(), 3 * (MOST + 1));
     }
 }

@@ -6,7 +6,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 use super::{
-    audit,
+    access_log,
     lines::{Guard, Lines},
 };
 
@@ -28,7 +28,7 @@ pub fn init(level: &str, format: Format) -> Result<Guard, String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level {level:?}: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_statement));
     let (lines, guard) = Lines::start(stderr()).map_err(|error| error.to_string())?;
-    audit::init(format, lines.clone());
+    access_log::init(format, lines.clone());
     match format {
         Format::Text => {
             let layer = fmt::layer().with_ansi(stderr().is_terminal());

@@ -1,6 +1,6 @@
 //! Logs and metrics.
 
-pub mod audit;
+pub mod access_log;
 mod lines;
 pub mod log;
 pub mod metrics;

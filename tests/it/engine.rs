@@ -11,7 +11,7 @@ use authlink::{
         fence::Fence,
         watches::{Readiness, Scope},
     },
-    controllers::{FINALIZER, Plane, Runtime, Sources, engine},
+    controllers::{ControllerDeps, FINALIZER, SharedWatches, UsageReader, engine},
     telemetry::metrics::Metrics,
 };
 use k8s_openapi::{
@@ -40,23 +40,24 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: engine::Settings) -> Self {
+    async fn start(settings: engine::EngineConfig) -> Self {
         let namespace = Namespace::create().await;
         gadget::install(&namespace.client).await;
         let gadgets = Arc::<Gadgets>::default();
-        let plane = Plane {
+        let deps = ControllerDeps {
             client: namespace.client.clone(),
             fence: Fence::open(),
             metrics: Arc::new(Metrics::registered().0),
-            runtime: Arc::new(Runtime::new(Duration::from_secs(15))),
+            runtime: Arc::new(UsageReader::new(Duration::from_secs(15))),
             events: Arc::new(Events::new(namespace.client.clone(), "authlink-test", "test")),
             resolver: Arc::new(Resolver::from_file("/etc/resolv.conf".as_ref()).expect("a resolver")),
             egress: Arc::default(),
             settings,
         };
         let scope = Scope::Namespace(namespace.name.clone());
-        let sources = Arc::new(Sources::start(&namespace.client, scope, &Readiness::default(), true));
-        let engine = engine::Engine::start(Arc::clone(&gadgets), plane, &sources);
+        let shared_watches =
+            Arc::new(SharedWatches::start(&namespace.client, scope, &Readiness::default(), true));
+        let engine = engine::Engine::start(Arc::clone(&gadgets), deps, &shared_watches);
         let task = tokio::spawn(async move { engine.lead(CancellationToken::new()).await }).abort_handle();
         Self { namespace, gadgets, task }
     }
@@ -117,7 +118,7 @@ impl Drop for Running {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_with_outside_state_gets_its_finalizer_first_and_is_cleaned_up_before_it_goes() {
-    let running = Running::start(engine::Settings::default()).await;
+    let running = Running::start(engine::EngineConfig::default()).await;
     running.create("one", json!({ "outside": true })).await;
     running.ready("one", "True", "Available").await;
     let gadget = running.namespace.api::<Gadget>().get("one").await.expect("one");
@@ -136,7 +137,7 @@ async fn an_object_with_outside_state_gets_its_finalizer_first_and_is_cleaned_up
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_cannot_be_cleaned_up_goes_after_its_deadline_and_an_event_tells_what_stays() {
     let settings =
-        engine::Settings { cleanup_deadline: Duration::from_secs(3), ..engine::Settings::default() };
+        engine::EngineConfig { cleanup_deadline: Duration::from_secs(3), ..engine::EngineConfig::default() };
     let running = Running::start(settings).await;
     running.create("stuck", json!({ "outside": true, "cleanup": "fail" })).await;
     running.ready("stuck", "True", "Available").await;
@@ -151,7 +152,7 @@ async fn an_object_that_cannot_be_cleaned_up_goes_after_its_deadline_and_an_even
 #[tokio::test(flavor = "multi_thread")]
 async fn cleaning_up_may_take_its_time_and_fail_once_after_that() {
     let settings =
-        engine::Settings { cleanup_deadline: Duration::from_secs(1), ..engine::Settings::default() };
+        engine::EngineConfig { cleanup_deadline: Duration::from_secs(1), ..engine::EngineConfig::default() };
     let running = Running::start(settings).await;
     running.create("slow", json!({ "outside": true, "cleanup": "wait" })).await;
     running.ready("slow", "True", "Available").await;
@@ -167,10 +168,10 @@ async fn cleaning_up_may_take_its_time_and_fail_once_after_that() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_that_hangs_or_panics_holds_up_nobody_else() {
-    let settings = engine::Settings {
+    let settings = engine::EngineConfig {
         concurrency: 2,
         pass_deadline: Duration::from_millis(500),
-        ..engine::Settings::default()
+        ..engine::EngineConfig::default()
     };
     let running = Running::start(settings).await;
     for name in ["hang-1", "hang-2", "hang-3"] {
@@ -193,7 +194,7 @@ async fn a_pass_that_hangs_or_panics_holds_up_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_cannot_be_read_is_told_so_and_the_others_go_on() {
-    let running = Running::start(engine::Settings::default()).await;
+    let running = Running::start(engine::EngineConfig::default()).await;
     running.create("newer", json!({ "does": "something that only a newer version knows" })).await;
     running.create("good", json!({})).await;
     running.ready("good", "True", "Available").await;
@@ -205,7 +206,7 @@ async fn an_object_that_cannot_be_read_is_told_so_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_object_that_cannot_be_read_any_more_nothing_is_held_and_no_endpoint_is_ready() {
-    let running = Running::start(engine::Settings::default()).await;
+    let running = Running::start(engine::EngineConfig::default()).await;
     running.create("one", json!({})).await;
     running.ready("one", "True", "Available").await;
     let gadget = running.namespace.api::<Gadget>().get("one").await.expect("one");
@@ -250,7 +251,7 @@ async fn of_an_object_that_cannot_be_read_any_more_nothing_is_held_and_no_endpoi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_starts_for_our_annotations_and_for_what_the_spec_names_and_for_nothing_else() {
-    let running = Running::start(engine::Settings::default()).await;
+    let running = Running::start(engine::EngineConfig::default()).await;
     running.create("one", json!({ "secret": "login" })).await;
     running.ready("one", "True", "Available").await;
     let annotate = async |name: &str| {
@@ -281,7 +282,7 @@ async fn a_pass_starts_for_our_annotations_and_for_what_the_spec_names_and_for_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_object_keeps_its_ready_and_is_left_alone() {
-    let running = Running::start(engine::Settings::default()).await;
+    let running = Running::start(engine::EngineConfig::default()).await;
     running.create("one", json!({})).await;
     running.ready("one", "True", "Available").await;
     running.create("one", json!({ "suspend": true })).await;

@@ -1,13 +1,13 @@
 //! The gateway: callers with nothing but a ServiceAccount token, and what the objects let them do.
 
 mod alone;
-mod apis;
 mod callers;
-mod crowd;
-mod discovery;
+mod concurrency;
+mod database;
+mod external_api;
 mod failures;
-mod farewell;
 mod hostile;
-mod queries;
 mod runtime;
+mod service_registration;
+mod shutdown;
 mod wire;

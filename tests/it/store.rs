@@ -7,7 +7,7 @@ use authlink::{
         breaker::State,
         usage::{Call, Counts},
     },
-    store::{Entry, Error, Standing, Store},
+    store::{Entry, Error, ReplicaState, Store},
     telemetry::metrics::Metrics,
 };
 use sqlx::{Connection, SqliteConnection};
@@ -21,7 +21,7 @@ use crate::support::{
 
 const ALIVE: Duration = Duration::from_secs(45);
 const SLOT: i64 = 100;
-static NOTHING: Standing = Standing { circuits: Vec::new(), saturated: Vec::new() };
+static NOTHING: ReplicaState = ReplicaState { circuits: Vec::new(), saturated: Vec::new() };
 
 /// A place for a store, gone with the value.
 enum Place {
@@ -148,24 +148,24 @@ async fn thousands_of_objects_are_written_at_once_and_only_what_is_new_is_read()
 async fn gateways_count_while_they_write_and_what_is_worst_at_one_of_them_holds() {
     for place in Place::each().await {
         let store = place.open();
-        let standing = |circuits: &[(&str, State)], saturated: &[&str]| Standing {
+        let replica_state = |circuits: &[(&str, State)], saturated: &[&str]| ReplicaState {
             circuits: circuits.iter().map(|(uid, state)| ((*uid).to_owned(), *state)).collect(),
             saturated: saturated.iter().map(|uid| (*uid).to_owned()).collect(),
         };
-        let first = standing(&[("a", State::HalfOpen), ("b", State::Open)], &["c", "d"]);
+        let first = replica_state(&[("a", State::HalfOpen), ("b", State::Open)], &["c", "d"]);
         store.write(1, &[], &first).await.expect("written");
-        store.write(2, &[], &standing(&[("a", State::Open)], &["d"])).await.expect("written");
+        store.write(2, &[], &replica_state(&[("a", State::Open)], &["d"])).await.expect("written");
         let seen = async || {
             let mut read = store.read(SLOT, None, ALIVE).await.expect("read");
-            read.standing.circuits.sort_by(|one, other| one.0.cmp(&other.0));
-            read.standing.saturated.sort();
-            (read.replicas, read.standing)
+            read.replica_state.circuits.sort_by(|one, other| one.0.cmp(&other.0));
+            read.replica_state.saturated.sort();
+            (read.replicas, read.replica_state)
         };
-        assert_eq!(seen().await, (2, standing(&[("a", State::Open), ("b", State::Open)], &["c", "d"])));
-        store.write(1, &[], &standing(&[("a", State::HalfOpen)], &["c"])).await.expect("written");
-        assert_eq!(seen().await, (2, standing(&[("a", State::Open)], &["c", "d"])));
+        assert_eq!(seen().await, (2, replica_state(&[("a", State::Open), ("b", State::Open)], &["c", "d"])));
+        store.write(1, &[], &replica_state(&[("a", State::HalfOpen)], &["c"])).await.expect("written");
+        assert_eq!(seen().await, (2, replica_state(&[("a", State::Open)], &["c", "d"])));
         store.leave(2).await.expect("left");
-        assert_eq!(seen().await, (1, standing(&[("a", State::HalfOpen)], &["c"])));
+        assert_eq!(seen().await, (1, replica_state(&[("a", State::HalfOpen)], &["c"])));
         // One that died says nothing any more.
         place.run("update authlink_replicas set seen = seen - 46000").await;
         assert_eq!(seen().await, (0, NOTHING.clone()));
@@ -176,18 +176,21 @@ async fn gateways_count_while_they_write_and_what_is_worst_at_one_of_them_holds(
 async fn what_is_old_is_deleted() {
     for place in Place::each().await {
         let store = place.open();
-        let standing =
-            Standing { circuits: vec![("a".to_owned(), State::Open)], saturated: vec!["b".to_owned()] };
-        store.write(1, &[entry("a", SLOT - 1, 1), entry("a", SLOT, 1)], &standing).await.expect("written");
+        let replica_state =
+            ReplicaState { circuits: vec![("a".to_owned(), State::Open)], saturated: vec!["b".to_owned()] };
+        store
+            .write(1, &[entry("a", SLOT - 1, 1), entry("a", SLOT, 1)], &replica_state)
+            .await
+            .expect("written");
         place.run("update authlink_replicas set seen = seen - 3600001").await;
-        store.write(2, &[], &standing).await.expect("written");
+        store.write(2, &[], &replica_state).await.expect("written");
         store.purge(SLOT).await.expect("purged");
         assert_eq!(all(&store).await, [(1, entry("a", SLOT, 1))]);
         // A gateway that comes back to life does not bring with it how it stood.
         place.run("insert into authlink_replicas select 1, seen from authlink_replicas").await;
         place.run("delete from authlink_replicas where replica = 2").await;
         let read = store.read(SLOT, None, ALIVE).await.expect("read");
-        assert_eq!((read.replicas, read.standing), (1, NOTHING.clone()));
+        assert_eq!((read.replicas, read.replica_state), (1, NOTHING.clone()));
     }
 }
 

@@ -321,6 +321,14 @@ impl Managed for Database {
         ConditionType::PoolHealthy,
     ];
 
+    const READY_WHEN: &'static [ConditionType] = &[
+        ConditionType::Accepted,
+        ConditionType::ResolvedRefs,
+        ConditionType::Connected,
+        ConditionType::Healthy,
+        ConditionType::Registered,
+    ];
+
     fn suspended(&self) -> bool {
         self.spec.suspend
     }

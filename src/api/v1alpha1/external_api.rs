@@ -178,6 +178,14 @@ impl Managed for ExternalApi {
         ConditionType::Healthy,
     ];
 
+    const READY_WHEN: &'static [ConditionType] = &[
+        ConditionType::Accepted,
+        ConditionType::ResolvedRefs,
+        ConditionType::Connected,
+        ConditionType::Healthy,
+        ConditionType::Registered,
+    ];
+
     fn suspended(&self) -> bool {
         self.spec.suspend
     }

@@ -176,6 +176,16 @@ impl Managed for ServiceRegistration {
     const CONDITIONS: &'static [ConditionType] =
         &[ConditionType::Accepted, ConditionType::Connected, ConditionType::Healthy];
 
+    const READY_WHEN: &'static [ConditionType] = &[
+        ConditionType::Accepted,
+        ConditionType::Connected,
+        ConditionType::Healthy,
+        ConditionType::Registered,
+    ];
+
+    /// Its endpoints: they are drained before it goes.
+    const HAS_EXTERNAL_STATE: bool = true;
+
     fn suspended(&self) -> bool {
         self.spec.suspend
     }
@@ -184,11 +194,6 @@ impl Managed for ServiceRegistration {
     fn references(&self) -> Vec<Reference> {
         let service = (!self.spec.suspend).then(|| Reference::Service(self.spec.service_name.clone()));
         service.into_iter().collect()
-    }
-
-    /// Its endpoints: they are drained before it goes.
-    fn has_outside_state(&self) -> bool {
-        true
     }
 }
 

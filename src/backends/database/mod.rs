@@ -7,7 +7,7 @@ mod pool;
 mod postgresql;
 mod query;
 mod redis;
-mod servers;
+mod registry;
 pub mod settings;
 mod sql;
 pub mod uri;
@@ -24,8 +24,8 @@ use crate::{
 
 pub use pool::PoolView;
 pub use query::{Answer, Item, QueryFault, Run};
-pub use servers::{Servers, Share};
-pub use settings::{Credential, PoolSettings, Settings};
+pub use registry::{PoolHandle, PoolRegistry};
+pub use settings::{Credential, PoolSettings, ServerSettings};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,10 +88,10 @@ pub trait Database: Send + Sync + 'static {
 ///
 /// # Errors
 /// A setting that the driver cannot use.
-pub fn connect(settings: Settings, egress: Egress) -> Result<Arc<dyn Database>, Fault> {
+pub fn connect(settings: ServerSettings, egress: Egress) -> Result<Arc<dyn Database>, Fault> {
     // Sooner than whoever waits for a probe gives up: so it is told that it was the name.
     let patience = settings.timeout * 9 / 10;
-    let system = Egress::of_the_system().with_patience(patience);
+    let system = Egress::unrestricted().with_patience(patience);
     let egress = egress.with_patience(patience);
     Ok(match settings.engine {
         Engine::Postgresql => {

@@ -1,6 +1,6 @@
 //! MongoDB, by the driver's own pool: each server of a replica set is reached directly, so that each has its own health.
 
-mod places;
+mod permits;
 mod run;
 mod template;
 mod value;
@@ -18,9 +18,9 @@ use mongodb::{
 use secrecy::ExposeSecret;
 use tempfile::NamedTempFile;
 
-use self::places::Places;
+use self::permits::Places;
 use super::{
-    Database, PoolView, Role, Server, Settings,
+    Database, PoolView, Role, Server, ServerSettings,
     query::{Answer, QueryFault, Run},
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) struct Mongodb {
     client: Client,
     /// To reach the server once more beside the pool.
     options: ClientOptions,
-    settings: Settings,
+    settings: ServerSettings,
     egress: Egress,
     places: Arc<Places>,
     /// The driver reads certificates from files only; these go with the pool.
@@ -48,7 +48,7 @@ pub(super) struct Mongodb {
 }
 
 impl Mongodb {
-    pub(super) fn new(settings: Settings, egress: Egress) -> Result<Self, Fault> {
+    pub(super) fn new(settings: ServerSettings, egress: Egress) -> Result<Self, Fault> {
         let places = Arc::new(Places::new(&settings.pool));
         let (tls, files) = tls_options(&settings.tls)?;
         let credential = settings.credential.username.as_ref().map(|username| {
@@ -130,7 +130,7 @@ impl Mongodb {
 
     /// Network and TLS alone.
     async fn reach(&self, egress: &Egress) -> Result<(), Fault> {
-        let Settings { host, port, tls, .. } = &self.settings;
+        let ServerSettings { host, port, tls, .. } = &self.settings;
         let stream = egress.connect(host, *port).await?;
         if tls.enabled() {
             transport::handshake(stream, host, tls).await?;

@@ -13,7 +13,7 @@ use sqlx::{
 
 use self::error::fault;
 use super::{
-    Role, Server, Settings,
+    Role, Server, ServerSettings,
     pool::Wire,
     query::{Done, QueryFault, Rows, Run, Stop},
     sql,
@@ -38,7 +38,7 @@ pub(super) struct Mysql {
 }
 
 impl Mysql {
-    pub(super) fn new(settings: &Settings, egress: Egress) -> Self {
+    pub(super) fn new(settings: &ServerSettings, egress: Egress) -> Self {
         let mode = match settings.tls.mode {
             TlsMode::None => MySqlSslMode::Disabled,
             TlsMode::Require => MySqlSslMode::Required,

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::{
-    Database, Server, Settings,
+    Database, Server, ServerSettings,
     logins::Logins,
     query::{Answer, Done, Rows, Run, Stop},
 };
@@ -111,7 +111,7 @@ pub(super) fn is_full() -> Fault {
 /// A pool of one engine's connections to one server.
 pub(super) struct Pooled<W: Wire> {
     pool: managed::Pool<Opener<W>>,
-    settings: Settings,
+    settings: ServerSettings,
     acquired: Mutex<Latencies>,
 }
 
@@ -150,7 +150,7 @@ impl<W: Wire> managed::Manager for Opener<W> {
 }
 
 impl<W: Wire> Pooled<W> {
-    pub(super) fn new(wire: W, settings: Settings) -> Result<Self, Fault> {
+    pub(super) fn new(wire: W, settings: ServerSettings) -> Result<Self, Fault> {
         let max_lifetime = settings.pool.max_lifetime;
         let opener = Opener { wire, max_lifetime, logins: Logins::new(max_lifetime) };
         let pool = managed::Pool::builder(opener)

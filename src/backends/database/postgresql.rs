@@ -3,7 +3,7 @@
 //! By `tokio-postgres`, since it sends requests without waiting for the answers of those before: a query in a transaction of
 //! its own takes one round trip.
 
-mod carrier;
+mod driver;
 mod error;
 mod plan;
 mod row;
@@ -27,12 +27,12 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow, 
 use tokio_rustls::client::TlsStream;
 
 use self::{
-    carrier::Carrier,
+    driver::Carrier,
     error::{closed, fault, not_postgresql},
     plan::{Plan, Plans},
 };
 use super::{
-    Role, Server, Settings,
+    Role, Server, ServerSettings,
     pool::Wire,
     query::{Done, GRACE, QueryFault, Rows, Run, Stop},
 };
@@ -81,7 +81,7 @@ struct Session {
 }
 
 impl Postgresql {
-    pub(super) fn new(settings: &Settings, egress: Egress) -> Self {
+    pub(super) fn new(settings: &ServerSettings, egress: Egress) -> Self {
         let credential = &settings.credential;
         let mut config = Config::new();
         config

@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Settings;
+use super::ServerSettings;
 use crate::{
     api::{
         Reason,
@@ -134,7 +134,7 @@ impl QueryFault {
     }
 
     /// Takes the secrets out of the text.
-    pub(super) fn redacted(self, settings: &Settings) -> Self {
+    pub(super) fn redacted(self, settings: &ServerSettings) -> Self {
         let redact = |text| settings.redact(Fault::new(Reason::Unavailable, text)).detail;
         match self {
             Self::Value(text) => Self::Value(redact(text)),

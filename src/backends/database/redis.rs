@@ -5,11 +5,9 @@ mod error;
 mod run;
 mod template;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, aio::MultiplexedConnection};
 use secrecy::ExposeSecret;
 use tokio::{
@@ -19,7 +17,7 @@ use tokio::{
 
 use self::{error::fault, run::Prepared};
 use super::{
-    Credential, Role, Server, Settings,
+    Credential, Role, Server, ServerSettings,
     pool::Wire,
     query::{Done, QueryFault, Rows, Run, Stop},
 };
@@ -44,7 +42,7 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn new(settings: &Settings, egress: Egress) -> Self {
+    pub(super) fn new(settings: &ServerSettings, egress: Egress) -> Self {
         let number = settings.database.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0);
         Self {
             host: settings.host.clone(),

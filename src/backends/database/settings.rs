@@ -16,7 +16,7 @@ use crate::{
 
 /// Everything that it takes to reach one server.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerSettings {
     /// The product.
     pub engine: Engine,
     /// Host name or address.
@@ -92,7 +92,7 @@ impl From<&Pool> for PoolSettings {
     }
 }
 
-impl Settings {
+impl ServerSettings {
     /// Two settings with the same key reach the same server as the same user, and can share one pool. The key holds
     /// a digest of the secrets, and must not leave the process.
     #[must_use]
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_the_same_user_logs_in_for_is_no_other_login() {
-        let settings = |engine, database: &str, password| Settings {
+        let settings = |engine, database: &str, password| ServerSettings {
             engine,
             host: "db.example".to_owned(),
             port: 5432,
@@ -174,15 +174,17 @@ mod tests {
             timeout: Duration::from_secs(5),
         };
         let one = settings(Engine::Postgresql, "one", "secret");
-        let more =
-            Settings { timeout: Duration::from_secs(9), ..settings(Engine::Postgresql, "two", "secret") };
+        let more = ServerSettings {
+            timeout: Duration::from_secs(9),
+            ..settings(Engine::Postgresql, "two", "secret")
+        };
         assert_ne!(one.key(), more.key());
         assert_eq!(one.login_key(), more.login_key());
-        assert_ne!(one.login_key(), Settings { port: 5433, ..one.clone() }.login_key());
+        assert_ne!(one.login_key(), ServerSettings { port: 5433, ..one.clone() }.login_key());
         assert_ne!(one.login_key(), settings(Engine::Postgresql, "one", "other").login_key());
         let [one, two] = ["one", "two"].map(|database| settings(Engine::Mongodb, database, "secret"));
         assert_ne!(one.login_key(), two.login_key(), "each database has users of its own");
-        let [one, two] = [one, two].map(|it| Settings { auth_source: Some("admin".to_owned()), ..it });
+        let [one, two] = [one, two].map(|it| ServerSettings { auth_source: Some("admin".to_owned()), ..it });
         assert_eq!(one.login_key(), two.login_key());
     }
 

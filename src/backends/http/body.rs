@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Fault, fault, kept::Kept, link::Link};
+use super::{Fault, fault, http1::Http1Connection, pool::ConnectionPool};
 use crate::api::Reason;
 
 /// What is sent: requests with all sorts of bodies share one pool of connections.
@@ -80,8 +80,8 @@ impl HttpBody for Body {
 pub struct AnswerBody {
     incoming: Incoming,
     /// What it comes by, if that is for it alone; it is kept when the body has ended.
-    link: Option<Link>,
-    kept: Option<Arc<Kept>>,
+    link: Option<Http1Connection>,
+    kept: Option<Arc<ConnectionPool>>,
     deadline: Instant,
     /// Made when there is something to wait for, which a short answer has not.
     timer: Option<Pin<Box<Sleep>>>,
@@ -96,8 +96,8 @@ impl std::fmt::Debug for AnswerBody {
 impl AnswerBody {
     pub(super) fn new(
         incoming: Incoming,
-        link: Option<Link>,
-        kept: Option<Arc<Kept>>,
+        link: Option<Http1Connection>,
+        kept: Option<Arc<ConnectionPool>>,
         deadline: Instant,
     ) -> Self {
         Self { incoming, link, kept, deadline, timer: None }
@@ -152,7 +152,7 @@ impl HttpBody for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        // A connection in the middle of an answer serves nobody else: `Kept` sees to that.
+        // A connection in the middle of an answer serves nobody else: `ConnectionPool` sees to that.
         if let (Some(link), Some(kept)) = (self.link.take(), &self.kept) {
             kept.keep(link);
         }

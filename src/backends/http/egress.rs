@@ -63,7 +63,7 @@ impl Egress {
 
     /// To wherever the system's resolver leads.
     #[must_use]
-    pub fn of_the_system() -> Self {
+    pub fn unrestricted() -> Self {
         Self::new(Arc::new(|_| Ok(())))
     }
 

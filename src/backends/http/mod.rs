@@ -5,9 +5,9 @@ mod body;
 mod connect;
 mod egress;
 mod fault;
-mod kept;
-mod link;
+mod http1;
 mod peers;
+mod pool;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,8 +32,8 @@ pub use egress::{Egress, Guard, Resolver};
 pub use peers::Peer;
 
 use connect::Connector;
-use kept::Kept;
-use link::Link;
+use http1::Http1Connection;
+use pool::ConnectionPool;
 
 /// How long it may take at the most to find an address, to connect to it and to shake hands.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ impl From<Failure> for Fault {
 pub struct Client {
     connector: Connector,
     /// None where each connection serves one request.
-    kept: Option<Arc<Kept>>,
+    kept: Option<Arc<ConnectionPool>>,
 }
 
 impl Client {
@@ -126,9 +126,9 @@ impl Client {
         &self,
         mut request: Request<Body>,
         deadline: Instant,
-    ) -> Result<(Response<Incoming>, Option<Link>), Failure> {
+    ) -> Result<(Response<Incoming>, Option<Http1Connection>), Failure> {
         let kept = self.kept.as_deref();
-        while let Some(mut sender) = kept.and_then(Kept::shared) {
+        while let Some(mut sender) = kept.and_then(ConnectionPool::shared) {
             match sender.try_send_request(request).await {
                 Ok(answer) => return Ok((answer, None)),
                 // It ended before it was used: the server has not seen the request.
@@ -141,7 +141,7 @@ impl Client {
         let target = request.uri().clone();
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let mut outgoing = in_http1(request);
-        while let Some(mut link) = kept.and_then(Kept::unused) {
+        while let Some(mut link) = kept.and_then(ConnectionPool::unused) {
             match link.send(outgoing).await {
                 Ok(answer) => return Ok((answer, Some(link))),
                 Err(mut error) => match error.take_message() {
@@ -163,7 +163,7 @@ impl Client {
         target: Uri,
         mut request: Request<Body>,
         deadline: Instant,
-    ) -> Result<(Response<Incoming>, Option<Link>), Failure> {
+    ) -> Result<(Response<Incoming>, Option<Http1Connection>), Failure> {
         // A call that may go elsewhere has time left for that.
         let now = Instant::now();
         let until =
@@ -206,7 +206,7 @@ impl Client {
             if let Some(kept) = kept {
                 kept.serve_alone();
             }
-            return Ok(Made::Http1(Link::over(stream).await.map_err(|error| failed(&error))?));
+            return Ok(Made::Http1(Http1Connection::over(stream).await.map_err(|error| failed(&error))?));
         }
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         // It is shared by many calls: one that is dead must be found out while they wait.
@@ -231,14 +231,14 @@ impl Client {
     ///
     /// # Errors
     /// What kept the connection from being made.
-    pub async fn knock(&self, uri: &Uri) -> Result<(), Fault> {
+    pub async fn check_connect(&self, uri: &Uri) -> Result<(), Fault> {
         self.connector.connect(uri, Duration::MAX).await.map(drop)
     }
 }
 
 /// A connection that nothing was sent on by whoever has it.
 enum Made {
-    Http1(Link),
+    Http1(Http1Connection),
     Http2(http2::SendRequest<Body>),
 }
 

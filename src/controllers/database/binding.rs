@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Look,
+    TargetObservation,
     report::{chosen, is},
 };
 use crate::{
@@ -23,12 +23,12 @@ use crate::{
             database::{Engine, TlsMode},
         },
     },
-    backends::database::{Role, Settings},
+    backends::database::{Role, ServerSettings},
     cluster::{
         objects::refusal,
         secrets::{self, Desired, owned_by},
     },
-    controllers::{Context, Error, held::works},
+    controllers::{Context, Error, targets::works},
 };
 
 /// What was written for each object, so that a pass without a change writes nothing.
@@ -36,7 +36,7 @@ use crate::{
 pub(super) struct Bindings(Mutex<HashMap<String, Written>>);
 
 /// The Secret's name, or what stands in its way.
-type Settled = Result<Option<String>, (Reason, String)>;
+type PublishOutcome = Result<Option<String>, (Reason, String)>;
 
 #[derive(Clone, PartialEq)]
 struct Written {
@@ -59,10 +59,10 @@ impl Bindings {
     pub(super) async fn settle(
         &self,
         database: &Database,
-        look: &Look,
+        look: &TargetObservation,
         told: &[EndpointStatus],
         cx: &Context,
-    ) -> Result<Settled, Error> {
+    ) -> Result<PublishOutcome, Error> {
         let wanted = database.binding_name();
         let known = database.status.as_ref().and_then(|status| status.common.binding.as_ref());
         let known = known.map(|binding| binding.name.clone());
@@ -95,7 +95,12 @@ impl Bindings {
         owned_by(&secret.metadata, &database.uid()?).then(|| name.clone())
     }
 
-    async fn write(&self, database: &Database, desired: Desired, cx: &Context) -> Result<Settled, Error> {
+    async fn write(
+        &self,
+        database: &Database,
+        desired: Desired,
+        cx: &Context,
+    ) -> Result<PublishOutcome, Error> {
         let (uid, namespace) = (database.uid().unwrap_or_default(), database.namespace().unwrap_or_default());
         let name = desired.name.clone();
         let existing = cx.references.secret_meta(&namespace, &name);
@@ -128,7 +133,7 @@ impl Bindings {
         }
     }
 
-    /// Removes what this process wrote: neither status nor caches need to know of it yet.
+    /// Removes what this process status_written: neither status nor caches need to know of it yet.
     async fn remove_written(&self, database: &Database, old: Written, cx: &Context) -> Result<(), Error> {
         cx.fence.check()?;
         let namespace = database.namespace().unwrap_or_default();
@@ -168,14 +173,14 @@ impl Bindings {
 
 /// Whether it is known which of several servers is to be handed out: not while none works, nor while one that works
 /// may yet say that it is the primary.
-fn is_settled(look: &Look, told: &[EndpointStatus]) -> bool {
+fn is_settled(look: &TargetObservation, told: &[EndpointStatus]) -> bool {
     let seen = &look.observations;
     let Some(chosen) = chosen(told) else { return seen.len() == 1 };
     is(&told[chosen], Role::Primary)
         || seen.iter().filter(|seen| works(seen)).all(|seen| seen.facts.is_some())
 }
 
-fn desired(name: String, look: &Look, told: &[EndpointStatus]) -> Desired {
+fn desired(name: String, look: &TargetObservation, told: &[EndpointStatus]) -> Desired {
     let servers: Vec<_> = look.resolved.targets.iter().map(|reached| &reached.settings).collect();
     let server = servers[chosen(told).unwrap_or(0)];
     let engine = server.engine.as_str();
@@ -216,7 +221,7 @@ fn digest(desired: &Desired) -> [u8; 32] {
 }
 
 /// A URI as the engine's own clients take it; PostgreSQL and MongoDB take every server in it.
-fn uri(servers: &[&Settings], chosen: &Settings) -> String {
+fn uri(servers: &[&ServerSettings], chosen: &ServerSettings) -> String {
     let engine = chosen.engine;
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let tls = chosen.tls.mode;

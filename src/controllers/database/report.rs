@@ -2,7 +2,7 @@
 
 use kube::Resource;
 
-use super::{Facts, Look, Reached};
+use super::{Facts, ProbeTarget, TargetObservation};
 use crate::{
     api::{
         ConditionType, Reason,
@@ -13,17 +13,21 @@ use crate::{
         },
     },
     backends::database::Role,
-    controllers::{Report, discovery::Site, held::works},
+    controllers::{Report, discovery::Site, targets::works},
     domain::{
-        conditions::{Verdict, advise},
-        discovery::Port,
+        conditions::{ConditionUpdate, advise},
+        endpoint_slices::Port,
         latency::millis,
     },
     probing::Observation,
 };
 
 /// What users read of it; `saturated`: whether the pool of a gateway has no room for callers.
-pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report<DatabaseStatus> {
+pub async fn report(
+    look: &TargetObservation,
+    database: &Database,
+    saturated: bool,
+) -> Report<DatabaseStatus> {
     // What is known of other servers says nothing of these.
     let before = database.status.as_ref().filter(|before| look.is_of(&before.common));
     let mut report = look.report(database);
@@ -55,18 +59,18 @@ pub async fn report(look: &Look, database: &Database, saturated: bool) -> Report
     if let Some(message) = replaced {
         report.degrade(Reason::ServerReplaced, message);
         // For one pass: the next one compares with the new identity.
-        report.look_again_within(look.resolved.schedule.interval);
+        report.requeue_within(look.resolved.schedule.interval);
     }
     report
 }
 
 /// The servers as they are to be registered; `told` is the status of each. Whoever writes must not end at a server that only
 /// follows another one, so such a server is ready only while none is known as a primary, be it dead or alive.
-pub(super) fn sites(look: &Look, told: &[EndpointStatus]) -> Vec<Site> {
+pub(super) fn sites(look: &TargetObservation, told: &[EndpointStatus]) -> Vec<Site> {
     let primary_known = told.iter().any(|told| is(told, Role::Primary));
     let named = look.resolved.targets.iter().zip(told);
     named
-        .map(|(Reached { settings, .. }, told)| Site {
+        .map(|(ProbeTarget { settings, .. }, told)| Site {
             host: settings.host.clone(),
             port: Port {
                 name: settings.engine.as_str().to_owned(),
@@ -93,7 +97,7 @@ pub(super) fn chosen(told: &[EndpointStatus]) -> Option<usize> {
 
 /// Whether the server is another one than before; of several, one takes over from another without being new.
 fn replaced(
-    look: &Look,
+    look: &TargetObservation,
     now: Option<&ServerStatus>,
     before: Option<&DatabaseStatus>,
 ) -> Option<&'static str> {
@@ -108,7 +112,7 @@ fn replaced(
     }
 }
 
-fn server(look: &Look, chosen: Option<usize>) -> Option<ServerStatus> {
+fn server(look: &TargetObservation, chosen: Option<usize>) -> Option<ServerStatus> {
     let index = chosen.unwrap_or(0);
     let facts = look.observations.get(index)?.facts.as_ref()?;
     Some(ServerStatus {
@@ -119,7 +123,7 @@ fn server(look: &Look, chosen: Option<usize>) -> Option<ServerStatus> {
     })
 }
 
-fn pool(look: &Look, chosen: Option<usize>) -> Option<PoolStatus> {
+fn pool(look: &TargetObservation, chosen: Option<usize>) -> Option<PoolStatus> {
     let view = look.members.get(chosen.unwrap_or(0))?.target().pool();
     Some(PoolStatus {
         summary: format!("{}/{}", view.size, view.max),
@@ -133,20 +137,24 @@ fn pool(look: &Look, chosen: Option<usize>) -> Option<PoolStatus> {
 
 const LENT: &str = "every connection is lent, and callers wait";
 
-fn pool_verdict(look: &Look, elsewhere: bool) -> Verdict {
+fn pool_verdict(look: &TargetObservation, elsewhere: bool) -> ConditionUpdate {
     let saturated = |seen: &Observation<Facts>| seen.facts.as_ref().is_some_and(|facts| facts.saturated);
     if elsewhere || look.observations.iter().any(saturated) {
         let message = advise(Reason::PoolSaturated, LENT);
-        Verdict::no(ConditionType::PoolHealthy, Reason::PoolSaturated, message)
+        ConditionUpdate::is_false(ConditionType::PoolHealthy, Reason::PoolSaturated, message)
     } else if look.observations.iter().any(works) {
-        Verdict::yes(ConditionType::PoolHealthy, Reason::WithinBounds, "callers get a connection at once")
+        ConditionUpdate::is_true(
+            ConditionType::PoolHealthy,
+            Reason::WithinBounds,
+            "callers get a connection at once",
+        )
     } else {
-        Verdict::unknown(ConditionType::PoolHealthy, Reason::Pending, "there is no connection")
+        ConditionUpdate::unknown(ConditionType::PoolHealthy, Reason::Pending, "there is no connection")
     }
 }
 
 async fn invalid_queries(
-    look: &Look,
+    look: &TargetObservation,
     chosen: Option<usize>,
     database: &Database,
     before: Option<&DatabaseStatus>,

@@ -13,22 +13,22 @@ use crate::{
     api::{Reason, v1alpha1::database::Query},
     backends::{
         Fault,
-        database::{self, PoolView, Servers, Settings, Share},
+        database::{self, PoolHandle, PoolRegistry, PoolView, ServerSettings},
     },
-    controllers::held,
+    controllers::targets,
     probing::Target,
 };
 
 /// How a server is reached, and where a share in it is had.
 #[derive(Clone)]
-pub struct Reached {
-    pub(super) settings: Settings,
-    pub(super) servers: Arc<Servers>,
+pub struct ProbeTarget {
+    pub(super) settings: ServerSettings,
+    pub(super) servers: Arc<PoolRegistry>,
 }
 
 /// A server, with its pool.
-pub struct Server {
-    backend: Arc<Share>,
+pub struct ServerProbe {
+    backend: Arc<PoolHandle>,
     timeout: Duration,
     /// The verdicts on the last list of queries, by a digest of it.
     checked: Mutex<Option<(u64, Invalid)>>,
@@ -51,8 +51,8 @@ pub struct Facts {
     pub saturated: bool,
 }
 
-impl Server {
-    fn new(Reached { settings, servers }: &Reached) -> Result<Self, Fault> {
+impl ServerProbe {
+    fn new(ProbeTarget { settings, servers }: &ProbeTarget) -> Result<Self, Fault> {
         Ok(Self {
             timeout: settings.timeout,
             backend: servers.share(settings.clone())?,
@@ -110,8 +110,8 @@ impl Server {
     }
 }
 
-impl held::Settings for Reached {
-    type Target = Server;
+impl targets::TargetSettings for ProbeTarget {
+    type Target = ServerProbe;
 
     const CONNECTED: (Reason, &'static str) = (Reason::LoginSucceeded, "network, TLS and login succeed");
 
@@ -135,12 +135,12 @@ impl held::Settings for Reached {
         self.settings.port
     }
 
-    fn target(&self) -> Result<Server, Fault> {
-        Server::new(self)
+    fn target(&self) -> Result<ServerProbe, Fault> {
+        ServerProbe::new(self)
     }
 }
 
-impl Target for Server {
+impl Target for ServerProbe {
     type Facts = Facts;
 
     async fn probe(&self) -> Result<Facts, Fault> {

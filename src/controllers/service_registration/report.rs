@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::Reached;
+use super::ProbeTarget;
 use crate::{
     api::{
         ConditionType, Reason,
@@ -15,13 +15,18 @@ use crate::{
             service_registration::{ResolvedHost, ServiceRegistrationStatus},
         },
     },
-    controllers::{Report, discovery::sites::is_address, error::accepted, held::Look, look},
-    domain::conditions::Verdict,
+    controllers::{
+        Report,
+        discovery::endpoint_targets::is_address,
+        error::accepted,
+        targets::{self, TargetObservation},
+    },
+    domain::conditions::ConditionUpdate,
 };
 
 /// Of one that is probed.
 pub(super) fn probed(
-    look: &Look<Reached>,
+    look: &TargetObservation<ProbeTarget>,
     registration: &ServiceRegistration,
 ) -> Report<ServiceRegistrationStatus> {
     let mut report = look.report(registration);
@@ -33,7 +38,7 @@ pub(super) fn probed(
 
 /// Of one that is not.
 pub(super) fn unprobed(registration: &ServiceRegistration) -> Report<ServiceRegistrationStatus> {
-    let verdicts = [accepted()].into_iter().chain(look::unprobed()).collect();
+    let verdicts = [accepted()].into_iter().chain(targets::unprobed()).collect();
     let mut report = Report { verdicts, ..Report::<ServiceRegistrationStatus>::default() };
     let port = registration.probed_port().map_or(0, |port| port.port);
     let endpoint = |address: &String| EndpointStatus {
@@ -59,9 +64,12 @@ pub(super) fn resolved(hosts: &[String], found: &[Option<Vec<IpAddr>>]) -> Vec<R
         .collect()
 }
 
-/// `Registered`, where none of the Service's ports, which are those of its oldest instance, is called like one of this one's:
+/// `Registered`, where none of the HttpEndpoint's ports, which are those of its oldest instance, is called like one of this one's:
 /// nobody is led there.
-pub(super) fn without_port(registration: &ServiceRegistration, ports: &BTreeSet<String>) -> Option<Verdict> {
+pub(super) fn without_port(
+    registration: &ServiceRegistration,
+    ports: &BTreeSet<String>,
+) -> Option<ConditionUpdate> {
     let (service, own) = (&registration.spec.service_name, &registration.spec.ports);
     if ports.is_empty() || own.iter().any(|port| ports.contains(&port.name)) {
         return None;
@@ -69,12 +77,12 @@ pub(super) fn without_port(registration: &ServiceRegistration, ports: &BTreeSet<
     let own: Vec<_> = own.iter().map(|port| port.name.as_str()).collect();
     let ports: Vec<_> = ports.iter().map(String::as_str).collect();
     let message = format!(
-        "the Service {service} has the ports of its oldest instance ({}) and leads to none of this one's ({}): use one of those \
+        "the HttpEndpoint {service} has the ports of its oldest instance ({}) and backend to none of this one's ({}): use one of those \
          names in spec.ports, or another spec.serviceName",
         ports.join(", "),
         own.join(", ")
     );
-    Some(Verdict::no(ConditionType::Registered, Reason::InvalidSpec, message))
+    Some(ConditionUpdate::is_false(ConditionType::Registered, Reason::InvalidSpec, message))
 }
 
 fn draining_since(registration: &ServiceRegistration) -> Option<Time> {

@@ -1,4 +1,4 @@
-//! The one Service of all registrations of a service.
+//! The one HttpEndpoint of all registrations of a service.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,21 +9,21 @@ use kube::{Resource, ResourceExt};
 use super::{Name, ServiceRegistrations};
 use crate::{
     api::v1alpha1::ServiceRegistration,
-    cluster::discovery::{Leads, Registration, Settled},
-    controllers::{Context, Error, Peers},
+    cluster::service_publisher::{PublishOutcome, PublishedService, ServiceBackend},
+    controllers::{Context, Error, ObjectIndex},
     domain::instances::{self, Instance, Object},
 };
 
 /// What came of it.
 #[derive(Clone)]
 pub(super) struct Outcome {
-    pub(super) settled: Settled,
-    /// The names of the Service's ports.
+    pub(super) settled: PublishOutcome,
+    /// The names of the HttpEndpoint's ports.
     pub(super) ports: BTreeSet<String>,
 }
 
 impl ServiceRegistrations {
-    /// Makes the Service of this registration and its slices what all registrations of the service together ask for,
+    /// Makes the HttpEndpoint of this registration and its slices what all registrations of the service together ask for,
     /// gone included. Passes that come at the same time share one round of it.
     pub(super) async fn settle(
         &self,
@@ -32,7 +32,7 @@ impl ServiceRegistrations {
     ) -> Result<Outcome, Error> {
         let name = Name::of(registration);
         let key = (name.namespace.clone(), name.service.clone());
-        self.rounds.run(key, async |before| self.settle_all(&name, before, cx).await).await
+        self.coalescer.run(key, async |before| self.settle_all(&name, before, cx).await).await
     }
 
     async fn settle_all(&self, name: &Name, before: Option<Outcome>, cx: &Context) -> Result<Outcome, Error> {
@@ -44,16 +44,16 @@ impl ServiceRegistrations {
         let predecessors: Vec<_> = composition.predecessors.into_iter().map(|object| object.uid).collect();
         if composition.owners.is_empty() {
             cx.registry.withdraw(&name.namespace, &predecessors, None, &cx.fence).await?;
-            let settled = Settled::Done { next: None, families: Vec::new() };
+            let settled = PublishOutcome::Done { next: None, families: Vec::new() };
             return Ok(Outcome { settled, ports: BTreeSet::new() });
         }
         let ports = composition.ports.iter().map(|port| port.name.clone()).collect();
-        let wanted = Registration {
+        let wanted = PublishedService {
             namespace: name.namespace.clone(),
             service: name.service.clone(),
             owners: composition.owners.iter().map(owner_reference).collect(),
             predecessors,
-            leads: Leads::Endpoints {
+            backend: ServiceBackend::Endpoints {
                 ports: composition.ports,
                 wanted: composition.wanted,
                 drain: composition.drain,
@@ -112,7 +112,7 @@ impl ServiceRegistrations {
             others.then(|| (gone.is_of(other), other.name_any()))
         });
         if others.is_empty() {
-            self.rounds.forget(&(gone.namespace.clone(), gone.service.clone()));
+            self.coalescer.forget(&(gone.namespace.clone(), gone.service.clone()));
         }
         // The same one each time: so many that go at once are few passes.
         let first = others.iter().map(|(_, name)| name).min();
@@ -131,7 +131,7 @@ impl ServiceRegistrations {
         self.peers().iter().flat_map(|peers| peers.filter_map(&pick)).collect()
     }
 
-    fn peers(&self) -> Vec<Arc<Peers<ServiceRegistration>>> {
+    fn peers(&self) -> Vec<Arc<ObjectIndex<ServiceRegistration>>> {
         self.peers.lock().clone()
     }
 }

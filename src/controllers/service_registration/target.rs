@@ -10,30 +10,30 @@ use crate::{
     api::{Reason, v1alpha1::service_registration::Load},
     backends::{
         Fault,
+        external_api::{EndpointSettings, HttpEndpoint},
         http::Egress,
-        service::{Service, Settings},
     },
-    controllers::held,
+    controllers::targets,
     probing::Target,
 };
 
 /// How one address is reached.
 #[derive(Clone)]
-pub struct Reached {
-    pub(super) settings: Settings,
+pub struct ProbeTarget {
+    pub(super) settings: EndpointSettings,
     pub(super) load: Option<Load>,
     pub(super) egress: Egress,
 }
 
 /// One address of an instance.
-pub struct Place {
-    service: Service,
+pub struct AddressProbe {
+    service: HttpEndpoint,
     source: Option<Load>,
     /// The bits of the last load; not a number while there is none. It is no fact: it moves all the time.
     load: AtomicU64,
 }
 
-impl Place {
+impl AddressProbe {
     /// Its load by the last answer that has one.
     #[must_use]
     pub fn load(&self) -> Option<f64> {
@@ -41,7 +41,7 @@ impl Place {
     }
 }
 
-impl Target for Place {
+impl Target for AddressProbe {
     type Facts = ();
 
     async fn probe(&self) -> Result<(), Fault> {
@@ -73,8 +73,8 @@ fn read_load(source: &Load, head: &HeaderMap, body: &[u8]) -> Option<f64> {
     number.filter(|number| number.is_finite() && *number >= 0.0)
 }
 
-impl held::Settings for Reached {
-    type Target = Place;
+impl targets::TargetSettings for ProbeTarget {
+    type Target = AddressProbe;
 
     const CONNECTED: (Reason, &'static str) = (Reason::Reachable, "connections succeed");
 
@@ -98,9 +98,9 @@ impl held::Settings for Reached {
         self.settings.base.port()
     }
 
-    fn target(&self) -> Result<Place, Fault> {
-        Ok(Place {
-            service: Service::new(self.settings.clone(), &self.egress)?,
+    fn target(&self) -> Result<AddressProbe, Fault> {
+        Ok(AddressProbe {
+            service: HttpEndpoint::new(self.settings.clone(), &self.egress)?,
             source: self.load.clone(),
             load: AtomicU64::new(f64::NAN.to_bits()),
         })

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use authlink::{
     api::v1alpha1::database::{Engine, Pool, Query, QueryLimits, TlsMode},
     backends::{
-        database::{Answer, Credential, Database, Item, QueryFault, Run, Settings, connect},
+        database::{Answer, Credential, Database, Item, QueryFault, Run, ServerSettings, connect},
         http::Egress,
         transport::TlsSettings,
     },
@@ -71,7 +71,7 @@ impl Backend {
             System::Ferretdb => Engine::Mongodb,
         };
         let pool: Pool = serde_json::from_value(pool).expect("a pool");
-        let settings = Settings {
+        let settings = ServerSettings {
             engine,
             host: "localhost".to_owned(),
             port: system.tls_port(port),

@@ -15,7 +15,7 @@ use authlink::{
     backends::Fault,
     cluster::references::References,
     controllers::{Cleanup, Context, Error, Reconciler, Report},
-    domain::conditions::Verdict,
+    domain::conditions::ConditionUpdate,
     resolving::Unresolved,
 };
 use kube::{
@@ -72,6 +72,7 @@ impl Status for GadgetStatus {
 impl Managed for Gadget {
     const CONDITIONS: &'static [ConditionType] =
         &[ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::Connected];
+    const READY_WHEN: &'static [ConditionType] = Self::CONDITIONS;
 
     fn suspended(&self) -> bool {
         self.spec.suspend
@@ -79,7 +80,7 @@ impl Managed for Gadget {
     fn references(&self) -> Vec<Reference> {
         self.spec.secret.clone().map(Reference::Secret).into_iter().collect()
     }
-    fn has_outside_state(&self) -> bool {
+    fn has_external_state(&self) -> bool {
         self.spec.outside
     }
 }
@@ -151,7 +152,10 @@ impl Reconciler for Gadgets {
             let secret = cx.references.secret(&namespace, name).await?;
             secret.ok_or_else(|| Unresolved::SecretNotFound { name: name.clone() })?;
         }
-        let verdicts = Gadget::CONDITIONS.iter().map(|kind| Verdict::yes(*kind, Reason::Valid, "")).collect();
+        let verdicts = Gadget::CONDITIONS
+            .iter()
+            .map(|kind| ConditionUpdate::is_true(*kind, Reason::Valid, ""))
+            .collect();
         Ok(Report { verdicts, ..Report::default() })
     }
 

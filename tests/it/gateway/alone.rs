@@ -6,7 +6,7 @@ use authlink::api::v1alpha1::ExternalApi;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::apis::{ALLOWED, Backend, api};
+use super::external_api::{ALLOWED, Backend, api};
 use crate::support::{GATEWAY_ACCOUNT, Namespace, Operator, gateway::Gateway, variable};
 
 /// `verb group/resource code` of each kind of request that the account made, by the API server's audit log.

@@ -12,7 +12,7 @@ use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::Role};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use super::apis::{ALLOWED, Backend, api};
+use super::external_api::{ALLOWED, Backend, api};
 use crate::support::{Namespace, SOON, eventually, gateway::Gateway, test_dir};
 
 /// The token with other claims, signed by the cluster's own key (RFC 7518 3.3): the API server issues none that has expired.

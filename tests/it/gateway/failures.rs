@@ -12,9 +12,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::apis::{Backend, Scene};
+use super::external_api::{Backend, Scene};
 use crate::{
-    service::nginx,
+    http_api::nginx,
     support::{SOON, dns::Dns, eventually, hostile},
 };
 

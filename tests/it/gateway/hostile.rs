@@ -10,7 +10,7 @@ use authlink::api::v1alpha1::ExternalApi;
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::apis::{ALLOWED, api};
+use super::external_api::{ALLOWED, api};
 use crate::support::{Namespace, dns::Dns, free_port, gateway::Gateway, hostile};
 
 /// Reads a request's head, and then does as it is told.

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::apis::{ALLOWED, Backend, Scene, api};
+use super::external_api::{ALLOWED, Backend, Scene, api};
 use crate::support::{
     Namespace, Operator, SOON, Server, System, eventually,
     gateway::Gateway,

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::apis::{Backend, Scene};
+use super::external_api::{Backend, Scene};
 use crate::support::{SOON, eventually};
 
 /// Longer than a gateway waits for the head of a request, and for another call over a connection of HTTP/2.

@@ -1,0 +1,274 @@
+//! ReviewCache of the API server, remembered for a short while, and for a longer one while it does not answer.
+
+use std::{hash::Hash, sync::Arc, time::Duration};
+
+use moka::future::Cache;
+use parking_lot::Mutex;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+/// How long an answer is believed: a right that is taken away ends within it.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// How long one is believed while the API server does not answer: it is away, or cut off from this process alone, where
+/// rights may end meanwhile.
+const BRIDGED: Duration = Duration::from_mins(10);
+
+/// How long it is left in peace then.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// How long it may take to answer.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same where an earlier answer will do: a call waits for it, and none of the others until the end of `PAUSE`.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many are asked at the same time of those who have no right yet, as far as is known: unauthenticated ask at no cost, and must not
+/// crowd out the questions that end a right.
+const UNAUTHENTICATED_REVIEWS: usize = 16;
+
+/// ReviewCache that are remembered at the most.
+pub(super) const CAPACITY: usize = 10_000;
+
+/// Asks once for each question, however many want to know.
+pub(super) struct ReviewCache<K, V> {
+    known: Cache<K, Answer<V>>,
+    outage: Arc<Outage>,
+    /// Whether an answer gives a right.
+    grants: fn(&V) -> bool,
+    unauthenticated: Semaphore,
+}
+
+/// Until when the API server is left in peace. Who finds it away where an earlier answer will do finds so for all questions: else
+/// each of them would wait. What it refuses, and new questions, say nothing of others: unauthenticated ask those, and must not keep the
+/// rights alive that it has taken away.
+#[derive(Default)]
+pub(super) struct Outage(Mutex<Option<Instant>>);
+
+#[derive(Clone)]
+struct Answer<V> {
+    /// None where there was no answer.
+    value: Option<V>,
+    asked: Instant,
+    /// When to ask again.
+    due: Instant,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> ReviewCache<K, V> {
+    /// Nothing is known yet.
+    pub(super) fn new(outage: &Arc<Outage>, grants: fn(&V) -> bool) -> Self {
+        let known = Cache::builder().max_capacity(CAPACITY as u64).time_to_live(BRIDGED).build();
+        Self {
+            known,
+            outage: Arc::clone(outage),
+            grants,
+            unauthenticated: Semaphore::new(UNAUTHENTICATED_REVIEWS),
+        }
+    }
+
+    /// What is remembered, or else the answer, and until when it is believed; none where there is neither.
+    pub(super) async fn get(
+        &self,
+        key: K,
+        ask: impl Future<Output = kube::Result<V>>,
+    ) -> Option<(V, Instant)> {
+        let known = self.known.get(&key).await;
+        let answer = match known {
+            Some(known) if !known.is_due() => known,
+            known => self.ask(key, known.filter(Answer::may_serve), ask).await,
+        };
+        Some((answer.value?, answer.due))
+    }
+
+    async fn ask(
+        &self,
+        key: K,
+        known: Option<Answer<V>>,
+        ask: impl Future<Output = kube::Result<V>>,
+    ) -> Answer<V> {
+        let asked = async {
+            if let (Some(known), Some(end)) = (&known, self.outage.end()) {
+                return Answer { due: end, ..known.clone() };
+            }
+            let patience = if known.is_some() { RENEWAL_TIMEOUT } else { REVIEW_TIMEOUT };
+            let trusted = known.as_ref().and_then(|known| known.value.as_ref()).is_some_and(self.grants);
+            let turn = async { if trusted { None } else { self.unauthenticated.acquire().await.ok() } };
+            let Ok(_turn) = timeout(patience, turn).await else {
+                tracing::warn!("too many callers that nobody knows ask at once: one was not reviewed");
+                let due = Instant::now() + PAUSE;
+                return known.map_or_else(Answer::none, |known| Answer { due, ..known });
+            };
+            let now = Instant::now();
+            let away = match timeout(patience, ask).await {
+                Ok(Ok(value)) => {
+                    self.outage.is_over();
+                    return Answer { value: Some(value), asked: now, due: now + REMEMBERED };
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the API server failed a review");
+                    !matches!(error, kube::Error::Api(_))
+                }
+                Err(_) => {
+                    tracing::warn!("the API server does not answer a review");
+                    true
+                }
+            };
+            let Some(known) = known else { return Answer::none() };
+            let due = Instant::now() + PAUSE;
+            if away && trusted {
+                self.outage.lasts_until(due);
+            }
+            Answer { due, ..known }
+        };
+        self.known.entry(key).or_insert_with_if(asked, Answer::is_due).await.into_value()
+    }
+}
+
+impl Outage {
+    /// If it has not come.
+    fn end(&self) -> Option<Instant> {
+        let end = *self.0.lock();
+        end.filter(|end| Instant::now() < *end)
+    }
+
+    fn lasts_until(&self, end: Instant) {
+        *self.0.lock() = Some(end);
+    }
+
+    fn is_over(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl<V> Answer<V> {
+    fn none() -> Self {
+        let now = Instant::now();
+        Self { value: None, asked: now, due: now }
+    }
+
+    fn is_due(&self) -> bool {
+        self.due <= Instant::now()
+    }
+
+    fn may_serve(&self) -> bool {
+        self.value.is_some() && self.asked.elapsed() < BRIDGED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, ready},
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use futures::future::join_all;
+
+    use super::*;
+
+    fn refused() -> kube::Result<u8> {
+        Err(kube::Error::TlsRequired)
+    }
+
+    const GRANTS: fn(&u8) -> bool = |value| *value > 0;
+
+    /// What is said, without the time until which it is believed.
+    async fn said(
+        answers: &ReviewCache<&'static str, u8>,
+        ask: impl Future<Output = kube::Result<u8>>,
+    ) -> Option<u8> {
+        let (value, until) = answers.get("key", ask).await?;
+        assert!(Instant::now() < until, "it is believed for a while");
+        Some(value)
+    }
+
+    /// Two kinds of questions, each with an answer that is due.
+    async fn due() -> [ReviewCache<&'static str, u8>; 2] {
+        let outage = Arc::default();
+        let both = [ReviewCache::new(&outage, GRANTS), ReviewCache::new(&outage, GRANTS)];
+        for answers in &both {
+            assert_eq!(said(answers, ready(Ok(1))).await, Some(1));
+        }
+        tokio::time::advance(REMEMBERED).await;
+        both
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_believed_for_half_a_minute_and_then_asked_for_again() {
+        let answers = ReviewCache::new(&Arc::default(), GRANTS);
+        assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_answer_bridges_an_outage_for_ten_minutes_and_no_longer() {
+        let answers = ReviewCache::new(&Arc::default(), GRANTS);
+        assert_eq!(said(&answers, ready(refused())).await, None);
+        assert_eq!(said(&answers, ready(Ok(1))).await, Some(1));
+        let began = Instant::now();
+        while began.elapsed() < BRIDGED {
+            assert_eq!(said(&answers, ready(refused())).await, Some(1), "{:?}", began.elapsed());
+            tokio::time::advance(PAUSE).await;
+        }
+        assert_eq!(said(&answers, ready(refused())).await, None);
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(2), "and it is asked again at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_call_waits_a_second_for_an_api_server_that_hangs_and_no_other_until_it_is_asked_again() {
+        let [answers, others] = due().await;
+        for _ in 0..3 {
+            for (answers, waits) in
+                [(&answers, RENEWAL_TIMEOUT), (&answers, Duration::ZERO), (&others, Duration::ZERO)]
+            {
+                let began = Instant::now();
+                assert_eq!(said(answers, pending()).await, Some(1));
+                assert_eq!(began.elapsed().as_secs(), waits.as_secs());
+            }
+            tokio::time::advance(PAUSE).await;
+        }
+        assert_eq!(said(&answers, ready(Ok(2))).await, Some(2), "it is back");
+        assert_eq!(said(&others, ready(Ok(2))).await, Some(2), "for the others as well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_strangers_ask_keeps_no_right_alive() {
+        let [unauthenticated, revoked] = due().await;
+        let status = kube::core::Status::failure("too large", "RequestEntityTooLarge");
+        let refused = ready(Err(kube::Error::Api(Box::new(status))));
+        assert_eq!(said(&unauthenticated, refused).await, Some(1));
+        assert_eq!(unauthenticated.get("new", pending()).await, None);
+        assert_eq!(said(&revoked, ready(Ok(0))).await, Some(0), "asked for again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_strangers_ask_a_right_is_asked_for_again() {
+        let answers = ReviewCache::new(&Arc::default(), GRANTS);
+        for (key, value) in [(0, 1), (1, 0)] {
+            assert_eq!(answers.get(key, ready(Ok(value))).await.map(|(value, _)| value), Some(value));
+        }
+        tokio::time::advance(REMEMBERED).await;
+        let asked = AtomicUsize::new(0);
+        let unauthenticated = join_all((1..=2 * UNAUTHENTICATED_REVIEWS).map(|key| {
+            answers.get(key, async {
+                asked.fetch_add(1, Relaxed);
+                pending().await
+            })
+        }));
+        let revoked = async {
+            assert_eq!(asked.load(Relaxed), UNAUTHENTICATED_REVIEWS, "no more at the same time");
+            // Later than the patience with a stranger that was refused before.
+            tokio::time::sleep(2 * RENEWAL_TIMEOUT).await;
+            answers.get(0, ready(Ok(0))).await.map(|(value, _)| value)
+        };
+        let (unauthenticated, revoked) = tokio::join!(unauthenticated, revoked);
+        assert_eq!(revoked, Some(0));
+        let refused = unauthenticated.iter().flatten().map(|(value, _)| *value);
+        assert_eq!(refused.collect::<Vec<_>>(), [0], "and nobody gets a right by it");
+    }
+}

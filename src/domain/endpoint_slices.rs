@@ -1,0 +1,323 @@
+//! Which EndpointSlices a Service should have, given those that it has.
+//!
+//! An address stays in the slice that it is in, so that a change writes as few slices as possible; one that leaves is
+//! drained first: not ready and terminating, so that new connections go elsewhere while open ones can end.
+
+use core::net::IpAddr; // The addresses of `std::net`, without its sockets.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+/// As many endpoints as Kubernetes' own controller puts into a slice (`--max-endpoints-per-slice`).
+pub const SLICE_SIZE: usize = 100;
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Its name, which ties the Service's port to the slices'.
+    pub name: String,
+    /// TCP port of the endpoints.
+    pub port: u16,
+    /// What is spoken there (`appProtocol`).
+    pub app_protocol: Option<String>,
+}
+
+/// One address that traffic can go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: IpAddr,
+    /// The verdict of its probes.
+    pub healthy: bool,
+    /// It is leaving: no new connections.
+    pub draining: bool,
+    /// The failure domain that it is in.
+    pub zone: Option<String>,
+}
+
+/// An endpoint, and the ports on which it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredEndpoint {
+    /// Its ports.
+    pub ports: Vec<Port>,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+}
+
+/// The address family of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// As `EndpointSlice.addressType` has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its name.
+    pub name: String,
+    /// Of all its endpoints.
+    pub family: Family,
+    /// Of all its endpoints.
+    pub ports: Vec<Port>,
+    /// At most [`SLICE_SIZE`].
+    pub endpoints: Vec<Endpoint>,
+    /// Since when an address that is wanted no more is drained.
+    pub leaving: BTreeMap<IpAddr, Timestamp>,
+}
+
+impl Slice {
+    /// What is in it, without what is leaving.
+    #[must_use]
+    pub fn staying(self) -> Vec<DesiredEndpoint> {
+        let endpoints = self.endpoints.into_iter().filter(|endpoint| !endpoint.draining);
+        endpoints.map(|endpoint| DesiredEndpoint { ports: self.ports.clone(), endpoint }).collect()
+    }
+}
+
+/// What should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Every slice that should exist.
+    pub slices: Vec<Slice>,
+    /// When the next drained address is to go.
+    pub next: Option<Duration>,
+}
+
+/// How addresses that leave are drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// For how long.
+    pub time: Duration,
+    /// Those that have been drained already, and go at once.
+    pub over: BTreeSet<IpAddr>,
+}
+
+type Group = (Family, Vec<Port>);
+
+/// Plans the slices of a Service. What leaves is drained, unless it was draining as an address that was still wanted.
+#[must_use]
+pub fn plan(
+    service: &str,
+    wanted: &[DesiredEndpoint],
+    existing: &[Slice],
+    drain: &Drain,
+    now: Timestamp,
+) -> Plan {
+    let mut missing = grouped(wanted);
+    let mut next = None;
+    let mut slices: Vec<Slice> = existing
+        .iter()
+        .map(|slice| Slice { endpoints: Vec::new(), leaving: BTreeMap::new(), ..slice.clone() })
+        .collect();
+    for (old, new) in existing.iter().zip(&mut slices) {
+        let group = missing.get_mut(&(old.family, old.ports.clone()));
+        let mut group = group;
+        for endpoint in &old.endpoints {
+            if let Some(kept) = group.as_mut().and_then(|group| group.remove(&endpoint.address)) {
+                new.endpoints.push(kept);
+                continue;
+            }
+            let since = old.leaving.get(&endpoint.address).copied();
+            if drain.over.contains(&endpoint.address) || (endpoint.draining && since.is_none()) {
+                continue;
+            }
+            // A clock that was set back, or is another leader's, must not make it stay for longer.
+            let since = since.map_or(now, |since| since.min(now));
+            let drained = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+            let left = drain.time.checked_sub(drained).filter(|left| !left.is_zero());
+            if let Some(left) = left {
+                next = Some(next.map_or(left, |next: Duration| next.min(left)));
+                new.leaving.insert(endpoint.address, since);
+                new.endpoints.push(Endpoint { draining: true, ..endpoint.clone() });
+            }
+        }
+    }
+    for ((family, ports), endpoints) in missing {
+        place(service, family, &ports, endpoints.into_values(), &mut slices);
+    }
+    slices.retain(|slice| !slice.endpoints.is_empty());
+    Plan { slices, next }
+}
+
+/// One endpoint for each address and set of ports: of several, one that is healthy and stays.
+fn grouped(wanted: &[DesiredEndpoint]) -> BTreeMap<Group, BTreeMap<IpAddr, Endpoint>> {
+    let mut groups = BTreeMap::<Group, BTreeMap<IpAddr, Endpoint>>::new();
+    for DesiredEndpoint { ports, endpoint } in wanted {
+        let group = groups.entry((Family::of(endpoint.address), ports.clone())).or_default();
+        let better =
+            |known: &Endpoint| (endpoint.healthy, !endpoint.draining) > (known.healthy, !known.draining);
+        if group.get(&endpoint.address).is_none_or(better) {
+            group.insert(endpoint.address, endpoint.clone());
+        }
+    }
+    groups
+}
+
+/// Fills the slices that have room, and then new ones.
+fn place(
+    service: &str,
+    family: Family,
+    ports: &[Port],
+    endpoints: impl Iterator<Item = Endpoint>,
+    slices: &mut Vec<Slice>,
+) {
+    let mut names: BTreeSet<String> = slices.iter().map(|slice| slice.name.clone()).collect();
+    for endpoint in endpoints {
+        let fits = |slice: &&mut Slice| {
+            slice.family == family && slice.ports == ports && slice.endpoints.len() < SLICE_SIZE
+        };
+        if let Some(slice) = slices.iter_mut().find(fits) {
+            slice.endpoints.push(endpoint);
+            continue;
+        }
+        let name = (0..).map(|number: u32| format!("{service}-{}-{number}", family.as_str().to_lowercase()));
+        let Some(name) = name.into_iter().find(|name| !names.contains(name)) else { return };
+        names.insert(name.clone());
+        slices.push(Slice {
+            name,
+            family,
+            ports: ports.to_vec(),
+            endpoints: vec![endpoint],
+            leaving: BTreeMap::new(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(30);
+    const DRAIN: &Drain = &Drain { time: TIME, over: BTreeSet::new() };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a time")
+    }
+
+    fn port(port: u16) -> Vec<Port> {
+        vec![Port { name: "sql".to_owned(), port, app_protocol: None }]
+    }
+
+    fn wanted(address: &str, healthy: bool) -> DesiredEndpoint {
+        let address = address.parse().expect("an address");
+        DesiredEndpoint {
+            ports: port(5432),
+            endpoint: Endpoint { address, healthy, draining: false, zone: None },
+        }
+    }
+
+    fn many(count: u32) -> Vec<DesiredEndpoint> {
+        let address = |number: u32| core::net::Ipv4Addr::from(0xC000_0200 + number).to_string();
+        (0..count).map(|number| wanted(&address(number), true)).collect()
+    }
+
+    fn addresses(plan: &Plan) -> Vec<(String, bool)> {
+        let all = plan.slices.iter().flat_map(|slice| &slice.endpoints);
+        all.map(|endpoint| (endpoint.address.to_string(), endpoint.draining)).collect()
+    }
+
+    #[test]
+    fn each_family_and_each_set_of_ports_has_slices_of_its_own() {
+        let mut all = vec![wanted("192.0.2.1", true), wanted("2001:db8::1", true), wanted("192.0.2.2", true)];
+        all[2].ports = port(5433);
+        let plan = plan("db", &all, &[], DRAIN, at(0));
+        let names: Vec<_> = plan.slices.iter().map(|slice| (slice.name.as_str(), slice.family)).collect();
+        assert_eq!(names, [("db-ipv4-0", Family::V4), ("db-ipv4-1", Family::V4), ("db-ipv6-0", Family::V6)]);
+    }
+
+    #[test]
+    fn a_slice_takes_a_hundred_and_a_change_leaves_the_others_alone() {
+        let first = plan("db", &many(2000), &[], DRAIN, at(0));
+        assert_eq!(first.slices.len(), 20);
+        assert!(first.slices.iter().all(|slice| slice.endpoints.len() == SLICE_SIZE));
+        let mut changed = many(2001);
+        changed[1234].endpoint.healthy = false;
+        let second = plan("db", &changed, &first.slices, DRAIN, at(1));
+        let differing = second.slices.iter().filter(|slice| !first.slices.contains(slice)).count();
+        assert_eq!((second.slices.len(), differing), (21, 2));
+    }
+
+    #[test]
+    fn an_address_that_leaves_is_drained_and_then_goes() {
+        let two = [wanted("192.0.2.1", true), wanted("192.0.2.2", true)];
+        let before = plan("db", &two, &[], DRAIN, at(0));
+        let leaving = plan("db", &two[..1], &before.slices, DRAIN, at(10));
+        assert_eq!(addresses(&leaving), [("192.0.2.1".to_owned(), false), ("192.0.2.2".to_owned(), true)]);
+        assert_eq!(leaving.next, Some(TIME));
+        let later = plan("db", &two[..1], &leaving.slices, DRAIN, at(25));
+        assert_eq!(
+            (later.slices.clone(), later.next),
+            (leaving.slices.clone(), Some(Duration::from_secs(15)))
+        );
+        let gone = plan("db", &two[..1], &later.slices, DRAIN, at(40));
+        assert_eq!((addresses(&gone), gone.next), (vec![("192.0.2.1".to_owned(), false)], None));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_not_drain_an_address_for_longer() {
+        let before = plan("db", &many(1), &[], DRAIN, at(0));
+        let leaving = plan("db", &[], &before.slices, DRAIN, at(100));
+        let back = plan("db", &[], &leaving.slices, DRAIN, at(40));
+        assert_eq!((back.slices.len(), back.next), (1, Some(TIME)));
+        assert_eq!(plan("db", &[], &back.slices, DRAIN, at(70)).slices, []);
+    }
+
+    #[test]
+    fn an_address_that_comes_back_while_it_is_drained_stays() {
+        let one = [wanted("192.0.2.1", true)];
+        let before = plan("db", &one, &[], DRAIN, at(0));
+        let leaving = plan("db", &[], &before.slices, DRAIN, at(10));
+        let back = plan("db", &one, &leaving.slices, DRAIN, at(20));
+        assert_eq!((back.slices, back.next), (before.slices, None));
+    }
+
+    #[test]
+    fn without_a_time_to_drain_an_address_goes_at_once() {
+        let before = plan("db", &many(1), &[], DRAIN, at(0));
+        assert_eq!(plan("db", &[], &before.slices, &Drain::default(), at(1)).slices, []);
+    }
+
+    #[test]
+    fn what_was_drained_while_it_was_wanted_is_not_drained_again() {
+        let mut one = [wanted("192.0.2.1", true)];
+        one[0].endpoint.draining = true;
+        let before = plan("db", &one, &[], DRAIN, at(0));
+        assert_eq!(addresses(&before), [("192.0.2.1".to_owned(), true)]);
+        assert_eq!(plan("db", &[], &before.slices, DRAIN, at(1)).slices, []);
+        one[0].endpoint.draining = false;
+        let back = plan("db", &one, &before.slices, DRAIN, at(2));
+        assert_eq!(addresses(&back), [("192.0.2.1".to_owned(), false)]);
+        let over = Drain { time: TIME, over: [one[0].endpoint.address].into() };
+        assert_eq!(plan("db", &[], &back.slices, &over, at(3)).slices, []);
+    }
+
+    #[test]
+    fn an_address_that_two_targets_have_is_there_once_and_healthy_if_one_is() {
+        let plan = plan("db", &[wanted("192.0.2.1", false), wanted("192.0.2.1", true)], &[], DRAIN, at(0));
+        let endpoints: Vec<_> = plan.slices.iter().flat_map(|slice| &slice.endpoints).collect();
+        assert_eq!((endpoints.len(), endpoints[0].healthy), (1, true));
+    }
+}
