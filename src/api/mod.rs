@@ -13,7 +13,6 @@ pub mod v1alpha1;
 
 pub use condition::ConditionType;
 pub use crd::to_yaml;
-#[allow(unused_imports)] // X
 pub(crate) use kinds::for_each_kind;
 pub use kinds::{HasKind, Kind, all_crds};
 pub use reason::Reason;
@@ -46,6 +45,11 @@ pub trait Managed:
 
     /// `spec.suspend`: leave the object alone.
     fn suspended(&self) -> bool;
+
+    /// How its targets are probed, for whoever probes them once.
+    fn health_check_mut(&mut self) -> Option<&mut shared::HealthCheck> {
+        None
+    }
 
     /// Everything in the same namespace that the spec names: a change of one of these requeues the object.
     fn references(&self) -> Vec<shared::Reference>;

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
+
 /// A span of time as users write it: `500ms`, `30s`, `1h30m`. From 1 ms to 24 h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -69,6 +71,8 @@ pub enum Reference {
     ConfigMap(String),
     /// A Service that is registered for it, by name.
     Service(String),
+    /// Another object of ours, by kind and name.
+    Resource(Kind, String),
 }
 
 /// A Secret in the same namespace.

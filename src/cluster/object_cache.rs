@@ -1,22 +1,96 @@
-//! The objects of a kind, as last read.
+//! The objects of each kind, as last read: what operator and gateway share.
 
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc};
 
 use kube::{
-    Resource,
+    Client, Resource,
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::reflector::{ObjectRef, Store},
 };
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
-/// What one watch has brought.
-pub type Objects<K> = Store<DeserializeGuard<K>>;
+use super::{
+    shared_watches::SharedWatches,
+    watches::{self, Readiness, watch_changes},
+};
+use crate::api::{for_each_kind, v1alpha1};
 
-/// The objects of a kind, of every scope that is watched; those that this version cannot read are left out.
-#[derive(Clone)]
-pub struct ObjectCache<K: Resource<DynamicType = ()> + Clone + 'static> {
-    stores: Vec<Objects<K>>,
-    changes: Vec<watch::Receiver<()>>,
+/// What one object changed by.
+pub type Change<K> = watches::Change<DeserializeGuard<K>>;
+
+type Subscriber<K> = Box<dyn FnMut(&Change<K>) + Send>;
+
+/// The objects of a kind in one scope.
+pub struct ScopedCache<K: Resource<DynamicType = ()> + Clone + 'static> {
+    store: Store<DeserializeGuard<K>>,
+    subscribers: Arc<Mutex<Vec<Subscriber<K>>>>,
+    changed: watch::Receiver<()>,
+    shared: Arc<SharedWatches>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl<K> ScopedCache<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    /// Starts the watch in the scope of `shared`.
+    #[must_use]
+    pub fn start(client: &Client, shared: &Arc<SharedWatches>, readiness: &Readiness) -> Self {
+        let subscribers = Arc::<Mutex<Vec<Subscriber<K>>>>::default();
+        let (tell, changed) = watch::channel(());
+        let told = Arc::clone(&subscribers);
+        let (store, run) = watch_changes::<DeserializeGuard<K>, _>(
+            shared.scope().api(client.clone()),
+            None,
+            shared.scope().part::<K>(),
+            readiness,
+            move |change| {
+                told.lock().iter_mut().for_each(|subscriber| subscriber(&change));
+                tell.send_replace(());
+            },
+        );
+        let watch = AbortOnDropHandle::new(tokio::spawn(run));
+        Self { store, subscribers, changed, shared: Arc::clone(shared), _watch: watch }
+    }
+
+    /// Calls `subscriber` for each object that is there, and from now on for each change.
+    pub fn subscribe(&self, mut subscriber: impl FnMut(&Change<K>) + Send + 'static) {
+        let mut subscribers = self.subscribers.lock();
+        for object in self.store.state() {
+            subscriber(&Change { key: ObjectRef::from_obj(&*object), object: Some(object), gone: None });
+        }
+        subscribers.push(Box::new(subscriber));
+    }
+
+    /// The objects, for a controller; those that this version cannot read included.
+    #[must_use]
+    pub fn store(&self) -> &Store<DeserializeGuard<K>> {
+        &self.store
+    }
+
+    /// What else is watched in the same scope.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<SharedWatches> {
+        &self.shared
+    }
+}
+
+/// The objects of a kind in every scope that is watched; those that this version cannot read are left out.
+pub struct ObjectCache<K: Resource<DynamicType = ()> + Clone + 'static>(Vec<Arc<ScopedCache<K>>>);
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Clone for ObjectCache<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
 /// Tells of changes of the objects of a kind.
@@ -35,16 +109,16 @@ impl<K> ObjectCache<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + 'static,
 {
-    /// Over what the watches bring, and what tells of it; at least one of each.
+    /// The caches of each scope.
     #[must_use]
-    pub fn new(stores: Vec<Objects<K>>, changes: Vec<watch::Receiver<()>>) -> Self {
-        Self { stores, changes }
+    pub fn scopes(&self) -> &[Arc<ScopedCache<K>>] {
+        &self.0
     }
 
     /// What changes from now on.
     #[must_use]
     pub fn changes(&self) -> CacheChanges {
-        let mut changes = self.changes.clone();
+        let mut changes: Vec<_> = self.0.iter().map(|scope| scope.changed.clone()).collect();
         changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
         CacheChanges(changes)
     }
@@ -53,7 +127,7 @@ where
     #[must_use]
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<DeserializeGuard<K>>> {
         let key = ObjectRef::new(name).within(namespace);
-        self.stores.iter().find_map(|store| store.get(&key)).filter(|object| object.0.is_ok())
+        self.0.iter().find_map(|scope| scope.store.get(&key)).filter(|object| object.0.is_ok())
     }
 
     /// All of a namespace.
@@ -67,6 +141,36 @@ where
     /// All.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<DeserializeGuard<K>>> {
-        self.stores.iter().flat_map(Store::state).filter(|object| object.0.is_ok()).collect()
+        self.0.iter().flat_map(|scope| scope.store.state()).filter(|object| object.0.is_ok()).collect()
     }
 }
+
+macro_rules! caches {
+    ($($Kind:ident => $module:ident,)+) => {
+        /// The caches of a process, one for each kind.
+        #[derive(Clone)]
+        pub struct Caches {
+            $(#[doc = concat!("Of [`v1alpha1::", stringify!($Kind), "`].")]
+            pub $module: ObjectCache<v1alpha1::$Kind>,)+
+        }
+
+        impl Caches {
+            /// Starts the watches of every kind in each scope, and lets objects that name others hear of their changes.
+            #[must_use]
+            pub fn start(client: &Client, scopes: &[Arc<SharedWatches>], readiness: &Readiness) -> Self {
+                Self { $($module: ObjectCache(
+                    scopes
+                        .iter()
+                        .map(|shared| {
+                            let cache = ScopedCache::<v1alpha1::$Kind>::start(client, shared, readiness);
+                            shared.follow(&cache);
+                            Arc::new(cache)
+                        })
+                        .collect(),
+                )),+ }
+            }
+        }
+    };
+}
+
+for_each_kind!(caches);

@@ -14,7 +14,11 @@ use kube::{
 };
 use secrecy::SecretSlice;
 
-use super::watches::Scope;
+use super::{
+    resources::{NamedResource, Resources},
+    watches::Scope,
+};
+use crate::api::Kind;
 
 /// A Secret's content.
 #[derive(Debug)]
@@ -45,6 +49,9 @@ pub trait References: Send + Sync + 'static {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, kube::Result<Option<Arc<ConfigContent>>>>;
+
+    /// Another object of ours, or none.
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource>;
 }
 
 /// Metadata of every object of a type: what is watched, since values should not sit in memory by the thousand.
@@ -53,16 +60,17 @@ pub type MetaStore<K> = Store<PartialObjectMeta<K>>;
 /// Reads from the cluster: each value once for each of its versions, however many objects name it.
 pub struct ClusterReferences {
     client: Client,
-    secrets: (MetaStore<Secret>, Kept<SecretContent>),
-    config_maps: (MetaStore<ConfigMap>, Kept<ConfigContent>),
+    secrets: (MetaStore<Secret>, ValueCache<SecretContent>),
+    config_maps: (MetaStore<ConfigMap>, ValueCache<ConfigContent>),
+    resources: Arc<Resources>,
 }
 
 /// Values that were read, with their resource version; the lock of an entry makes concurrent readers wait for one.
-struct Kept<V>(parking_lot::Mutex<HashMap<(String, String), Entry<V>>>);
+struct ValueCache<V>(parking_lot::Mutex<HashMap<(String, String), Entry<V>>>);
 
 type Entry<V> = Arc<tokio::sync::Mutex<Option<(String, Arc<V>)>>>;
 
-impl<V> Kept<V> {
+impl<V> ValueCache<V> {
     fn new() -> Self {
         Self(parking_lot::Mutex::default())
     }
@@ -82,7 +90,7 @@ impl<V> Kept<V> {
         self.0.lock().remove(&key);
     }
 
-    /// The value of this version; `read` is called when another version, or none, is kept.
+    /// The value of this version; `read` is called when another version, or none, is cached.
     async fn get(
         &self,
         namespace: &str,
@@ -96,22 +104,28 @@ impl<V> Kept<V> {
             return Ok(None);
         };
         let entry = self.entry(namespace, name, exist);
-        let mut kept = entry.lock().await;
-        if let Some((of, value)) = kept.as_ref()
+        let mut cached = entry.lock().await;
+        if let Some((of, value)) = cached.as_ref()
             && *of == version
         {
             return Ok(Some(Arc::clone(value)));
         }
-        *kept = read.await?.map(|(version, value)| (version, Arc::new(value)));
-        Ok(kept.as_ref().map(|(_, value)| Arc::clone(value)))
+        *cached = read.await?.map(|(version, value)| (version, Arc::new(value)));
+        Ok(cached.as_ref().map(|(_, value)| Arc::clone(value)))
     }
 }
 
 impl ClusterReferences {
     /// Over the metadata that is watched.
     #[must_use]
-    pub fn new(client: Client, secrets: MetaStore<Secret>, config_maps: MetaStore<ConfigMap>) -> Self {
-        Self { client, secrets: (secrets, Kept::new()), config_maps: (config_maps, Kept::new()) }
+    pub fn new(
+        client: Client,
+        secrets: MetaStore<Secret>,
+        config_maps: MetaStore<ConfigMap>,
+        resources: Arc<Resources>,
+    ) -> Self {
+        let (secrets, config_maps) = ((secrets, ValueCache::new()), (config_maps, ValueCache::new()));
+        Self { client, secrets, config_maps, resources }
     }
 
     /// Waits for the first list of both.
@@ -125,6 +139,12 @@ impl ClusterReferences {
     #[must_use]
     pub fn secret_meta(&self, namespace: &str, name: &str) -> Option<Arc<PartialObjectMeta<Secret>>> {
         self.secrets.0.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// The watched metadata of a ConfigMap.
+    #[must_use]
+    pub fn config_map_meta(&self, namespace: &str, name: &str) -> Option<Arc<PartialObjectMeta<ConfigMap>>> {
+        self.config_maps.0.get(&ObjectRef::new(name).within(namespace))
     }
 }
 
@@ -148,16 +168,18 @@ impl References for ClusterReferences {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, kube::Result<Option<Arc<ConfigContent>>>> {
-        let meta = self.config_maps.0.get(&ObjectRef::new(name).within(namespace));
+        let meta = self.config_map_meta(namespace, name);
         let read = async {
             let map = Api::<ConfigMap>::namespaced(self.client.clone(), namespace).get_opt(name).await?;
             Ok(map.map(|map| (map.resource_version().unwrap_or_default(), map.data.unwrap_or_default())))
         };
         let version = meta.and_then(|meta| meta.resource_version());
-        let exist = |namespace: &str, name: &str| {
-            self.config_maps.0.get(&ObjectRef::new(name).within(namespace)).is_some()
-        };
+        let exist = |namespace: &str, name: &str| self.config_map_meta(namespace, name).is_some();
         self.config_maps.1.get(namespace, name, version, exist, read).boxed()
+    }
+
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource> {
+        self.resources.get(kind, namespace, name)
     }
 }
 
@@ -197,6 +219,10 @@ impl References for ScopedReferences {
             Some(references) => references.config_map(namespace, name),
             None => std::future::ready(Ok(None)).boxed(),
         }
+    }
+
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource> {
+        self.of(namespace)?.resource(kind, namespace, name)
     }
 }
 

@@ -34,10 +34,10 @@ pub const SERVICES: &str = "app.kubernetes.io/managed-by=authlink";
 /// The label by which our slices are watched (KEP-752: whoever manages a slice says so).
 pub const SLICES: &str = "endpointslice.kubernetes.io/managed-by=authlink.dev";
 
-/// How long a pass waits for the watches to bring what it wrote.
+/// How long a reconcile waits for the watches to bring what it wrote.
 const CACHE_SYNC_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is registered under one name.
+/// What is published under one name.
 pub struct PublishedService {
     /// The namespace of its owners.
     pub namespace: String,
@@ -47,20 +47,20 @@ pub struct PublishedService {
     pub owners: Vec<OwnerReference>,
     /// The uids of objects that may have owned it before.
     pub predecessors: Vec<String>,
-    /// Where it backend.
+    /// Where it routes to.
     pub backend: ServiceBackend,
     /// The host name that the servers' certificates are for.
     pub server_name: Option<String>,
 }
 
-/// Where a Service backend.
+/// Where a Service routes to.
 pub enum ServiceBackend {
     /// To addresses.
     Endpoints {
         /// The Service's own ports.
         ports: Vec<Port>,
         /// The addresses.
-        wanted: Vec<DesiredEndpoint>,
+        desired: Vec<DesiredEndpoint>,
         /// How addresses that leave are drained.
         drain: Drain,
     },
@@ -110,29 +110,29 @@ impl ServicePublisher {
     ///
     /// # Errors
     /// What the API server says, and that this process may not write any more.
-    pub async fn settle(
+    pub async fn publish(
         &self,
-        wanted: &PublishedService,
+        published: &PublishedService,
         fence: &Fence,
     ) -> Result<PublishOutcome, PublishError> {
-        let service = match self.settle_service(wanted, fence).await {
+        let service = match self.publish_service(published, fence).await {
             Ok(Found::Ours(service)) => service,
             Ok(Found::Foreign(owner)) => return Ok(PublishOutcome::Conflict(owner)),
             Err(failure) => return failure.refusal(),
         };
         let owner = service.controller_owner_ref(&());
         let families = service.spec.and_then(|spec| spec.ip_families).unwrap_or_default();
-        // None: it went this moment, which starts another pass.
+        // None: it went this moment, which requeues the owner.
         let Some(owner) = owner else { return Ok(PublishOutcome::Done { next: None, families }) };
         // Not blocking: some clusters allow that only with rights on the owner's finalizers.
         let owner = OwnerReference { block_owner_deletion: None, ..owner };
-        match self.settle_slices(wanted, owner, fence).await {
+        match self.publish_slices(published, owner, fence).await {
             Ok(next) => Ok(PublishOutcome::Done { next, families }),
             Err(failure) => failure.refusal(),
         }
     }
 
-    /// Removes what these objects alone have registered, except under the name that is kept.
+    /// Removes what these objects alone have published, except under the name that is kept.
     ///
     /// # Errors
     /// What the API server says, and that this process may not write any more.
@@ -157,7 +157,7 @@ impl ServicePublisher {
         Ok(())
     }
 
-    /// Lets no address be ready that this object alone has registered: nobody probes it any more.
+    /// Lets no address be ready that this object alone has published: nobody probes it any more.
     ///
     /// # Errors
     /// What the API server says, and that this process may not write any more.
@@ -184,7 +184,7 @@ impl ServicePublisher {
         Ok(())
     }
 
-    /// The Services that these objects alone have registered.
+    /// The Services that these objects alone have published.
     fn services_of(&self, namespace: &str, uids: &[String]) -> Vec<Arc<Service>> {
         let own = |meta: &ObjectMeta| {
             let owners = meta.owner_references.as_deref().unwrap_or_default();
@@ -197,13 +197,18 @@ impl ServicePublisher {
     }
 
     /// The Service, or who owns the one of its name.
-    async fn settle_service(&self, wanted: &PublishedService, fence: &Fence) -> Result<Found, PublishError> {
-        let desired = services::write(wanted);
+    async fn publish_service(
+        &self,
+        published: &PublishedService,
+        fence: &Fence,
+    ) -> Result<Found, PublishError> {
+        let desired = services::write(published);
         let patch = services::replacing(&desired);
-        let api = self.services_in(&wanted.namespace);
-        let name = &wanted.service;
-        let key = ObjectRef::new(name).within(&wanted.namespace);
-        let right = |stored: &Service| services::is_ours(&stored.metadata, wanted) && covers(stored, &patch);
+        let api = self.services_in(&published.namespace);
+        let name = &published.service;
+        let key = ObjectRef::new(name).within(&published.namespace);
+        let right =
+            |stored: &Service| services::is_ours(&stored.metadata, published) && covers(stored, &patch);
         let stored = self.services.get(&key);
         if let Some(right) = stored.as_ref().filter(|stored| right(stored)) {
             return Ok(Found::Ours(Box::new(Service::clone(right))));
@@ -228,7 +233,7 @@ impl ServicePublisher {
                 None => return Ok(Found::Ours(Box::default())),
             },
         };
-        if !services::is_ours(&found.metadata, wanted) {
+        if !services::is_ours(&found.metadata, published) {
             return Ok(Found::Foreign(services::owner_of(&found.metadata)));
         }
         // Not an apply: that would leave the ports that somebody else has added beside ours.
@@ -240,24 +245,26 @@ impl ServicePublisher {
         Ok(Found::Ours(Box::new(written)))
     }
 
-    async fn settle_slices(
+    async fn publish_slices(
         &self,
-        wanted: &PublishedService,
+        published: &PublishedService,
         owner: OwnerReference,
         fence: &Fence,
     ) -> Result<Option<Duration>, PublishError> {
-        let api = self.slices_in(&wanted.namespace);
-        let stored = self.slices_of(&wanted.namespace, &wanted.service);
+        let api = self.slices_in(&published.namespace);
+        let stored = self.slices_of(&published.namespace, &published.service);
         let existing: Vec<Slice> = stored.iter().filter_map(|slice| slices::read(slice)).collect();
-        let planned = match &wanted.backend {
-            ServiceBackend::Endpoints { wanted: endpoints, drain, .. } => {
-                plan(&wanted.service, endpoints, &existing, drain, Timestamp::now())
+        let planned = match &published.backend {
+            ServiceBackend::Endpoints { desired: endpoints, drain, .. } => {
+                plan(&published.service, endpoints, &existing, drain, Timestamp::now())
             }
-            ServiceBackend::Name(_) => plan(&wanted.service, &[], &[], &Drain::default(), Timestamp::now()),
+            ServiceBackend::Name(_) => {
+                plan(&published.service, &[], &[], &Drain::default(), Timestamp::now())
+            }
         };
         let mut written = Vec::new();
         for slice in &planned.slices {
-            let desired = slices::write(slice, &wanted.service, &owner);
+            let desired = slices::write(slice, &published.service, &owner);
             let patch = slices::replacing(&desired);
             let before = stored.iter().find(|stored| stored.name_any() == slice.name);
             if before.is_some_and(|before| existing.contains(slice) && covers(&**before, &patch)) {
@@ -297,7 +304,7 @@ impl ServicePublisher {
             }
         }
         for (name, before) in written {
-            watched(&self.slices, &ObjectRef::new(&name).within(&wanted.namespace), before).await;
+            watched(&self.slices, &ObjectRef::new(&name).within(&published.namespace), before).await;
         }
         Ok(planned.next)
     }
@@ -341,7 +348,7 @@ enum Found {
     Foreign(String),
 }
 
-/// Why it could not be settled.
+/// Why it could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// What the API server says.

@@ -17,8 +17,8 @@ const SERVER_NAME: &str = "authlink.dev/server-name";
 const OWNERS: usize = 16;
 
 /// The Service as the API server gets it.
-pub(super) fn write(wanted: &PublishedService) -> Service {
-    let spec = match &wanted.backend {
+pub(super) fn write(published: &PublishedService) -> Service {
+    let spec = match &published.backend {
         ServiceBackend::Name(name) => ServiceSpec {
             type_: Some("ExternalName".to_owned()),
             external_name: Some(name.clone()),
@@ -32,13 +32,13 @@ pub(super) fn write(wanted: &PublishedService) -> Service {
             ..ServiceSpec::default()
         },
     };
-    let server_name = wanted.server_name.clone().map(|name| (SERVER_NAME.to_owned(), name));
+    let server_name = published.server_name.clone().map(|name| (SERVER_NAME.to_owned(), name));
     Service {
         metadata: ObjectMeta {
-            name: Some(wanted.service.clone()),
+            name: Some(published.service.clone()),
             labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
             annotations: Some(server_name.into_iter().collect()),
-            owner_references: Some(wanted.owners.iter().take(OWNERS).cloned().collect()),
+            owner_references: Some(published.owners.iter().take(OWNERS).cloned().collect()),
             ..ObjectMeta::default()
         },
         spec: Some(spec),
@@ -75,9 +75,9 @@ fn port(port: &Port) -> ServicePort {
 }
 
 /// Whether one of the objects that it stands for owns it, or one that they follow.
-pub(super) fn is_ours(meta: &ObjectMeta, wanted: &PublishedService) -> bool {
+pub(super) fn is_ours(meta: &ObjectMeta, published: &PublishedService) -> bool {
     let ours = |uid: &String| {
-        wanted.owners.iter().any(|owner| owner.uid == *uid) || wanted.predecessors.contains(uid)
+        published.owners.iter().any(|owner| owner.uid == *uid) || published.predecessors.contains(uid)
     };
     meta.owner_references.iter().flatten().any(|owner| ours(&owner.uid))
 }

@@ -1,7 +1,7 @@
 //! Watches that fill stores: of metadata, and of our own kinds.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use kube::{
     core::NamespaceResourceScope,
     runtime::{
         WatchStreamExt,
-        reflector::{self, Store, store::Writer},
+        reflector::{self, ObjectRef, Store, store::Writer},
         utils::Backoff,
         watcher,
     },
@@ -182,9 +182,20 @@ impl Backoff for Pauses {
     fn reset(&mut self) {}
 }
 
-/// Fills a store with the objects of `api` that have the label, and calls `changed` with namespace and name for each
-/// that comes, changes or goes after the first list, the ones that did so while the watch was interrupted included.
-pub fn watch_changes<K, F: FnMut(&str, &str) + Send>(
+/// One object that came, changed or went.
+#[derive(Debug)]
+pub struct Change<K: Resource<DynamicType = ()> + Clone + 'static> {
+    /// Its namespace and name.
+    pub key: ObjectRef<K>,
+    /// The object as the store has it now; none where there is none of this name.
+    pub object: Option<Arc<K>>,
+    /// The uid of the object that went: it was deleted, maybe to be made again under the same name.
+    pub gone: Option<String>,
+}
+
+/// Fills a store with the objects of `api` that have the label, and calls `changed` for each that comes, changes or goes, those
+/// that did so while the watch was interrupted included. The store has what `changed` is told.
+pub fn watch_changes<K, F: FnMut(Change<K>) + Send>(
     api: Api<K>,
     label: Option<&str>,
     part: String,
@@ -196,55 +207,77 @@ where
 {
     let (store, writer) = reflector::store();
     let events = watch(api, label, writer, part, readiness.clone());
+    let filled = store.clone();
     let run = async move {
         let mut events = std::pin::pin!(events);
-        let mut known = Known::default();
+        let mut differ = Differ::default();
         while let Some(event) = events.next().await {
-            for (namespace, name) in known.changes(&event) {
-                changed(&namespace, &name);
-            }
+            differ.take(&event).into_iter().for_each(|(key, gone)| {
+                let object = filled.get(&key);
+                changed(Change { key, object, gone });
+            });
         }
     };
     (store, run)
 }
 
-type Name = (String, String);
-
-/// The versions seen, to tell after an interruption what has changed in it.
-#[derive(Default)]
-struct Known {
-    versions: HashMap<Name, Option<String>>,
-    listed: Option<HashMap<Name, Option<String>>>,
-    complete: bool,
+/// Tells what changed from what is only listed again: the one place that knows of lists.
+struct Differ<K: Resource> {
+    known: HashMap<ObjectRef<K>, Version>,
+    /// What the list of a new or restarted watch has brought so far; the store takes a list as a whole, at its end.
+    listed: Option<HashMap<ObjectRef<K>, Version>>,
 }
 
-impl Known {
-    fn changes<K: ResourceExt>(&mut self, event: &watcher::Event<K>) -> Vec<Name> {
-        let name = |object: &K| (object.namespace().unwrap_or_default(), object.name_any());
+/// Tells an object from an earlier one of the same name, and from itself before a change.
+#[derive(Clone, Default, PartialEq)]
+struct Version {
+    uid: String,
+    resource_version: Option<String>,
+}
+
+impl<K: Resource<DynamicType = ()>> Default for Differ<K> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), listed: None }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Differ<K> {
+    /// The objects that the event changes, each with the uid of the one that went by it.
+    fn take(&mut self, event: &watcher::Event<K>) -> Vec<(ObjectRef<K>, Option<String>)> {
+        let version = |object: &K| Version {
+            uid: object.uid().unwrap_or_default(),
+            resource_version: object.resource_version(),
+        };
         match event {
             watcher::Event::Init => {
                 self.listed = Some(HashMap::new());
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
-                self.listed.get_or_insert_default().insert(name(object), object.resource_version());
+                self.listed.get_or_insert_default().insert(ObjectRef::from_obj(object), version(object));
                 Vec::new()
             }
             watcher::Event::InitDone => {
-                let before = std::mem::replace(&mut self.versions, self.listed.take().unwrap_or_default());
-                if !std::mem::replace(&mut self.complete, true) {
-                    return Vec::new();
-                }
-                let names = before.keys().chain(self.versions.keys()).cloned().collect::<HashSet<_>>();
-                names.into_iter().filter(|name| before.get(name) != self.versions.get(name)).collect()
+                let before = std::mem::replace(&mut self.known, self.listed.take().unwrap_or_default());
+                let came = self.known.iter().filter(|(key, now)| before.get(key) != Some(now));
+                let came = came.map(|(key, now)| {
+                    let gone = before.get(key).filter(|before| before.uid != now.uid);
+                    (key.clone(), gone.map(|gone| gone.uid.clone()))
+                });
+                let went = before.iter().filter(|(key, _)| !self.known.contains_key(key));
+                let went = went.map(|(key, before)| (key.clone(), Some(before.uid.clone())));
+                came.chain(went).collect()
             }
             watcher::Event::Apply(object) => {
-                self.versions.insert(name(object), object.resource_version());
-                vec![name(object)]
+                let (key, now) = (ObjectRef::from_obj(object), version(object));
+                let before = self.known.insert(key.clone(), now.clone());
+                let gone = before.filter(|before| before.uid != now.uid);
+                vec![(key, gone.map(|gone| gone.uid))]
             }
             watcher::Event::Delete(object) => {
-                self.versions.remove(&name(object));
-                vec![name(object)]
+                let key = ObjectRef::from_obj(object);
+                self.known.remove(&key);
+                vec![(key, object.uid())]
             }
         }
     }
@@ -280,17 +313,26 @@ mod tests {
     #[test]
     fn what_changed_while_a_watch_was_interrupted_is_found() {
         use watcher::Event::{Init, InitApply, InitDone};
-        let mut known = Known::default();
+        let mut differ = Differ::default();
         let mut list = |secrets: &[Secret]| {
             let listed = secrets.iter().cloned().map(InitApply);
             let events = std::iter::once(Init).chain(listed).chain([InitDone]);
-            let mut names: Vec<_> =
-                events.flat_map(|event| known.changes(&event)).map(|(_, name)| name).collect();
-            names.sort();
-            names
+            let changes = events.flat_map(|event| differ.take(&event));
+            let mut changes: Vec<_> = changes.map(|(key, gone)| (key.name, gone.is_some())).collect();
+            changes.sort();
+            changes
         };
-        assert!(list(&[secret("same", "1"), secret("changed", "2"), secret("gone", "3")]).is_empty());
-        let changes = list(&[secret("same", "1"), secret("changed", "4"), secret("new", "5")]);
-        assert_eq!(changes, ["changed", "gone", "new"]);
+        let changes = |expected: &[(&str, bool)]| -> Vec<_> {
+            expected.iter().map(|(name, gone)| ((*name).to_owned(), *gone)).collect()
+        };
+        let first = list(&[secret("same", "1"), secret("changed", "2"), secret("gone", "3")]);
+        assert_eq!(first, changes(&[("changed", false), ("gone", false), ("same", false)]));
+        let mut remade = secret("remade", "6");
+        let second = list(&[secret("same", "1"), secret("changed", "4"), remade.clone()]);
+        assert_eq!(second, changes(&[("changed", false), ("gone", true), ("remade", false)]));
+        remade.metadata.uid = Some("another".to_owned());
+        let third = list(&[secret("same", "1"), secret("changed", "4"), remade]);
+        assert_eq!(third, changes(&[("remade", true)]));
+        assert_eq!(list(&[]).len(), 3);
     }
 }

@@ -6,93 +6,109 @@ mod target;
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Secret;
+
 use super::{
-    Context, Error, Reconciler, Report,
-    discovery::{self, endpoint_targets::RETRY},
-    targets::{self, RequeueFn, TargetSets},
+    Error, ObserveContext, ReconcileContext, Reconciler, ReconcilerDeps, Report, UsageReader,
+    discovery::{self, endpoint_targets::RETRY_INTERVAL},
+    owned::OwnedWriter,
+    targets::{self, TargetSets},
     usage_reader::UsageKind,
 };
 use crate::{
-    api::{
-        status::BindingStatus,
-        v1alpha1::{Database, database::DatabaseStatus},
-    },
+    api::v1alpha1::{Database, database::DatabaseStatus},
     backends::database::PoolRegistry,
-    cluster::references::References,
     resolving,
-    telemetry::metrics::Metrics,
 };
 
-pub use report::report;
 pub use target::{Facts, ProbeTarget, ServerProbe};
 
-/// What one look at the servers gave.
-pub type TargetObservation = targets::TargetObservation<ProbeTarget>;
+/// The servers of a Database as they were observed.
+type TargetObservation = targets::TargetObservation<ProbeTarget>;
 
 /// The controller of `Database`.
-pub struct Databases {
-    held: TargetSets<ProbeTarget>,
-    servers: Arc<PoolRegistry>,
-    bindings: binding::Bindings,
+pub struct Controller {
+    targets: TargetSets<ProbeTarget>,
+    pools: Arc<PoolRegistry>,
+    usage: Arc<UsageReader>,
+    bindings: OwnedWriter<Secret>,
 }
 
-impl Databases {
-    /// No objects yet; their servers are among those of the process.
+impl Controller {
+    /// No objects yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, servers: Arc<PoolRegistry>) -> Self {
-        Self { held: TargetSets::new(Self::NAME, metrics), servers, bindings: binding::Bindings::default() }
+    pub fn new(deps: &ReconcilerDeps) -> Self {
+        Self {
+            targets: TargetSets::new(Self::NAME, Arc::clone(&deps.metrics)),
+            pools: Arc::clone(&deps.pools),
+            usage: Arc::clone(&deps.usage),
+            bindings: OwnedWriter::default(),
+        }
     }
 
-    /// Resolves, connects and observes: everything but writing. `authlink check` does just this.
-    ///
-    /// # Errors
-    /// References that do not resolve, and settings that a driver cannot use.
-    pub async fn look(
+    async fn observe_targets(
         &self,
         database: &Database,
-        references: &dyn References,
-        wake: RequeueFn,
+        cx: &ObserveContext<'_>,
     ) -> Result<TargetObservation, Error> {
-        let wanted = resolving::database::resolve(database, references).await.map_err(Error::from);
-        let reached = |settings| ProbeTarget { settings, servers: Arc::clone(&self.servers) };
-        self.held.look(database, wanted.map(|wanted| wanted.map(reached)), wake).await
+        let resolved = resolving::database::resolve(database, cx.references).await.map_err(Error::from);
+        let target = |settings| ProbeTarget { settings, pools: Arc::clone(&self.pools) };
+        let resolved = resolved.map(|resolved| resolved.map(target));
+        let mut observed = self.targets.observe(database, resolved, cx.requeue).await?;
+        report::set_roles(&mut observed, database);
+        Ok(observed)
     }
 }
 
-impl Reconciler for Databases {
+impl Reconciler for Controller {
     type Object = Database;
 
     const NAME: &'static str = "Database";
 
-    async fn apply(&self, database: &Database, cx: &Context) -> Result<Report<DatabaseStatus>, Error> {
-        let look = self.look(database, cx.references.as_ref(), Arc::clone(&cx.wake)).await?;
-        let saturated = cx.runtime.saturates(database);
-        let mut report = report(&look, database, saturated).await;
-        cx.runtime.report(database, UsageKind::Queries { saturated }, cx, &mut report);
-        let settled = self.bindings.settle(database, &look, &report.status.common.endpoints, cx).await;
-        match settled {
-            Ok(Ok(binding)) => report.status.common.binding = binding.map(|name| BindingStatus { name }),
+    async fn observe(
+        &self,
+        database: &Database,
+        cx: &ObserveContext<'_>,
+    ) -> Result<Report<DatabaseStatus>, Error> {
+        let observed = self.observe_targets(database, cx).await?;
+        Ok(report::report(&observed, database, false).await)
+    }
+
+    async fn reconcile(
+        &self,
+        database: &Database,
+        cx: &ReconcileContext,
+    ) -> Result<Report<DatabaseStatus>, Error> {
+        let observed = self.observe_targets(database, &cx.observing()).await?;
+        let saturated = self.usage.is_saturated(database);
+        let mut report = report::report(&observed, database, saturated).await;
+        self.usage.report(database, UsageKind::Queries { saturated }, &cx.requeue, &mut report);
+        match binding::publish(&self.bindings, database, &observed, cx).await {
+            Ok(Ok(binding)) => report.status.common.binding = binding,
             Ok(Err((reason, problem))) => {
-                let kept = binding::Bindings::kept(database, cx);
-                report.status.common.binding = kept.map(|name| BindingStatus { name });
+                report.status.common.binding = binding::kept(database, cx);
                 report.degrade(reason, &problem);
                 // Nothing tells when it ends.
-                report.requeue_within(RETRY);
+                report.requeue_within(RETRY_INTERVAL);
             }
-            Err(error) => report.unfinished = Some(error),
+            Err(error) => report.error = Some(error),
         }
-        let asked = database.spec.discovery.as_ref();
-        let sites = report::sites(&look, &report.status.common.endpoints);
-        discovery::register(database, asked, &sites, cx, &mut report).await?;
+        let targets = report::endpoint_targets(&observed);
+        discovery::publish(database, database.spec.discovery.as_ref(), &targets, cx, &mut report).await?;
         Ok(report)
     }
 
-    fn forget(&self, uid: &str) {
-        self.held.forget(uid);
-        self.bindings.forget(uid);
+    async fn reject(&self, namespace: &str, uid: &str, cx: &ReconcileContext) -> Result<(), Error> {
+        Ok(cx.publisher.mark_endpoints_not_ready(namespace, uid, &cx.fence).await?)
     }
 
-    fn on_leadership_lost(&self) {
-        self.held.clear();
+    fn forget(&self, uid: &str) {
+        self.targets.forget(uid);
+        self.bindings.forget(uid);
+        self.usage.forget(uid);
+    }
+
+    async fn on_leadership_lost(&self) {
+        self.targets.clear();
     }
 }

@@ -1,4 +1,4 @@
-//! Registers the targets of an object in Kubernetes: names become addresses, addresses a Service with its slices.
+//! `spec.discovery`: publishes the targets of an object as a Service with EndpointSlices, host names resolved to addresses.
 
 pub(super) mod endpoint_targets;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
-use super::{Context, Error, Object, Report};
+use super::{Error, Object, ReconcileContext, Report};
 use crate::{
     api::{
         shared::{Discovery, DiscoveryMode},
@@ -16,85 +16,86 @@ use crate::{
     cluster::service_publisher::{PublishOutcome, PublishedService, ServiceBackend},
     domain::{endpoint_slices::Drain, label::is_label},
 };
-use endpoint_targets::{RETRY, is_address, look_up, unsettled};
+use endpoint_targets::{RETRY_INTERVAL, carry_over_registered, is_address, resolve_hosts};
 
-pub(super) use endpoint_targets::Site;
+pub(super) use endpoint_targets::EndpointTarget;
 
-/// Makes Service and slices what `discovery` asks for, gone included, and adds the outcome to the report.
+/// Makes Service and slices what `discovery` asks for, absent included, and adds the outcome to the report.
 ///
 /// # Errors
-/// What `discovery` asks for cannot be.
-pub(super) async fn register<K: Object>(
+/// `discovery` asks for something that cannot be.
+pub(super) async fn publish<K: Object>(
     object: &K,
     discovery: Option<&Discovery>,
-    sites: &[Site],
-    cx: &Context,
+    targets: &[EndpointTarget],
+    cx: &ReconcileContext,
     report: &mut Report<K::Status>,
 ) -> Result<(), Error> {
-    match settle(object, discovery, sites, cx, report).await {
+    match publish_service(object, discovery, targets, cx, report).await {
         Err(error) if error.condition().is_none() => {
-            unsettled(object, error, report);
+            carry_over_registered(object, error, report);
             Ok(())
         }
-        settled => settled,
+        outcome => outcome,
     }
 }
 
-async fn settle<K: Object>(
+async fn publish_service<K: Object>(
     object: &K,
     discovery: Option<&Discovery>,
-    sites: &[Site],
-    cx: &Context,
+    targets: &[EndpointTarget],
+    cx: &ReconcileContext,
     report: &mut Report<K::Status>,
 ) -> Result<(), Error> {
     let (uid, namespace) = (object.uid().unwrap_or_default(), object.namespace().unwrap_or_default());
-    let asked = discovery.and_then(|asked| Some((asked, asked.service(&object.name_any())?)));
-    let name = asked.as_ref().map(|(_, name)| name.as_str());
-    cx.registry.withdraw(&namespace, std::slice::from_ref(&uid), name, &cx.fence).await?;
-    let (Some((asked, service)), Some(owner)) = (asked, object.controller_owner_ref(&())) else {
+    let wanted_service =
+        discovery.and_then(|discovery| Some((discovery, discovery.service(&object.name_any())?)));
+    let name = wanted_service.as_ref().map(|(_, name)| name.as_str());
+    cx.publisher.withdraw(&namespace, std::slice::from_ref(&uid), name, &cx.fence).await?;
+    let (Some((discovery, service)), Some(owner)) = (wanted_service, object.controller_owner_ref(&())) else {
         return Ok(());
     };
-    check(asked, &service, sites)?;
-    let found = look_up(sites.iter().map(|site| site.host.as_str()), cx).await;
-    report.requeue_within(found.valid.unwrap_or(Duration::MAX).min(asked.refresh_interval.get()));
+    check(discovery, &service, targets)?;
+    let found = resolve_hosts(targets.iter().map(|target| target.host.as_str()), cx).await;
+    report.requeue_within(found.valid.unwrap_or(Duration::MAX).min(discovery.refresh_interval.get()));
     // What is registered is only of use where a name is silent: to read it is to look through the slices of all.
-    let registered = if found.unanswered.is_some() {
-        report.requeue_within(RETRY);
-        cx.registry.endpoints(&namespace, &service)
+    let registered = if found.no_dns_answer.is_some() {
+        report.requeue_within(RETRY_INTERVAL);
+        cx.publisher.endpoints(&namespace, &service)
     } else {
         Vec::new()
     };
-    let backend = match asked.mode {
-        DiscoveryMode::ExternalName => ServiceBackend::Name(sites[0].host.clone()),
+    let backend = match discovery.mode {
+        DiscoveryMode::ExternalName => ServiceBackend::Name(targets[0].host.clone()),
         _ => ServiceBackend::Endpoints {
-            ports: sites.first().map(|site| site.port.clone()).into_iter().collect(),
-            wanted: found.wanted(sites, registered, &cx.egress),
-            drain: Drain { time: Duration::from_secs(asked.drain_seconds.into()), ..Drain::default() },
+            ports: targets.first().map(|target| target.port.clone()).into_iter().collect(),
+            desired: found.desired(targets, registered, &cx.egress),
+            drain: Drain { time: Duration::from_secs(discovery.drain_seconds.into()), ..Drain::default() },
         },
     };
-    let registration = PublishedService {
+    let service_spec = PublishedService {
         namespace,
         service: service.clone(),
         // Not blocking: some clusters allow that only with rights on the owner's finalizers.
         owners: vec![OwnerReference { block_owner_deletion: None, ..owner }],
         predecessors: Vec::new(),
         backend,
-        server_name: sites.iter().map(|site| &site.host).find(|host| !is_address(host)).cloned(),
+        server_name: targets.iter().map(|target| &target.host).find(|host| !is_address(host)).cloned(),
     };
-    let settled = cx.registry.settle(&registration, &cx.fence).await?;
-    match &settled {
+    let outcome = cx.publisher.publish(&service_spec, &cx.fence).await?;
+    match &outcome {
         PublishOutcome::Done { next, .. } => {
             report.requeue_within(next.unwrap_or(Duration::MAX));
             report.status.common_mut().service_ref = Some(ServiceStatus { name: service.clone() });
         }
-        PublishOutcome::Conflict(_) | PublishOutcome::Refused(_) => report.requeue_within(RETRY),
+        PublishOutcome::Conflict(_) | PublishOutcome::Refused(_) => report.requeue_within(RETRY_INTERVAL),
     }
-    report.verdicts.push(found.verdict(&settled, &service));
+    report.conditions.push(found.condition(&outcome, &service));
     Ok(())
 }
 
 /// What no schema rule can tell.
-fn check(asked: &Discovery, service: &str, sites: &[Site]) -> Result<(), Error> {
+fn check(discovery: &Discovery, service: &str, targets: &[EndpointTarget]) -> Result<(), Error> {
     let invalid = |field: &str, problem: String| {
         Err(Error::InvalidSpec { field: format!("spec.discovery.{field}"), problem })
     };
@@ -109,8 +110,8 @@ fn check(asked: &Discovery, service: &str, sites: &[Site]) -> Result<(), Error> 
         );
         return invalid("serviceName", problem);
     }
-    if asked.mode == DiscoveryMode::ExternalName {
-        match sites {
+    if discovery.mode == DiscoveryMode::ExternalName {
+        match targets {
             [one] if !is_address(&one.host) => {}
             [one] => {
                 let problem =
@@ -120,7 +121,7 @@ fn check(asked: &Discovery, service: &str, sites: &[Site]) -> Result<(), Error> 
             _ => {
                 return invalid(
                     "mode",
-                    "ExternalName backend to one host: use Endpoints for several".to_owned(),
+                    "ExternalName routes to one host: use Endpoints for several".to_owned(),
                 );
             }
         }

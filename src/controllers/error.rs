@@ -1,5 +1,5 @@
-//! Why a pass could not report: a variant for each step, and for each one answer to "why", "where is it shown" and
-//! "when is it tried again".
+//! Why a reconcile failed: a variant for each step, and for each one answer to "why", "which condition shows it" and "when is it
+//! retried".
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     resolving::Unresolved,
 };
 
-/// Why a pass could not report.
+/// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The spec says something that no schema rule can refuse.
@@ -51,16 +51,16 @@ pub enum Error {
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
 
-    /// A first probe takes long; its end starts another pass.
-    #[error("no probe is over yet")]
-    NotProbedYet,
+    /// A first probe takes long; its end requeues the object.
+    #[error("the first probe is in progress")]
+    FirstProbePending,
 
-    /// The pass took too long.
-    #[error("the pass was ended after {0:?}")]
-    DeadlineExceeded(Duration),
+    /// The reconcile took too long.
+    #[error("reconcile timed out after {0:?}")]
+    TimedOut(Duration),
 
-    /// Cleaning up outside failed.
-    #[error("cleaning up outside of the cluster failed: {0}")]
+    /// Cleaning up external state failed.
+    #[error("cleaning up external state failed: {0}")]
     Cleanup(Fault),
 }
 
@@ -94,23 +94,22 @@ impl Error {
             Self::Unresolved(unresolved) => unresolved.reason(),
             Self::Settings(fault) => fault.reason,
             Self::Cluster(_) | Self::NotLeader(_) => Reason::ClusterFailed,
-            Self::NotProbedYet => Reason::Pending,
-            Self::DeadlineExceeded(_) => Reason::DeadlineExceeded,
+            Self::FirstProbePending => Reason::Pending,
+            Self::TimedOut(_) => Reason::DeadlineExceeded,
             Self::Cleanup(_) => Reason::CleanupFailed,
         }
     }
 
-    /// When the pass is tried again.
+    /// When the reconcile is retried.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::InvalidSpec { .. } | Self::Duplicate { .. } | Self::Unresolved(_) | Self::NotProbedYet => {
-                Retry::OnChange
-            }
+            Self::InvalidSpec { .. }
+            | Self::Duplicate { .. }
+            | Self::Unresolved(_)
+            | Self::FirstProbePending => Retry::OnChange,
             Self::Settings(_) => Retry::AfterInterval,
-            Self::Cluster(_) | Self::NotLeader(_) | Self::DeadlineExceeded(_) | Self::Cleanup(_) => {
-                Retry::Backoff
-            }
+            Self::Cluster(_) | Self::NotLeader(_) | Self::TimedOut(_) | Self::Cleanup(_) => Retry::Backoff,
         }
     }
 
@@ -123,19 +122,19 @@ impl Error {
             Self::Settings(_) => Some(ConditionType::Connected),
             Self::Cluster(_)
             | Self::NotLeader(_)
-            | Self::NotProbedYet
-            | Self::DeadlineExceeded(_)
+            | Self::FirstProbePending
+            | Self::TimedOut(_)
             | Self::Cleanup(_) => None,
         }
     }
 
-    /// The conditions of a pass that ended so: everything before the failing step holds, and nothing is known of
-    /// what comes after it.
+    /// The conditions of a reconcile that failed so: everything before the failing step holds, and nothing is known of what comes
+    /// after it.
     #[must_use]
-    pub fn verdicts(&self, order: &[ConditionType]) -> Vec<ConditionUpdate> {
+    pub fn conditions(&self, order: &[ConditionType]) -> Vec<ConditionUpdate> {
         let Some(failing) = self.condition() else { return Vec::new() };
         let (reason, message) = (self.reason(), advise(self.reason(), &self.to_string()));
-        let mut verdicts: Vec<_> = order
+        let mut updates: Vec<_> = order
             .iter()
             .take_while(|kind| **kind != failing)
             .filter_map(|kind| match kind {
@@ -144,28 +143,24 @@ impl Error {
                 _ => None,
             })
             .collect();
-        verdicts.push(ConditionUpdate::is_false(failing, reason, message.clone()));
+        updates.push(ConditionUpdate::is_false(failing, reason, message.clone()));
         if self.retry() == Retry::OnChange {
-            verdicts.push(ConditionUpdate::is_true(ConditionType::Stalled, reason, message));
+            updates.push(ConditionUpdate::is_true(ConditionType::Stalled, reason, message));
         }
-        verdicts
+        updates
     }
 }
 
-/// `Accepted`, as every pass that got beyond it reports it.
+/// `Accepted`, as every reconcile that got beyond it reports it.
 #[must_use]
 pub fn accepted() -> ConditionUpdate {
     ConditionUpdate::is_true(ConditionType::Accepted, Reason::Valid, "the spec is valid")
 }
 
-/// `ResolvedRefs`, as every pass that got beyond it reports it.
+/// `ResolvedRefs`, as every reconcile that got beyond it reports it.
 #[must_use]
 pub fn resolved() -> ConditionUpdate {
-    ConditionUpdate::is_true(
-        ConditionType::ResolvedRefs,
-        Reason::Resolved,
-        "everything that the spec names is there",
-    )
+    ConditionUpdate::is_true(ConditionType::ResolvedRefs, Reason::Resolved, "all references are resolved")
 }
 
 #[cfg(test)]
@@ -233,8 +228,8 @@ mod tests {
             ),
             (Unresolved::Cluster(refused()).into(), "ClusterFailed", Retry::Backoff, None),
             (Error::NotLeader(NotLeader), "ClusterFailed", Retry::Backoff, None),
-            (Error::NotProbedYet, "Pending", Retry::OnChange, None),
-            (Error::DeadlineExceeded(Duration::from_secs(1)), "DeadlineExceeded", Retry::Backoff, None),
+            (Error::FirstProbePending, "Pending", Retry::OnChange, None),
+            (Error::TimedOut(Duration::from_secs(1)), "DeadlineExceeded", Retry::Backoff, None),
             (Error::Cleanup(Fault::new(Reason::Timeout, text())), "CleanupFailed", Retry::Backoff, None),
         ];
         for (error, reason, retry, condition) in rows {
@@ -249,8 +244,8 @@ mod tests {
     #[test]
     fn what_comes_before_the_failing_step_holds() {
         let error = Error::from(Unresolved::SecretNotFound { name: text() });
-        let verdicts = error.verdicts(&[Accepted, ResolvedRefs, Connected]);
-        let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.kind, verdict.holds)).collect();
+        let updates = error.conditions(&[Accepted, ResolvedRefs, Connected]);
+        let said: Vec<_> = updates.iter().map(|update| (update.kind, update.holds)).collect();
         assert_eq!(said, [(Accepted, Some(true)), (ResolvedRefs, Some(false)), (Stalled, Some(true))]);
     }
 }

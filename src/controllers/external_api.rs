@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Context, Error, Reconciler, Report,
-    discovery::{self, Site},
-    targets::{self, RequeueFn, TargetSets, works},
+    Error, ObserveContext, ReconcileContext, Reconciler, ReconcilerDeps, Report, UsageReader,
+    discovery::{self, EndpointTarget},
+    targets::{self, TargetSets, TargetSettings},
     usage_reader::UsageKind,
 };
 use crate::{
@@ -23,20 +24,19 @@ use crate::{
         external_api::{Check, EndpointSettings, Facts, HttpEndpoint},
         http::Egress,
     },
-    cluster::references::References,
     domain::endpoint_slices::Port,
     probing::Target,
     resolving,
-    telemetry::metrics::Metrics,
 };
 
-/// What one look at the endpoints gave.
-pub type TargetObservation = targets::TargetObservation<ProbeTarget>;
+/// The endpoints of an ExternalApi as they were observed.
+type TargetObservation = targets::TargetObservation<ProbeTarget>;
 
 /// The controller of `ExternalApi`.
-pub struct ExternalApis {
-    held: TargetSets<ProbeTarget>,
+pub struct Controller {
+    targets: TargetSets<ProbeTarget>,
     egress: Egress,
+    usage: Arc<UsageReader>,
 }
 
 /// The settings of an endpoint, and the way to it.
@@ -46,44 +46,42 @@ pub struct ProbeTarget {
     egress: Egress,
 }
 
-impl ExternalApis {
+impl Controller {
     /// No objects yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, egress: Egress) -> Self {
-        Self { held: TargetSets::new(Self::NAME, metrics), egress }
+    pub fn new(deps: &ReconcilerDeps) -> Self {
+        Self {
+            targets: TargetSets::new(Self::NAME, Arc::clone(&deps.metrics)),
+            egress: deps.egress.clone(),
+            usage: Arc::clone(&deps.usage),
+        }
     }
 
-    /// Resolves, connects and observes: everything but writing. `authlink check` does just this.
-    ///
-    /// # Errors
-    /// References that do not resolve, and settings that cannot be used.
-    pub async fn look(
+    async fn observe_targets(
         &self,
         api: &ExternalApi,
-        references: &dyn References,
-        wake: RequeueFn,
+        cx: &ObserveContext<'_>,
     ) -> Result<TargetObservation, Error> {
-        let wanted = resolving::external_api::resolve(api, references).await.map_err(Error::from);
-        let reached = |settings| ProbeTarget { settings, egress: self.egress.clone() };
-        self.held.look(api, wanted.map(|wanted| wanted.map(reached)), wake).await
+        let resolved = resolving::external_api::resolve(api, cx.references).await.map_err(Error::from);
+        let target = |settings| ProbeTarget { settings, egress: self.egress.clone() };
+        self.targets.observe(api, resolved.map(|resolved| resolved.map(target)), cx.requeue).await
     }
 }
 
-/// What users read of one look at the endpoints.
-#[must_use]
-pub fn report(look: &TargetObservation, api: &ExternalApi) -> Report<ExternalApiStatus> {
-    let mut report = look.report(api);
+/// What users read of the observed endpoints.
+fn report(observed: &TargetObservation, api: &ExternalApi) -> Report<ExternalApiStatus> {
+    let mut report = observed.report(api);
     let status = &mut report.status;
     let ready = status.common.endpoints.iter().filter(|endpoint| endpoint.ready).count();
     status.endpoints_summary = Some(format!("{ready}/{}", status.common.endpoints.len()));
-    // Until this process has been at all that is well, what an earlier one has seen holds.
-    let unseen = look.observations.iter().any(|seen| works(seen) && seen.facts.is_none());
-    let before = api.status.as_ref().filter(|before| unseen && look.is_of(&before.common));
+    // Until this process has been at all that is healthy, what an earlier one has seen holds.
+    let unseen = observed.targets.iter().any(|target| target.works() && target.facts().is_none());
+    let before = api.status.as_ref().filter(|before| unseen && observed.is_of(&before.common));
     let before = before.and_then(|before| Some(before.tls.as_ref()?.not_after.0));
-    let expiries = look.observations.iter().filter_map(|seen| seen.facts?.not_after);
+    let expiries = observed.targets.iter().filter_map(|target| target.facts()?.not_after);
     status.tls = expiries.chain(before).min().map(|time| CertificateStatus { not_after: Time(time) });
     if let Some(soon) = &status.tls
-        && soon.not_after.0 < jiff::Timestamp::now() + CERTIFICATE_HORIZON
+        && soon.not_after.0 < Timestamp::now() + CERTIFICATE_HORIZON
     {
         let detail = format!("a server's certificate expires at {:.0}", soon.not_after.0);
         report.degrade(Reason::CertificateExpiringSoon, &detail);
@@ -91,53 +89,66 @@ pub fn report(look: &TargetObservation, api: &ExternalApi) -> Report<ExternalApi
     report
 }
 
-/// A certificate that expires sooner is told of: certificates of 90 days are renewed with 30 left, by custom.
+/// A certificate that expires sooner is reported: certificates of 90 days are renewed with 30 left, by custom.
 const CERTIFICATE_HORIZON: std::time::Duration = std::time::Duration::from_hours(14 * 24);
 
-fn sites(look: &TargetObservation, api: &ExternalApi) -> Vec<Site> {
-    let named = look.resolved.targets.iter().zip(&look.observations).zip(&api.spec.endpoints);
-    named
-        .map(|((ProbeTarget { settings, .. }, seen), endpoint)| {
-            let scheme = if settings.base.encrypted() { "https" } else { "http" };
-            Site {
-                host: settings.base.host().to_owned(),
-                port: Port {
-                    name: scheme.to_owned(),
-                    port: settings.base.port(),
-                    app_protocol: Some(scheme.to_owned()),
-                },
-                healthy: works(seen),
-                zone: endpoint.zone.clone(),
-            }
-        })
-        .collect()
+fn endpoint_targets(observed: &TargetObservation, api: &ExternalApi) -> Vec<EndpointTarget> {
+    let declared = observed.targets.iter().zip(&api.spec.endpoints);
+    let each = declared.map(|(target, endpoint)| {
+        let base = &target.settings.settings.base;
+        let scheme = if base.encrypted() { "https" } else { "http" };
+        EndpointTarget {
+            host: base.host().to_owned(),
+            port: Port { name: scheme.to_owned(), port: base.port(), app_protocol: Some(scheme.to_owned()) },
+            healthy: target.works(),
+            zone: endpoint.zone.clone(),
+        }
+    });
+    each.collect()
 }
 
-impl Reconciler for ExternalApis {
+impl Reconciler for Controller {
     type Object = ExternalApi;
 
     const NAME: &'static str = "ExternalApi";
 
-    async fn apply(&self, api: &ExternalApi, cx: &Context) -> Result<Report<ExternalApiStatus>, Error> {
-        let look = self.look(api, cx.references.as_ref(), Arc::clone(&cx.wake)).await?;
-        let mut report = report(&look, api);
-        let counted = UsageKind::Calls { breakers: api.spec.circuit_breaker.is_some() };
-        cx.runtime.report(api, counted, cx, &mut report);
-        let asked = api.spec.discovery.as_ref();
-        discovery::register(api, asked, &sites(&look, api), cx, &mut report).await?;
+    async fn observe(
+        &self,
+        api: &ExternalApi,
+        cx: &ObserveContext<'_>,
+    ) -> Result<Report<ExternalApiStatus>, Error> {
+        Ok(report(&self.observe_targets(api, cx).await?, api))
+    }
+
+    async fn reconcile(
+        &self,
+        api: &ExternalApi,
+        cx: &ReconcileContext,
+    ) -> Result<Report<ExternalApiStatus>, Error> {
+        let observed = self.observe_targets(api, &cx.observing()).await?;
+        let mut report = report(&observed, api);
+        let kind = UsageKind::Calls { breakers: api.spec.circuit_breaker.is_some() };
+        self.usage.report(api, kind, &cx.requeue, &mut report);
+        let targets = endpoint_targets(&observed, api);
+        discovery::publish(api, api.spec.discovery.as_ref(), &targets, cx, &mut report).await?;
         Ok(report)
     }
 
-    fn forget(&self, uid: &str) {
-        self.held.forget(uid);
+    async fn reject(&self, namespace: &str, uid: &str, cx: &ReconcileContext) -> Result<(), Error> {
+        Ok(cx.publisher.mark_endpoints_not_ready(namespace, uid, &cx.fence).await?)
     }
 
-    fn on_leadership_lost(&self) {
-        self.held.clear();
+    fn forget(&self, uid: &str) {
+        self.targets.forget(uid);
+        self.usage.forget(uid);
+    }
+
+    async fn on_leadership_lost(&self) {
+        self.targets.clear();
     }
 }
 
-impl targets::TargetSettings for ProbeTarget {
+impl TargetSettings for ProbeTarget {
     type Target = EndpointProbe;
 
     const CONNECTED: (Reason, &'static str) = (Reason::Reachable, "network and TLS succeed");

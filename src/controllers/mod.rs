@@ -1,5 +1,6 @@
 //! One controller for each kind, and the engine that runs them all.
 
+mod background;
 mod coalescer;
 pub mod database;
 mod discovery;
@@ -8,39 +9,48 @@ pub mod error;
 pub mod external_api;
 mod object_index;
 mod object_state;
+mod owned;
+mod predicate;
 mod reconcile;
+mod report;
 pub mod service_registration;
-mod shared_watches;
 pub mod targets;
 mod triggers;
 pub mod usage_reader;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kube::{Client, Resource, core::NamespaceResourceScope};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use background::{BackgroundJobs, Job, JobContext, JobState};
 pub use error::Error;
 pub use object_index::ObjectIndex;
 pub use reconcile::FINALIZER;
-pub use shared_watches::SharedWatches;
+pub use report::{EventRecord, Report};
 pub use usage_reader::UsageReader;
 
 use crate::{
-    api::{Managed, Reason},
-    backends::resolver::Resolver,
+    api::{Managed, shared::Reference},
+    backends::{database::PoolRegistry, http::Egress, resolver::Resolver},
     cluster::{
-        events::Events, fence::Fence, references::ClusterReferences, service_publisher::ServicePublisher,
+        events::Events,
+        fence::Fence,
+        references::{ClusterReferences, References},
+        service_publisher::ServicePublisher,
     },
-    domain::{addresses::Egress, conditions::ConditionUpdate},
+    domain::addresses,
     telemetry::metrics::Metrics,
 };
 
 /// The status of a reconciler's kind.
 pub type StatusOf<R> = <<R as Reconciler>::Object as kube::core::object::HasStatus>::Status;
 
-/// What it takes to be a kind. The engine does everything that is the same for all: watches, references, finalizer,
-/// suspension, deadline, backoff, the status write, Events and metrics.
+/// Requeues one object, from anywhere.
+pub type RequeueFn = Arc<dyn Fn() + Send + Sync>;
+
+/// What it takes to be a kind. The engine does everything that is the same for all: watches, predicates, references, finalizer,
+/// suspension, timeout, backoff, the status write, Events and metrics.
 pub trait Reconciler: Send + Sync + 'static {
     /// The kind.
     type Object: Object;
@@ -48,39 +58,76 @@ pub trait Reconciler: Send + Sync + 'static {
     /// Its name in logs, metrics and Events.
     const NAME: &'static str;
 
-    /// Whether any pass over one of the objects that share a Service sees to all of it: then a change of the Service or
-    /// its slices starts one pass, and not one for each object that names it.
-    const SHARES_SERVICES: bool = false;
+    /// Whether one reconcile of any object that has this reference serves all that have it: then a change of it requeues one of
+    /// them, and not each.
+    fn coalesces(reference: &Reference) -> bool {
+        let _ = reference;
+        false
+    }
 
-    /// The objects of a scope, for kinds whose objects have to do with each other; once for each scope, at the start.
-    fn watch(&self, objects: ObjectIndex<Self::Object>) {
+    /// The objects of a scope, for kinds whose objects depend on each other; once for each scope, at the start.
+    fn set_index(&self, objects: ObjectIndex<Self::Object>) {
         let _ = objects;
     }
 
-    /// One pass: make the object true as far as possible, and report what was found.
-    fn apply(
+    /// Resolves, connects and observes: everything but writing. `authlink check` does just this.
+    ///
+    /// # Errors
+    /// What keeps the object from being observed.
+    fn observe(
         &self,
         object: &Self::Object,
-        cx: &Context,
+        cx: &ObserveContext<'_>,
     ) -> impl Future<Output = Result<Report<StatusOf<Self>>, Error>> + Send;
 
-    /// Cleans up before the object goes; only called for kinds with outside state, until it is done.
-    fn cleanup(
+    /// Observes, decides and acts: makes the object true as far as possible, and reports what was found.
+    ///
+    /// # Errors
+    /// What keeps the object from being reconciled.
+    fn reconcile(
         &self,
         object: &Self::Object,
-        cx: &Context,
-    ) -> impl Future<Output = Result<Cleanup, Error>> + Send {
-        let _ = (object, cx);
-        std::future::ready(Ok(Cleanup::Done))
+        cx: &ReconcileContext,
+    ) -> impl Future<Output = Result<Report<StatusOf<Self>>, Error>> + Send;
+
+    /// An object of this uid cannot be reconciled as it is, or cannot be read: what it has published must not serve any more as
+    /// if somebody observed it.
+    ///
+    /// # Errors
+    /// What kept that from being written.
+    fn reject(
+        &self,
+        namespace: &str,
+        uid: &str,
+        cx: &ReconcileContext,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = (namespace, uid, cx);
+        std::future::ready(Ok(()))
     }
 
-    /// The object is gone or suspended: drop what is held for this uid.
+    /// Cleans up before the object goes; called only for objects with external state, until it is done.
+    ///
+    /// # Errors
+    /// What kept it from being cleaned up.
+    fn finalize(
+        &self,
+        object: &Self::Object,
+        cx: &ReconcileContext,
+    ) -> impl Future<Output = Result<Finalized, Error>> + Send {
+        let _ = (object, cx);
+        std::future::ready(Ok(Finalized::Done))
+    }
+
+    /// The object is gone or suspended: drop what is kept for this uid.
     fn forget(&self, uid: &str) {
         let _ = uid;
     }
 
-    /// This process backend no more: drop what is held for every object. A standby has warm caches and no connections.
-    fn on_leadership_lost(&self) {}
+    /// This process leads no more: end background work, and drop what is kept for every object. A standby has warm caches and
+    /// no connections. The caller waits for a bounded time.
+    fn on_leadership_lost(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// An object that the engine can run.
@@ -110,64 +157,51 @@ impl<T> Object for T where
 {
 }
 
-/// How far the cleaning up of an object has got.
+/// How far an object is finalized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cleanup {
+pub enum Finalized {
     /// The object may go.
     Done,
-    /// All is well, and the object stays at least so long: there is more to do then.
-    Again(std::time::Duration),
+    /// All is well, and there is more to do after this time: the object stays at least so long.
+    RequeueAfter(Duration),
 }
 
-/// What a pass found.
-#[derive(Debug, Default)]
-pub struct Report<S> {
-    /// One for each condition that the pass got to, and those that are only present while true.
-    pub verdicts: Vec<ConditionUpdate>,
-    /// The rest of the status; the engine fills in the conditions and the observed generation.
-    pub status: S,
-    /// When to look again although nothing changed; by default after [`crate::domain::backoff::RESYNC`].
-    pub again: Option<std::time::Duration>,
-    /// Events besides those for transitions of conditions.
-    pub notes: Vec<EventRecord>,
-    /// A failure of the operator's own that kept a step from being done: the rest is told, and the pass tried again.
-    pub unfinished: Option<Error>,
+/// What an observation may use.
+#[derive(Clone, Copy)]
+pub struct ObserveContext<'a> {
+    /// What specs name: of the cluster, or of the files of `authlink check`.
+    pub references: &'a dyn References,
+    /// Requeues the object.
+    pub requeue: &'a RequeueFn,
 }
 
-/// An Event that is not a transition of a condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventRecord {
-    /// For the worse?
-    pub warning: bool,
-    /// Why.
-    pub reason: Reason,
-    /// For people.
-    pub message: String,
-}
-
-/// What a pass may use.
-pub struct Context {
+/// What a reconcile may use.
+pub struct ReconcileContext {
     /// The cluster.
     pub client: Client,
-    /// The values of Secrets and ConfigMaps.
+    /// What specs name.
     pub references: Arc<ClusterReferences>,
     /// Our Services and their slices.
-    pub registry: Arc<ServicePublisher>,
+    pub publisher: Arc<ServicePublisher>,
     /// Finds the addresses of host names.
     pub resolver: Arc<Resolver>,
     /// Which addresses may be reached.
-    pub egress: Arc<Egress>,
+    pub egress: Arc<addresses::Egress>,
     /// Whether this process may write.
     pub fence: Fence,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// What gateways count.
-    pub runtime: Arc<UsageReader>,
-    /// Starts another pass of this object, from anywhere.
-    pub wake: Arc<dyn Fn() + Send + Sync>,
+    /// Requeues the object.
+    pub requeue: RequeueFn,
 }
 
-/// What every controller of the process shares.
+impl ReconcileContext {
+    /// The same for an observation.
+    #[must_use]
+    pub fn observing(&self) -> ObserveContext<'_> {
+        ObserveContext { references: self.references.as_ref(), requeue: &self.requeue }
+    }
+}
+
+/// What the engines of the process share.
 #[derive(Clone)]
 pub struct ControllerDeps {
     /// The cluster.
@@ -176,14 +210,26 @@ pub struct ControllerDeps {
     pub fence: Fence,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// What gateways count.
-    pub runtime: Arc<UsageReader>,
     /// Publishes Events.
     pub events: Arc<Events>,
     /// Finds the addresses of host names.
     pub resolver: Arc<Resolver>,
     /// Which addresses may be reached.
-    pub egress: Arc<Egress>,
-    /// Settings of the engine.
-    pub settings: engine::EngineConfig,
+    pub egress: Arc<addresses::Egress>,
+    /// How the engines work.
+    pub config: engine::EngineConfig,
+}
+
+/// What the reconcilers of the process are made of, be they run by engines or by `authlink check`.
+pub struct ReconcilerDeps {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What gateways count.
+    pub usage: Arc<UsageReader>,
+    /// The database pools of the process.
+    pub pools: Arc<PoolRegistry>,
+    /// The way to HTTP targets.
+    pub egress: Egress,
+    /// The way to registered instances.
+    pub instance_egress: Egress,
 }

@@ -1,4 +1,4 @@
-//! The objects of a kind, for those of its passes that look at more than one.
+//! The objects of a kind, for controllers whose reconciles depend on more than one.
 
 use kube::{
     core::DeserializeGuard,
@@ -7,7 +7,7 @@ use kube::{
 
 use super::{Object, triggers::Triggers};
 
-/// The objects of one scope as last read, and how to ask for passes over them.
+/// The objects of one scope as last read, and how to requeue them.
 pub struct ObjectIndex<K: Object> {
     store: Store<DeserializeGuard<K>>,
     triggers: Triggers<K>,
@@ -24,8 +24,8 @@ impl<K: Object> ObjectIndex<K> {
         all.iter().filter_map(|guard| guard.0.as_ref().ok().and_then(&pick)).collect()
     }
 
-    /// Asks for another pass of the object of this name, if it is one of these.
-    pub fn wake(&self, namespace: &str, name: &str) {
+    /// Requeues the object of this name, if it is one of these.
+    pub fn requeue(&self, namespace: &str, name: &str) {
         let key = ObjectRef::new(name).within(namespace);
         if self.store.get(&key).is_some() {
             self.triggers.fire(key);

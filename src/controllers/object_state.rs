@@ -1,4 +1,4 @@
-//! What the engine remembers of each object between two passes; a restart loses nothing that matters.
+//! The engine's state of each object between two reconciles; a restart loses nothing that matters.
 
 use std::{
     collections::HashMap,
@@ -85,7 +85,7 @@ impl<S: Clone> ObjectStates<S> {
         })
     }
 
-    /// How long passes have failed in a row.
+    /// How long reconciles have failed in a row.
     pub(super) fn failing(&self, uid: &str) -> Duration {
         self.with(uid, |entry| entry.failing.map_or(Duration::ZERO, |since| since.elapsed()))
     }

@@ -1,5 +1,5 @@
-//! `ServiceRegistration`: resolve -> connect -> observe -> decide -> act -> report. All registrations of one service
-//! share one HttpEndpoint: whichever pass comes sees to all of it.
+//! `ServiceRegistration`: resolve -> connect -> observe -> decide -> act -> report. All registrations of one service share one
+//! Service: any of their reconciles sees to all of it.
 
 mod instance_cache;
 mod report;
@@ -13,15 +13,15 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use super::{
-    Cleanup, Context, Error, ObjectIndex, Reconciler, Report,
+    Error, Finalized, ObjectIndex, ObserveContext, ReconcileContext, Reconciler, ReconcilerDeps, Report,
     coalescer::Coalescer,
-    discovery::endpoint_targets::{RETRY, look_up, unsettled},
-    reconcile::refused,
-    targets::{Member, RequeueFn, TargetSets},
+    discovery::endpoint_targets::{RETRY_INTERVAL, carry_over_registered, resolve_hosts},
+    targets::{Member, TargetSets},
 };
 use crate::{
     api::{
         Reason,
+        shared::Reference,
         status::ServiceStatus,
         v1alpha1::{
             ServiceRegistration, external_api::CheckType, service_registration::ServiceRegistrationStatus,
@@ -31,191 +31,207 @@ use crate::{
     cluster::service_publisher::PublishOutcome,
     domain::instances::Stage,
     resolving,
-    telemetry::metrics::Metrics,
 };
-use instance_cache::{Known, Name, Site};
-use service::Outcome;
+use instance_cache::{InstanceAddress, InstanceCache, InstanceName};
+use service::ServiceOutcome;
 
 pub use target::{AddressProbe, ProbeTarget};
 
 /// The controller of `ServiceRegistration`.
-pub struct ServiceRegistrations {
-    held: TargetSets<ProbeTarget>,
+pub struct Controller {
+    targets: TargetSets<ProbeTarget>,
     egress: Egress,
-    peers: Mutex<Vec<Arc<ObjectIndex<ServiceRegistration>>>>,
-    known: Known,
+    indexes: Mutex<Vec<Arc<ObjectIndex<ServiceRegistration>>>>,
+    instances: InstanceCache,
     /// By namespace and service.
-    coalescer: Coalescer<(String, String), Outcome>,
+    coalescer: Coalescer<(String, String), ServiceOutcome>,
 }
 
-/// What one look at an instance gave.
-pub struct TargetObservation {
+/// An instance as it was observed.
+struct Observed {
     /// What users read of it.
-    pub report: Report<ServiceRegistrationStatus>,
-    /// For each address what watches it; nothing, where nothing is probed.
+    report: Report<ServiceRegistrationStatus>,
+    /// For each address the membership in its monitor; none, where nothing is probed.
     members: Vec<Option<Member<ProbeTarget>>>,
 }
 
-impl ServiceRegistrations {
-    /// No objects yet. Probes go to where `egress` lets them.
+impl Controller {
+    /// No objects yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, egress: Egress) -> Self {
+    pub fn new(deps: &ReconcilerDeps) -> Self {
         Self {
-            held: TargetSets::new(Self::NAME, metrics),
-            egress,
-            peers: Mutex::default(),
-            known: Known::default(),
+            targets: TargetSets::new(Self::NAME, Arc::clone(&deps.metrics)),
+            egress: deps.instance_egress.clone(),
+            indexes: Mutex::default(),
+            instances: InstanceCache::default(),
             coalescer: Coalescer::default(),
         }
     }
 
-    /// Connects and observes: everything but writing. `authlink check` does just this.
-    ///
-    /// # Errors
-    /// An address that is none, and settings that cannot be used.
-    pub async fn look(
+    async fn observe_instance(
         &self,
         registration: &ServiceRegistration,
-        wake: RequeueFn,
-    ) -> Result<TargetObservation, Error> {
+        cx: &ObserveContext<'_>,
+    ) -> Result<Observed, Error> {
         if registration.spec.health_check.check_type == CheckType::None {
-            self.held.forget(&registration.uid().unwrap_or_default());
+            self.targets.forget(&registration.uid().unwrap_or_default());
             let members = registration.spec.addresses.iter().map(|_| None).collect();
-            return Ok(TargetObservation { report: report::unprobed(registration), members });
+            return Ok(Observed { report: report::unprobed(registration), members });
         }
-        let wanted = resolving::service_registration::resolve(registration).map_err(Error::from);
-        let reached = |settings| {
+        let resolved = resolving::service_registration::resolve(registration).map_err(Error::from);
+        let target = |settings| {
             let (load, egress) = (registration.spec.load.clone(), self.egress.clone());
             ProbeTarget { settings, load, egress }
         };
-        let look = self.held.look(registration, wanted.map(|wanted| wanted.map(reached)), wake).await?;
-        let report = report::probed(&look, registration);
-        Ok(TargetObservation { report, members: look.members.into_iter().map(Some).collect() })
+        let resolved = resolved.map(|resolved| resolved.map(target));
+        let observed = self.targets.observe(registration, resolved, cx.requeue).await?;
+        let report = report::probed(&observed, registration);
+        let members = observed.targets.into_iter().map(|target| Some(target.member)).collect();
+        Ok(Observed { report, members })
     }
 
-    /// Finds its addresses, and sees to it that the HttpEndpoint backend to them.
+    /// Resolves the addresses of the instance, and makes the Service route to them.
     async fn register(
         &self,
         registration: &ServiceRegistration,
-        look: TargetObservation,
-        cx: &Context,
+        observed: Observed,
+        cx: &ReconcileContext,
     ) -> Result<Report<ServiceRegistrationStatus>, Error> {
-        let TargetObservation { mut report, members } = look;
+        let Observed { mut report, members } = observed;
         let (hosts, service) = (&registration.spec.addresses, &registration.spec.service_name);
-        let mut found = look_up(hosts.iter().map(String::as_str), cx).await;
-        for (host, addresses) in hosts.iter().zip(&mut found.addresses) {
-            // While nobody answers what is known stays, be it that an earlier process knew it.
+        let mut resolved = resolve_hosts(hosts.iter().map(String::as_str), cx).await;
+        for (host, addresses) in hosts.iter().zip(&mut resolved.addresses) {
+            // While no DNS server answers, the last addresses stay, be it that an earlier process knew them.
             *addresses = addresses.take().or_else(|| instance_cache::resolved(registration, host));
         }
-        report.status.resolved = report::resolved(hosts, &found.addresses);
-        let addresses = found.addresses.iter().map(|found| found.clone().unwrap_or_default());
-        let sites = addresses.zip(members).map(|(addresses, member)| Site { addresses, member });
+        report.status.resolved = report::resolved(hosts, &resolved.addresses);
+        let addresses = resolved.addresses.iter().map(|addresses| addresses.clone().unwrap_or_default());
+        let addresses =
+            addresses.zip(members).map(|(addresses, member)| InstanceAddress { addresses, member });
         let uid = registration.uid().unwrap_or_default();
-        self.known.place(&uid, Name::of(registration), sites.collect());
+        self.instances.insert(&uid, InstanceName::of(registration), addresses.collect());
 
-        let Outcome { settled, ports } = match self.settle(registration, cx).await {
+        let ServiceOutcome { outcome, ports } = match self.publish(registration, cx).await {
             Ok(outcome) => outcome,
             Err(error) => {
-                unsettled(registration, error, &mut report);
+                carry_over_registered(registration, error, &mut report);
                 return Ok(report);
             }
         };
-        if let PublishOutcome::Done { next, .. } = &settled {
+        if let PublishOutcome::Done { next, .. } = &outcome {
             report.status.common.service_ref = Some(ServiceStatus { name: service.clone() });
             if let Some(next) = next {
                 report.requeue_within(*next);
             }
         }
-        if let Some(valid) = found.valid {
+        if let Some(valid) = resolved.valid {
             report.requeue_within(valid);
         }
-        if found.unanswered.is_some() || !matches!(settled, PublishOutcome::Done { .. }) {
-            report.requeue_within(RETRY);
+        if resolved.no_dns_answer.is_some() || !matches!(outcome, PublishOutcome::Done { .. }) {
+            report.requeue_within(RETRY_INTERVAL);
         }
-        let without_port = match settled {
+        let without_port = match outcome {
             PublishOutcome::Done { .. } => report::without_port(registration, &ports),
             PublishOutcome::Conflict(_) | PublishOutcome::Refused(_) => None,
         };
-        report.verdicts.push(without_port.unwrap_or_else(|| found.verdict(&settled, service)));
+        report.conditions.push(without_port.unwrap_or_else(|| resolved.condition(&outcome, service)));
         Ok(report)
     }
 
-    /// It is not registered, or not any more: sees to its going from the HttpEndpoint, and tells why.
+    /// The instance is not registered, or not any more: takes it out of the Service, and reports why.
     async fn refuse(
         &self,
         registration: &ServiceRegistration,
         error: Error,
-        cx: &Context,
+        cx: &ReconcileContext,
     ) -> Result<Report<ServiceRegistrationStatus>, Error> {
         let uid = registration.uid().unwrap_or_default();
-        self.held.forget(&uid);
-        self.known.place(&uid, Name::of(registration), Vec::new());
-        match self.settle(registration, cx).await {
+        self.targets.forget(&uid);
+        self.instances.insert(&uid, InstanceName::of(registration), Vec::new());
+        match self.publish(registration, cx).await {
             Ok(_) => Err(error),
-            Err(failure) => Ok(Report { unfinished: Some(failure), ..refused(registration, &error) }),
+            Err(failure) => Ok(Report { error: Some(failure), ..Report::of_error(registration, error) }),
         }
     }
 }
 
-impl Reconciler for ServiceRegistrations {
+impl Reconciler for Controller {
     type Object = ServiceRegistration;
 
     const NAME: &'static str = "ServiceRegistration";
 
-    const SHARES_SERVICES: bool = true;
-
-    fn watch(&self, peers: ObjectIndex<ServiceRegistration>) {
-        self.peers.lock().push(Arc::new(peers));
+    fn coalesces(reference: &Reference) -> bool {
+        matches!(reference, Reference::Service(_))
     }
 
-    async fn apply(
+    fn set_index(&self, objects: ObjectIndex<ServiceRegistration>) {
+        self.indexes.lock().push(Arc::new(objects));
+    }
+
+    async fn observe(
         &self,
         registration: &ServiceRegistration,
-        cx: &Context,
+        cx: &ObserveContext<'_>,
+    ) -> Result<Report<ServiceRegistrationStatus>, Error> {
+        Ok(self.observe_instance(registration, cx).await?.report)
+    }
+
+    async fn reconcile(
+        &self,
+        registration: &ServiceRegistration,
+        cx: &ReconcileContext,
     ) -> Result<Report<ServiceRegistrationStatus>, Error> {
         if let Some(duplicate) = self.duplicate(registration) {
             return self.refuse(registration, duplicate, cx).await;
         }
-        if !self.known.has(&registration.uid().unwrap_or_default()) {
+        if !self.instances.has(&registration.uid().unwrap_or_default()) {
             // One that is younger may have been here first.
-            self.wake_others_called(registration);
+            self.requeue_namesakes(registration);
         }
-        match self.look(registration, Arc::clone(&cx.wake)).await {
+        match self.observe_instance(registration, &cx.observing()).await {
             Err(error) if error.condition().is_some() => self.refuse(registration, error, cx).await,
             Err(error) => Err(error),
-            Ok(look) => self.register(registration, look, cx).await,
+            Ok(observed) => self.register(registration, observed, cx).await,
         }
     }
 
+    async fn reject(&self, namespace: &str, uid: &str, cx: &ReconcileContext) -> Result<(), Error> {
+        Ok(cx.publisher.mark_endpoints_not_ready(namespace, uid, &cx.fence).await?)
+    }
+
     /// The endpoints are drained, then go, and then the object does. The instance may be registered anew at once.
-    async fn cleanup(&self, registration: &ServiceRegistration, cx: &Context) -> Result<Cleanup, Error> {
-        self.wake_others_called(registration);
+    async fn finalize(
+        &self,
+        registration: &ServiceRegistration,
+        cx: &ReconcileContext,
+    ) -> Result<Finalized, Error> {
+        self.requeue_namesakes(registration);
         let namespace = registration.namespace().unwrap_or_default();
         let stage = self.instance(registration, Timestamp::now()).stage;
-        match (self.settle(registration, cx).await?.settled, stage) {
+        match (self.publish(registration, cx).await?.outcome, stage) {
             (PublishOutcome::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => {
-                Ok(Cleanup::Again(left))
+                Ok(Finalized::RequeueAfter(left))
             }
-            // Where there is no HttpEndpoint, as in a namespace that is going, there is nothing to drain.
+            // Where there is no Service, as in a namespace that is going, there is nothing to drain.
             (PublishOutcome::Refused(why), _)
-                if cx.registry.has(&namespace, &registration.spec.service_name) =>
+                if cx.publisher.has(&namespace, &registration.spec.service_name) =>
             {
                 Err(Error::Cleanup(Fault::new(Reason::ServiceRefused, why)))
             }
-            _ => Ok(Cleanup::Done),
+            _ => Ok(Finalized::Done),
         }
     }
 
     fn forget(&self, uid: &str) {
-        self.held.forget(uid);
-        if let Some(name) = self.known.forget(uid) {
-            self.wake_heirs(&name, uid);
+        self.targets.forget(uid);
+        if let Some(name) = self.instances.forget(uid) {
+            self.requeue_heirs(&name, uid);
         }
     }
 
-    fn on_leadership_lost(&self) {
-        self.held.clear();
-        self.known.clear();
+    async fn on_leadership_lost(&self) {
+        self.targets.clear();
+        self.instances.clear();
         self.coalescer.clear();
     }
 }

@@ -1,7 +1,8 @@
-//! What is held for each object: its shares in the monitors of its targets, and the credential that is in use.
+//! The targets of each object: its membership in their monitors, and the credential that is in use.
 
 mod credential_backoff;
 mod report;
+mod settings;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,252 +11,213 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::Error;
+use super::{Error, RequeueFn};
 use crate::{
     api::{
         ConditionType, Managed, Reason,
         status::{EndpointStatus, HealthState, Status},
     },
-    backends::Fault,
-    probing::{FIRST_PROBE_WAIT, Membership, Monitors, Observation, Target},
-    resolving::Resolved,
+    domain::schedule::Schedule,
+    probing::{FIRST_PROBE_WAIT, Membership, Monitors, Observation},
+    resolving::{CredentialSource, Resolved},
     telemetry::metrics::Metrics,
 };
 
 pub use credential_backoff::RefusedCredential;
 use credential_backoff::{CredentialBackoff, Keys};
 pub(super) use report::unprobed;
+pub use settings::{FactsOf, TargetSettings};
 
-/// How one target is reached: plain values, with the credential.
-pub trait TargetSettings: Clone + Send + Sync + 'static {
-    /// What is probed.
-    type Target: Target;
-
-    /// Why `Connected` is true when the probes pass, and in words.
-    const CONNECTED: (Reason, &'static str);
-
-    /// The same for settings that reach the same target with the same credential; they share a monitor and a pool.
-    fn key(&self) -> [u8; 32];
-
-    /// The same for settings that reach the same target, whatever the credential.
-    fn target_key(&self) -> [u8; 32];
-
-    /// The same for settings of which one login says whether the others can log in.
-    fn login_key(&self) -> [u8; 32] {
-        self.key()
-    }
-
-    /// Host name or address.
-    fn host(&self) -> &str;
-
-    /// TCP port.
-    fn port(&self) -> u16;
-
-    /// Whether its probes carry the credential.
-    fn proves_credential(&self) -> bool {
-        true
-    }
-
-    /// Whether it is probed at all; what is not is taken to be well.
-    fn is_probed(&self) -> bool {
-        true
-    }
-
-    /// Prepares the target; it connects at the first probe.
-    ///
-    /// # Errors
-    /// A setting that cannot be used.
-    fn target(&self) -> Result<Self::Target, Fault>;
-
-    /// `host:port`, as users read it.
-    fn endpoint(&self) -> String {
-        match self.host() {
-            host if host.contains(':') => format!("[{host}]:{}", self.port()),
-            host => format!("{host}:{}", self.port()),
-        }
-    }
-}
-
-/// What a probe of these settings' target learns.
-pub type FactsOf<S> = <<S as TargetSettings>::Target as Target>::Facts;
-
-/// An object's share in the monitor of one target.
+/// An object's membership in the monitor of one target.
 pub type Member<S> = Arc<Membership<<S as TargetSettings>::Target>>;
 
-/// Starts another pass of the object.
-pub type RequeueFn = Arc<dyn Fn() + Send + Sync>;
-
-/// What is held for every object of a kind.
+/// The targets of every object of a kind.
 pub struct TargetSets<S: TargetSettings> {
     monitors: Arc<Monitors<S::Target>>,
     metrics: Arc<Metrics>,
     by_uid: Mutex<HashMap<String, TargetSet<S>>>,
-    refusals: CredentialBackoff,
+    backoff: CredentialBackoff,
 }
 
+/// The targets of one object.
 #[derive(Clone)]
 struct TargetSet<S: TargetSettings> {
-    resolved: Resolved<S>,
-    members: Vec<Member<S>>,
+    targets: Vec<MonitoredTarget<S>>,
+    schedule: Schedule,
+    source: Option<CredentialSource>,
     verified: Option<Timestamp>,
-    /// The credential has replaced another one, and the status may not tell so yet.
+    /// The credential has replaced another one, and the status may not say so yet.
     rotated: bool,
     refused: Option<RefusedCredential>,
 }
 
-/// What one look at an object's targets gave.
+#[derive(Clone)]
+struct MonitoredTarget<S: TargetSettings> {
+    settings: S,
+    member: Member<S>,
+}
+
+/// The targets of one object as they were observed.
 pub struct TargetObservation<S: TargetSettings> {
-    /// How they were reached.
-    pub resolved: Resolved<S>,
-    /// One for each target.
-    pub members: Vec<Member<S>>,
-    /// One for each target.
-    pub observations: Vec<Observation<FactsOf<S>>>,
+    /// In the order of the spec.
+    pub targets: Vec<ObservedTarget<S>>,
+    /// When they are probed.
+    pub schedule: Schedule,
+    /// Where the credential in use came from; none where the spec names none.
+    pub source: Option<CredentialSource>,
     /// When the credential in use first worked.
     pub verified: Option<Timestamp>,
     /// The changed credential does not work, and the previous one does.
     pub refused: Option<RefusedCredential>,
-    /// The changed credential works, and is in use from now on; until the status tells so.
+    /// The changed credential works, and is in use from now on; until the status says so.
     pub rotated: bool,
 }
 
-impl<S: TargetSettings> TargetSet<S> {
-    fn new(members: Vec<Member<S>>, resolved: Resolved<S>) -> Self {
-        Self { resolved, members, verified: None, rotated: false, refused: None }
-    }
+/// One target as it was observed.
+pub struct ObservedTarget<S: TargetSettings> {
+    /// How it is reached.
+    pub settings: S,
+    /// The membership in its monitor.
+    pub member: Member<S>,
+    /// What its probes have found.
+    pub observation: Observation<FactsOf<S>>,
+    /// The same as users read it.
+    pub status: EndpointStatus,
 }
 
 impl<S: TargetSettings> TargetSets<S> {
-    /// Nothing yet; `kind` is the metrics' label.
+    /// No objects yet; `kind` is the metrics' label.
     #[must_use]
     pub fn new(kind: &'static str, metrics: Arc<Metrics>) -> Self {
         let monitors = Arc::new(Monitors::new(kind, metrics.probes.clone()));
-        Self { monitors, metrics, by_uid: Mutex::default(), refusals: CredentialBackoff::default() }
+        Self { monitors, metrics, by_uid: Mutex::default(), backoff: CredentialBackoff::default() }
     }
 
-    /// Joins the monitors of what the object resolves to, and waits a moment for what each has seen.
+    /// Joins the monitors of what the object resolves to, and waits a moment for what each has found.
     ///
     /// # Errors
-    /// That of `wanted`, settings that cannot be used, and [`Error::NotProbedYet`]: passes are few at a time, and many
-    /// silent targets must not keep the others from theirs.
-    pub async fn look<K: Managed>(
+    /// That of `resolved`, settings that cannot be used, and [`Error::FirstProbePending`]: reconciles are few at a time, and many
+    /// silent targets must not keep other objects from theirs.
+    pub async fn observe<K: Managed>(
         &self,
         object: &K,
-        wanted: Result<Resolved<S>, Error>,
-        wake: RequeueFn,
+        resolved: Result<Resolved<S>, Error>,
+        requeue: &RequeueFn,
     ) -> Result<TargetObservation<S>, Error> {
         let uid = object.uid().unwrap_or_default();
-        let wanted = wanted.inspect_err(|error| {
+        let resolved = resolved.inspect_err(|error| {
             // A spec that does not resolve any more must not go on using what it resolved to before.
             if error.condition().is_some() {
                 self.forget(&uid);
             }
         })?;
-        // It stays where it is until it is replaced: a pass that is cut off must not lose a credential that works. What
+        // It stays where it is until it is replaced: a reconcile that is cut off must not lose a credential that works. What
         // reaches other targets goes with it, once the new ones are joined: those that stay keep their monitors.
         let before = self.all().get(&uid).cloned();
-        let before = before.filter(|held| same(&held.resolved, &wanted, S::target_key));
-        let known = known_health(object, &wanted);
-        let chosen = self.choose(wanted, before, known, &wake).await;
-        let mut held = chosen.inspect_err(|_| self.forget(&uid))?;
-        held.rotated &= !is_told(object, &held.resolved);
-        let Ok(observations) = tokio::time::timeout(FIRST_PROBE_WAIT, observe::<S>(&held.members)).await
-        else {
-            let before = self.all().insert(uid, held);
+        let before = before.filter(|before| before.has_keys(&resolved, S::target_key));
+        let known = known_health(object, &resolved);
+        let selected = self.select_credential(resolved, before, known, requeue).await;
+        let mut set = selected.inspect_err(|_| self.forget(&uid))?;
+        set.rotated &= !is_reported(object, set.source.as_ref());
+        let observed = tokio::time::timeout(FIRST_PROBE_WAIT, set.observations()).await;
+        let Ok(observations) = observed else {
+            let before = self.all().insert(uid, set);
             drop(before);
-            return Err(Error::NotProbedYet);
+            return Err(Error::FirstProbePending);
         };
         // A credential whose first login failed is verified by the first one that succeeds.
-        if proves(&held.resolved) && observations.iter().any(proven) {
-            held.verified = held.verified.or_else(|| Some(Timestamp::now()));
-            self.refusals.remove(&keys(&held.resolved, S::login_key));
+        if set.proves_credential() && observations.iter().any(proven) {
+            set.verified = set.verified.or_else(|| Some(Timestamp::now()));
+            self.backoff.remove(&set.keys(S::login_key));
         }
-        let look = TargetObservation {
-            observations,
-            members: held.members.clone(),
-            resolved: held.resolved.clone(),
-            verified: held.verified,
-            refused: held.refused.clone(),
-            rotated: held.rotated,
+        let targets = set.targets.iter().cloned().zip(observations);
+        let observation = TargetObservation {
+            targets: targets.map(|(target, observation)| ObservedTarget::new(target, observation)).collect(),
+            schedule: set.schedule,
+            source: set.source.clone(),
+            verified: set.verified,
+            refused: set.refused.clone(),
+            rotated: set.rotated,
         };
         // Not under the lock: the last member of a monitor ends it.
-        let before = self.all().insert(uid, held);
+        let before = self.all().insert(uid, set);
         drop(before);
-        Ok(look)
+        Ok(observation)
     }
 
-    /// Lets go of what is held for the object.
+    /// Leaves the monitors of the object.
     pub fn forget(&self, uid: &str) {
-        self.all().remove(uid);
+        let gone = self.all().remove(uid);
+        drop(gone);
     }
 
-    /// Lets go of everything.
+    /// Leaves all monitors.
     pub fn clear(&self) {
-        self.all().clear();
-        self.refusals.clear();
+        let gone = std::mem::take(&mut *self.all());
+        drop(gone);
+        self.backoff.clear();
     }
 
-    /// Keeps what is held where nothing changed. A changed credential is tried first: where it works it replaces the
+    /// Keeps what is there where nothing changed. A changed credential is tried first: where it works it replaces the
     /// previous one, whose connections drain; where it does not and the previous one does, that one stays, and the
-    /// changed one is left alone for a while.
-    async fn choose(
+    /// changed one is tried again with backoff.
+    async fn select_credential(
         &self,
-        wanted: Resolved<S>,
+        resolved: Resolved<S>,
         before: Option<TargetSet<S>>,
         known: Vec<HealthState>,
-        wake: &RequeueFn,
+        requeue: &RequeueFn,
     ) -> Result<TargetSet<S>, Error> {
-        let Some(before) = before else {
-            return Ok(TargetSet::new(self.join(&wanted, &known, wake)?, wanted));
-        };
-        if same(&before.resolved, &wanted, S::key) {
+        let Some(before) = before else { return self.join(resolved, &known, requeue) };
+        if before.has_keys(&resolved, S::key) {
             let before = TargetSet { refused: None, ..before };
-            if before.resolved.schedule == wanted.schedule {
+            if before.schedule == resolved.schedule {
                 return Ok(before);
             }
-            // Only the rhythm of the probes is another one: what they have seen holds.
-            let state = |member: &Member<S>| member.last().map_or(HealthState::Unknown, |seen| seen.state);
-            let known: Vec<_> = before.members.iter().map(state).collect();
-            let members = self.join(&wanted, &known, wake)?;
-            return Ok(TargetSet { resolved: wanted, members, ..before });
+            // Only the interval of the probes is another one: what they have found holds.
+            let state = |target: &MonitoredTarget<S>| {
+                target.member.last().map_or(HealthState::Unknown, |observed| observed.state)
+            };
+            let known: Vec<_> = before.targets.iter().map(state).collect();
+            let TargetSet { targets, schedule, .. } = self.join(resolved, &known, requeue)?;
+            return Ok(TargetSet { targets, schedule, ..before });
         }
-        let (tried, login) = (keys(&wanted, S::key), keys(&wanted, S::login_key));
-        let interval = wanted.schedule.interval;
+        let (tried, login) = (resolved.keys(S::key), resolved.keys(S::login_key));
+        let interval = resolved.schedule.interval;
         let own = before.refused.clone().filter(|refused| refused.keys == tried);
-        let left_alone = own.clone().filter(RefusedCredential::is_left_alone);
-        let _turn = if left_alone.is_none() { self.refusals.turn(&login).await } else { None };
+        let backing_off = own.clone().filter(RefusedCredential::is_backing_off);
+        let _turn = if backing_off.is_none() { self.backoff.turn(&login).await } else { None };
         let others = || {
-            let recent = self.refusals.recent(&login, interval)?;
+            let recent = self.backoff.recent(&login, interval)?;
             Some(RefusedCredential { keys: tried.clone(), ..recent })
         };
-        let refused = left_alone.or_else(others);
-        if refused.is_some() && observe::<S>(&before.members).await.iter().any(works) {
+        let refused = backing_off.or_else(others);
+        if refused.is_some() && before.observations().await.iter().any(works) {
             return Ok(TargetSet { refused, ..before });
         }
-        let last = own.or_else(|| self.refusals.last(&login));
-        let (new, fault) = match self.join(&wanted, &vec![HealthState::Unknown; known.len()], wake) {
-            Ok(members) => {
-                let mut new = TargetSet::new(members, wanted);
-                let seen = observe::<S>(&new.members).await;
-                if seen.iter().any(proven) {
-                    self.refusals.remove(&login);
+        let last = own.or_else(|| self.backoff.last(&login));
+        let (new, fault) = match self.join(resolved, &vec![HealthState::Unknown; known.len()], requeue) {
+            Ok(mut new) => {
+                let observed = new.observations().await;
+                if observed.iter().any(proven) {
+                    self.backoff.remove(&login);
                     // One that no probe carries is used, and nobody knows yet whether it works.
-                    new.rotated = proves(&new.resolved);
+                    new.rotated = new.proves_credential();
                     if new.rotated {
                         self.metrics.rotation("rotated");
                     }
                     return Ok(new);
                 }
-                (Ok(new), seen.into_iter().find_map(|observation| observation.fault))
+                (Ok(new), observed.into_iter().find_map(|observation| observation.fault))
             }
             Err(Error::Settings(fault)) => (Err(Error::Settings(fault.clone())), Some(fault)),
             Err(error) => return Err(error),
         };
         match fault {
-            Some(fault) if observe::<S>(&before.members).await.iter().any(works) => {
+            Some(fault) if before.observations().await.iter().any(works) => {
                 self.metrics.rotation("refused");
                 let refused = RefusedCredential::now(fault, tried, last.as_ref(), interval);
-                self.refusals.add(&login, &refused);
+                self.backoff.add(&login, &refused);
                 Ok(TargetSet { refused: Some(refused), ..before })
             }
             _ => new,
@@ -266,47 +228,103 @@ impl<S: TargetSettings> TargetSets<S> {
         self.by_uid.lock()
     }
 
+    /// Joins the monitor of each target.
     fn join(
         &self,
-        wanted: &Resolved<S>,
+        resolved: Resolved<S>,
         known: &[HealthState],
-        wake: &RequeueFn,
-    ) -> Result<Vec<Member<S>>, Error> {
-        let join = |(settings, known): (&S, &HealthState)| {
-            let wake = Arc::clone(wake);
-            let key = (settings.key(), wanted.schedule);
-            self.monitors.join(key, *known, move || wake(), || settings.target()).map(Arc::new)
+        requeue: &RequeueFn,
+    ) -> Result<TargetSet<S>, Error> {
+        let Resolved { targets, schedule, source } = resolved;
+        let join = |(settings, known): (S, &HealthState)| {
+            let (requeue, key) = (Arc::clone(requeue), (settings.key(), schedule));
+            let member = self.monitors.join(key, *known, move || requeue(), || settings.target());
+            Ok(MonitoredTarget { member: Arc::new(member.map_err(Error::Settings)?), settings })
         };
-        wanted.targets.iter().zip(known).map(join).collect::<Result<_, _>>().map_err(Error::Settings)
+        let targets = targets.into_iter().zip(known).map(join).collect::<Result<_, Error>>()?;
+        Ok(TargetSet { targets, schedule, source, verified: None, rotated: false, refused: None })
     }
 }
 
-fn keys<S>(resolved: &Resolved<S>, key: impl Fn(&S) -> [u8; 32]) -> Keys {
-    resolved.targets.iter().map(key).collect()
+impl<S: TargetSettings> TargetSet<S> {
+    fn keys(&self, key: impl Fn(&S) -> [u8; 32]) -> Keys {
+        self.targets.iter().map(|target| key(&target.settings)).collect()
+    }
+
+    fn has_keys(&self, resolved: &Resolved<S>, key: impl Fn(&S) -> [u8; 32]) -> bool {
+        self.keys(&key) == resolved.keys(&key)
+    }
+
+    /// What each monitor has found, once its first probe is over.
+    async fn observations(&self) -> Vec<Observation<FactsOf<S>>> {
+        join_all(self.targets.iter().map(|target| target.member.observed()))
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Whether a probe that passes says that the credential works.
+    fn proves_credential(&self) -> bool {
+        self.targets.iter().any(|target| target.settings.proves_credential())
+    }
 }
 
-fn same<S>(one: &Resolved<S>, other: &Resolved<S>, key: impl Fn(&S) -> [u8; 32]) -> bool {
-    one.targets.iter().map(&key).eq(other.targets.iter().map(&key))
+impl<S: TargetSettings> Resolved<S> {
+    fn keys(&self, key: impl Fn(&S) -> [u8; 32]) -> Keys {
+        self.targets.iter().map(key).collect()
+    }
+}
+
+impl<S: TargetSettings> ObservedTarget<S> {
+    fn new(target: MonitoredTarget<S>, observation: Observation<FactsOf<S>>) -> Self {
+        let MonitoredTarget { settings, member } = target;
+        let ready = works(&observation);
+        let status = EndpointStatus {
+            address: settings.host().to_owned(),
+            port: settings.port(),
+            ready,
+            reason: match &observation.fault {
+                Some(fault) if !ready => fault.reason.to_string(),
+                _ if !settings.is_probed() => Reason::NotProbed.to_string(),
+                _ => Reason::ProbeSucceeded.to_string(),
+            },
+            role: None,
+        };
+        Self { settings, member, observation, status }
+    }
+
+    /// Whether it can be used.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        works(&self.observation)
+    }
+
+    /// What this very process has learned of it.
+    #[must_use]
+    pub fn facts(&self) -> Option<&FactsOf<S>> {
+        self.observation.facts.as_ref()
+    }
 }
 
 /// Whether the status names the credential.
-fn is_told<K: Managed, S>(object: &K, resolved: &Resolved<S>) -> bool {
-    let told = object.status().and_then(|status| status.common().credentials.first());
-    told.map(|told| (&told.secret, &told.fingerprint))
-        == resolved.source.as_ref().map(|source| (&source.secret, &source.fingerprint))
+fn is_reported<K: Managed>(object: &K, source: Option<&CredentialSource>) -> bool {
+    let reported = object.status().and_then(|status| status.common().credentials.first());
+    reported.map(|reported| (&reported.secret, &reported.fingerprint))
+        == source.map(|source| (&source.secret, &source.fingerprint))
 }
 
-/// The verdicts that an earlier process (or leader) has left in the status, if it is about the same spec and the same
+/// The health that an earlier process (or leader) has left in the status, if it is about the same spec and the same
 /// credential: one slow probe after a restart must not turn `Ready`, which takes `unhealthyThreshold` of them.
-fn known_health<K: Managed, S: TargetSettings>(object: &K, wanted: &Resolved<S>) -> Vec<HealthState> {
+fn known_health<K: Managed, S: TargetSettings>(object: &K, resolved: &Resolved<S>) -> Vec<HealthState> {
     let status = object.status().map(Status::common).filter(|status| {
         let fingerprint = status.credentials.first().map(|credential| &credential.fingerprint);
         status.observed_generation == object.meta().generation
-            && fingerprint == wanted.source.as_ref().map(|source| &source.fingerprint)
+            && fingerprint == resolved.source.as_ref().map(|source| &source.fingerprint)
     });
     let healthy = status.and_then(|status| status.condition(ConditionType::Healthy));
     let all_down = healthy.is_some_and(|healthy| healthy.status == "False");
-    // By its place, since several may be at one address; of the same spec, they are in the same order.
+    // By its index, since several may be at one address; of the same spec, they are in the same order.
     let known = |(index, settings): (usize, &S)| {
         let is = |it: &&EndpointStatus| (it.address.as_str(), it.port) == (settings.host(), settings.port());
         match status.and_then(|status| status.endpoints.get(index).filter(is)) {
@@ -315,17 +333,7 @@ fn known_health<K: Managed, S: TargetSettings>(object: &K, wanted: &Resolved<S>)
             _ => HealthState::Unknown,
         }
     };
-    wanted.targets.iter().enumerate().map(known).collect()
-}
-
-/// What each monitor has seen, once its first probe is over.
-async fn observe<S: TargetSettings>(members: &[Member<S>]) -> Vec<Observation<FactsOf<S>>> {
-    join_all(members.iter().map(|member| member.observed())).await.into_iter().flatten().collect()
-}
-
-/// Whether a probe that passes says that the credential works.
-fn proves<S: TargetSettings>(resolved: &Resolved<S>) -> bool {
-    resolved.targets.iter().any(S::proves_credential)
+    resolved.targets.iter().enumerate().map(known).collect()
 }
 
 /// Whether this very process has logged in there.

@@ -1,4 +1,4 @@
-//! Asks for passes: of one object, or of all that name what has changed.
+//! Requeues one object, or all that name what has changed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,7 @@ use crate::api::shared::Reference;
 /// How the engine names an object.
 pub(super) type Key<K> = ObjectRef<DeserializeGuard<K>>;
 
-/// Asks for passes; while nobody backend, nobody listens.
+/// Requeues objects; while this process does not lead, nobody listens.
 pub(super) struct Triggers<K: Object>(Arc<Mutex<State<K>>>);
 
 struct State<K: Object> {
@@ -46,7 +46,7 @@ impl<K: Object> Triggers<K> {
         receiver
     }
 
-    /// Asks for a pass of this object.
+    /// Requeues this object.
     pub(super) fn fire(&self, object: Key<K>) {
         if let Some(listener) = &self.state().listener {
             // Fails only while leadership ends: the next leader looks at every object anyway.
@@ -54,7 +54,7 @@ impl<K: Object> Triggers<K> {
         }
     }
 
-    /// Asks for a pass of every object that names what has changed.
+    /// Requeues every object that names what has changed.
     pub(super) fn fire_referrers(&self, namespace: &str, changed: &Reference) {
         let found = self.state().referrers_of(namespace, changed, usize::MAX);
         for object in found {
@@ -62,7 +62,7 @@ impl<K: Object> Triggers<K> {
         }
     }
 
-    /// Asks for a pass of one of them, of the same one until the objects change: many changes may be one pass.
+    /// Requeues one of them, the same one until the objects change: many changes may be one reconcile.
     pub(super) fn fire_one_referrer(&self, namespace: &str, changed: &Reference) {
         let found = self.state().referrers_of(namespace, changed, 1);
         for object in found {

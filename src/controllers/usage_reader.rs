@@ -11,11 +11,11 @@ use kube::ResourceExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::MissedTickBehavior;
 
-use super::{Context, EventRecord, Report, targets::RequeueFn};
+use super::{EventRecord, Report, RequeueFn};
 use crate::{
     api::{
         ConditionType, Managed, Reason,
-        status::{Circuit, CommonStatus, RuntimeStatus, Status},
+        status::{Circuit, RuntimeStatus, Status},
     },
     domain::{
         breaker::State,
@@ -60,11 +60,11 @@ impl UsageKind {
 pub struct UsageReader {
     interval: Duration,
     started: Instant,
-    seen: Mutex<Seen>,
+    state: Mutex<LastRead>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct LastRead {
     /// When it was read.
     at: Option<Instant>,
     usage: Usage,
@@ -73,35 +73,35 @@ struct Seen {
     circuits: HashMap<String, State>,
     /// Those whose pool has no room at some gateway, by uid.
     saturated: HashSet<String>,
-    /// What the objects were told, by uid.
-    told: HashMap<String, Told>,
+    /// What the statuses have, by uid.
+    last_reported: HashMap<String, LastReported>,
 }
 
-struct Told {
-    wake: RequeueFn,
-    counted: UsageKind,
+struct LastReported {
+    requeue: RequeueFn,
+    kind: UsageKind,
     circuit: Option<Circuit>,
 }
 
 /// How much is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
+enum Freshness {
     /// The process has only just begun: what the statuses say holds.
     NotYet,
     /// The store has not been readable for a while.
-    Nothing,
+    Stale,
     /// What was read last.
-    Read,
+    Fresh,
 }
 
 impl UsageReader {
     /// Nothing is known yet; gateways write at this interval.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
-        Self { interval, started: Instant::now(), seen: Mutex::default() }
+        Self { interval, started: Instant::now(), state: Mutex::default() }
     }
 
-    /// Reads what gateways write, and asks for a pass of each object whose circuit turned; never ends.
+    /// Reads what gateways write, and requeues each object whose circuit turned; never ends.
     pub async fn follow(&self, store: &Store) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,100 +114,103 @@ impl UsageReader {
                 since = Some(read.at);
                 self.take(read, slot);
             }
-            for wake in self.turned() {
-                wake();
+            for requeue in self.changed() {
+                requeue();
             }
         }
     }
 
-    /// Adds to the report what gateways count for the object, which gets another pass when its circuit turns.
+    /// Adds to the report what gateways count for the object, which is requeued when its circuit turns.
     pub(super) fn report<K: Managed>(
         &self,
         object: &K,
-        counted: UsageKind,
-        cx: &Context,
+        kind: UsageKind,
+        requeue: &RequeueFn,
         report: &mut Report<K::Status>,
     ) {
         let uid = object.uid().unwrap_or_default();
-        let mut seen = self.seen();
-        let runtime = match self.known(&seen) {
-            Known::NotYet => object.status().and_then(|status| status.common().runtime.clone()),
-            Known::Nothing => None,
-            Known::Read => seen.runtime(&uid, counted),
+        let before = object.status().and_then(|status| status.common().runtime.clone());
+        let mut read = self.read();
+        let runtime = match self.freshness(&read) {
+            Freshness::NotYet => before.clone(),
+            Freshness::Stale => None,
+            Freshness::Fresh => read.runtime(&uid, kind),
         };
-        let circuit = runtime.as_ref().and_then(|runtime| runtime.circuit);
-        seen.told.insert(uid, Told { wake: Arc::clone(&cx.wake), counted, circuit });
+        let circuit = circuit_of(runtime.as_ref());
+        report.events.extend(transition(circuit_of(before.as_ref()), circuit));
+        read.last_reported.insert(uid, LastReported { requeue: Arc::clone(requeue), kind, circuit });
         report.status.common_mut().runtime = runtime;
     }
 
     /// Whether a gateway's pool for the object has no room for callers.
-    pub(super) fn saturates<K: Managed>(&self, object: &K) -> bool {
-        let seen = self.seen();
-        match self.known(&seen) {
-            Known::NotYet => {
-                let told = object.status().and_then(|it| it.common().condition(ConditionType::PoolHealthy));
-                told.is_some_and(|condition| condition.reason == Reason::PoolSaturated.as_str())
+    pub(super) fn is_saturated<K: Managed>(&self, object: &K) -> bool {
+        let read = self.read();
+        match self.freshness(&read) {
+            Freshness::NotYet => {
+                let last_reported =
+                    object.status().and_then(|it| it.common().condition(ConditionType::PoolHealthy));
+                last_reported.is_some_and(|condition| condition.reason == Reason::PoolSaturated.as_str())
             }
-            Known::Nothing => false,
-            Known::Read => object.uid().is_some_and(|uid| seen.saturated.contains(&uid)),
+            Freshness::Stale => false,
+            Freshness::Fresh => object.uid().is_some_and(|uid| read.saturated.contains(&uid)),
         }
     }
 
     /// The object is gone.
     pub(super) fn forget(&self, uid: &str) {
-        self.seen().told.remove(uid);
+        self.read().last_reported.remove(uid);
     }
 
     fn take(&self, read: Snapshot, slot: i64) {
-        let mut seen = self.seen();
+        let mut last = self.read();
         for (replica, entry) in read.entries {
-            seen.usage.put(&entry.uid, entry.slot, replica, entry.counts);
+            last.usage.put(&entry.uid, entry.slot, replica, entry.counts);
         }
-        seen.usage.trim(slot);
-        seen.circuits = read.replica_state.circuits.into_iter().collect();
-        seen.saturated = read.replica_state.saturated.into_iter().collect();
-        seen.replicas = read.replicas;
-        seen.at = Some(Instant::now());
+        last.usage.trim(slot);
+        last.circuits = read.replica_state.circuits.into_iter().collect();
+        last.saturated = read.replica_state.saturated.into_iter().collect();
+        last.replicas = read.replicas;
+        last.at = Some(Instant::now());
     }
 
-    /// Those whose circuit or pool is otherwise than they were told.
-    fn turned(&self) -> Vec<RequeueFn> {
-        let mut guard = self.seen();
-        let seen = &mut *guard;
-        let known = self.known(seen);
-        let mut wakes = Vec::new();
-        for (uid, told) in &mut seen.told {
+    /// Those whose circuit or pool is not as it was last reported.
+    fn changed(&self) -> Vec<RequeueFn> {
+        let mut guard = self.read();
+        let read = &mut *guard;
+        let known = self.freshness(read);
+        let mut requeues = Vec::new();
+        for (uid, last_reported) in &mut read.last_reported {
             let circuit = match known {
-                Known::NotYet => continue,
-                Known::Nothing => None,
-                Known::Read => circuit(seen.replicas, &seen.circuits, uid, told.counted),
+                Freshness::NotYet => continue,
+                Freshness::Stale => None,
+                Freshness::Fresh => circuit(read.replicas, &read.circuits, uid, last_reported.kind),
             };
-            let now = told.counted.with(known == Known::Read && seen.saturated.contains(uid));
-            if is_open(circuit) != is_open(told.circuit) || now != told.counted {
-                wakes.push(Arc::clone(&told.wake));
+            let now = last_reported.kind.with(known == Freshness::Fresh && read.saturated.contains(uid));
+            if is_open(circuit) != is_open(last_reported.circuit) || now != last_reported.kind {
+                requeues.push(Arc::clone(&last_reported.requeue));
             }
-            (told.circuit, told.counted) = (circuit, now);
+            (last_reported.circuit, last_reported.kind) = (circuit, now);
         }
-        wakes
+        requeues
     }
 
-    fn known(&self, seen: &Seen) -> Known {
+    fn freshness(&self, read: &LastRead) -> Freshness {
         let patience = self.interval * BELIEVED;
-        match seen.at {
-            Some(at) if at.elapsed() < patience => Known::Read,
-            None if self.started.elapsed() < patience => Known::NotYet,
-            _ => Known::Nothing,
+        match read.at {
+            Some(at) if at.elapsed() < patience => Freshness::Fresh,
+            None if self.started.elapsed() < patience => Freshness::NotYet,
+            _ => Freshness::Stale,
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock()
+    fn read(&self) -> MutexGuard<'_, LastRead> {
+        self.state.lock()
     }
 }
 
-impl Seen {
+impl LastRead {
     /// None where no gateway has ever been, as far back as is known.
-    fn runtime(&self, uid: &str, counted: UsageKind) -> Option<RuntimeStatus> {
+    fn runtime(&self, uid: &str, kind: UsageKind) -> Option<RuntimeStatus> {
         let counts = self.usage.of(uid, slot_now());
         if counts.is_none() && self.replicas == 0 {
             return None;
@@ -215,25 +218,20 @@ impl Seen {
         let counts = counts.unwrap_or_default();
         let millis = |time: Duration| u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
         Some(RuntimeStatus {
-            circuit: circuit(self.replicas, &self.circuits, uid, counted),
+            circuit: circuit(self.replicas, &self.circuits, uid, kind),
             requests_1h: counts.requests,
             errors_1h: counts.errors,
             p95_ms: counts.latencies.p95().map(millis),
-            rate_limited_1h: matches!(counted, UsageKind::Calls { .. }).then_some(counts.limited),
+            rate_limited_1h: matches!(kind, UsageKind::Calls { .. }).then_some(counts.limited),
             replicas: self.replicas,
         })
     }
 }
 
 /// Where a gateway lives and none has opened it, it is closed.
-fn circuit(
-    replicas: u32,
-    circuits: &HashMap<String, State>,
-    uid: &str,
-    counted: UsageKind,
-) -> Option<Circuit> {
+fn circuit(replicas: u32, circuits: &HashMap<String, State>, uid: &str, kind: UsageKind) -> Option<Circuit> {
     let state = circuits.get(uid).copied().unwrap_or(State::Closed);
-    (replicas > 0 && counted == UsageKind::Calls { breakers: true }).then_some(match state {
+    (replicas > 0 && kind == UsageKind::Calls { breakers: true }).then_some(match state {
         State::Closed => Circuit::Closed,
         State::HalfOpen => Circuit::HalfOpen,
         State::Open => Circuit::Open,
@@ -249,18 +247,20 @@ fn slot_now() -> i64 {
     usage::slot(Timestamp::now().as_second())
 }
 
-/// What there is to tell of a circuit that opened or closed. One that is tried and opens again has been open all the time.
-pub(super) fn transition(before: &CommonStatus, now: &CommonStatus) -> Option<EventRecord> {
-    let circuit = |status: &CommonStatus| status.runtime.as_ref().and_then(|runtime| runtime.circuit);
-    match (is_open(circuit(before)), circuit(now)) {
+fn circuit_of(runtime: Option<&RuntimeStatus>) -> Option<Circuit> {
+    runtime.and_then(|runtime| runtime.circuit)
+}
+
+/// The Event of a circuit that opened or closed. One that is half-open and opens again was open all the time.
+fn transition(before: Option<Circuit>, now: Option<Circuit>) -> Option<EventRecord> {
+    match (is_open(before), now) {
         (None, Some(Circuit::Open | Circuit::HalfOpen)) => {
-            let detail =
-                "a gateway found too many calls of an endpoint failing, and calls it no more for a while";
+            let detail = "too many calls of an endpoint failed: a gateway sends it none for spec.circuitBreaker.openFor";
             let message = advise(Reason::CircuitOpened, detail);
             Some(EventRecord { warning: true, reason: Reason::CircuitOpened, message })
         }
         (Some(_), Some(Circuit::Closed)) => {
-            let message = "the gateways call every endpoint again".to_owned();
+            let message = "the gateways send calls to every endpoint again".to_owned();
             Some(EventRecord { warning: false, reason: Reason::CircuitClosed, message })
         }
         _ => None,
@@ -277,11 +277,6 @@ mod tests {
 
     const WITH_BREAKERS: UsageKind = UsageKind::Calls { breakers: true };
     const QUERIES: UsageKind = UsageKind::Queries { saturated: false };
-
-    fn status(circuit: Option<Circuit>) -> CommonStatus {
-        let runtime = Some(RuntimeStatus { circuit, ..RuntimeStatus::default() });
-        CommonStatus { runtime, ..CommonStatus::default() }
-    }
 
     fn read(replicas: u32, circuits: &[(&str, State)]) -> Snapshot {
         let circuits = circuits.iter().map(|(uid, state)| ((*uid).to_owned(), *state)).collect();
@@ -314,7 +309,7 @@ mod tests {
             (Some(Open), None, None),
         ];
         for (before, now, reason) in rows {
-            let note = transition(&status(before), &status(now));
+            let note = transition(before, now);
             assert_eq!(note.map(|note| note.reason), reason, "{before:?} {now:?}");
         }
     }
@@ -322,54 +317,54 @@ mod tests {
     #[test]
     fn without_a_gateway_there_is_no_circuit_and_what_was_counted_stays() {
         let runtime = runtime(Duration::from_mins(1), Some(read(0, &[("called", State::Open)])));
-        let seen = runtime.seen();
-        let found = seen.runtime("called", WITH_BREAKERS).unwrap();
+        let read = runtime.read();
+        let found = read.runtime("called", WITH_BREAKERS).unwrap();
         assert_eq!((found.requests_1h, found.circuit, found.replicas), (7, None, 0));
-        assert_eq!(seen.runtime("other", WITH_BREAKERS), None);
+        assert_eq!(read.runtime("other", WITH_BREAKERS), None);
     }
 
     #[test]
     fn a_circuit_that_no_gateway_has_opened_is_closed_where_there_may_be_one() {
         let runtime = runtime(Duration::from_mins(1), Some(read(2, &[("other", State::HalfOpen)])));
-        let seen = runtime.seen();
-        let circuit = |uid, counted| seen.runtime(uid, counted).unwrap().circuit;
+        let read = runtime.read();
+        let circuit = |uid, kind| read.runtime(uid, kind).unwrap().circuit;
         assert_eq!(circuit("called", WITH_BREAKERS), Some(Circuit::Closed));
         assert_eq!(circuit("other", WITH_BREAKERS), Some(Circuit::HalfOpen));
         assert_eq!(circuit("other", UsageKind::Calls { breakers: false }), None);
         assert_eq!(circuit("other", QUERIES), None);
-        assert_eq!(seen.runtime("other", QUERIES).unwrap().rate_limited_1h, None);
+        assert_eq!(read.runtime("other", QUERIES).unwrap().rate_limited_1h, None);
     }
 
     #[test]
     fn what_cannot_be_read_is_unknown_after_a_while() {
         let interval = Duration::from_mins(1);
-        let is = |runtime: &UsageReader| runtime.known(&runtime.seen());
-        assert!(is(&runtime(interval, None)) == Known::NotYet);
-        assert!(is(&runtime(interval, Some(read(1, &[])))) == Known::Read);
-        assert!(is(&runtime(Duration::ZERO, None)) == Known::Nothing);
-        assert!(is(&runtime(Duration::ZERO, Some(read(1, &[])))) == Known::Nothing);
+        let is = |runtime: &UsageReader| runtime.freshness(&runtime.read());
+        assert!(is(&runtime(interval, None)) == Freshness::NotYet);
+        assert!(is(&runtime(interval, Some(read(1, &[])))) == Freshness::Fresh);
+        assert!(is(&runtime(Duration::ZERO, None)) == Freshness::Stale);
+        assert!(is(&runtime(Duration::ZERO, Some(read(1, &[])))) == Freshness::Stale);
     }
 
     #[test]
-    fn only_an_object_whose_circuit_or_pool_turned_gets_a_pass_and_only_one() {
+    fn only_an_object_whose_circuit_or_pool_turned_is_requeued_and_only_once() {
         let runtime = runtime(Duration::from_mins(1), Some(read(1, &[("a", State::Open)])));
-        let told = |counted| Told { wake: Arc::new(|| ()), counted, circuit: None };
-        let told = [("a", WITH_BREAKERS), ("b", WITH_BREAKERS), ("c", QUERIES)]
-            .map(|(uid, counted)| (uid.to_owned(), told(counted)));
-        runtime.seen().told.extend(told);
-        assert_eq!(runtime.turned().len(), 1);
-        assert_eq!(runtime.turned().len(), 0);
+        let last_reported = |kind| LastReported { requeue: Arc::new(|| ()), kind, circuit: None };
+        let last_reported = [("a", WITH_BREAKERS), ("b", WITH_BREAKERS), ("c", QUERIES)]
+            .map(|(uid, kind)| (uid.to_owned(), last_reported(kind)));
+        runtime.read().last_reported.extend(last_reported);
+        assert_eq!(runtime.changed().len(), 1);
+        assert_eq!(runtime.changed().len(), 0);
         runtime.take(read(1, &[("a", State::HalfOpen)]), slot_now());
-        assert_eq!(runtime.turned().len(), 1);
+        assert_eq!(runtime.changed().len(), 1);
         runtime.take(read(0, &[]), slot_now());
-        assert_eq!(runtime.turned().len(), 1);
+        assert_eq!(runtime.changed().len(), 1);
         runtime.take(read(1, &[]), slot_now());
-        assert_eq!(runtime.turned().len(), 0, "a closed one is nothing to tell of");
+        assert_eq!(runtime.changed().len(), 0, "a closed one is nothing to tell of");
         let mut full = read(1, &[]);
         full.replica_state.saturated.push("c".to_owned());
         runtime.take(full, slot_now());
-        assert_eq!([runtime.turned().len(), runtime.turned().len()], [1, 0]);
+        assert_eq!([runtime.changed().len(), runtime.changed().len()], [1, 0]);
         runtime.take(read(1, &[]), slot_now());
-        assert_eq!([runtime.turned().len(), runtime.turned().len()], [1, 0]);
+        assert_eq!([runtime.changed().len(), runtime.changed().len()], [1, 0]);
     }
 }

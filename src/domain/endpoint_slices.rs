@@ -84,7 +84,7 @@ pub struct Slice {
     pub ports: Vec<Port>,
     /// At most [`SLICE_SIZE`].
     pub endpoints: Vec<Endpoint>,
-    /// Since when an address that is wanted no more is drained.
+    /// Since when an address that is desired no more is drained.
     pub leaving: BTreeMap<IpAddr, Timestamp>,
 }
 
@@ -117,16 +117,16 @@ pub struct Drain {
 
 type Group = (Family, Vec<Port>);
 
-/// Plans the slices of a Service. What leaves is drained, unless it was draining as an address that was still wanted.
+/// Plans the slices of a Service. What leaves is drained, unless it was draining as an address that was still desired.
 #[must_use]
 pub fn plan(
     service: &str,
-    wanted: &[DesiredEndpoint],
+    desired: &[DesiredEndpoint],
     existing: &[Slice],
     drain: &Drain,
     now: Timestamp,
 ) -> Plan {
-    let mut missing = grouped(wanted);
+    let mut missing = grouped(desired);
     let mut next = None;
     let mut slices: Vec<Slice> = existing
         .iter()
@@ -163,9 +163,9 @@ pub fn plan(
 }
 
 /// One endpoint for each address and set of ports: of several, one that is healthy and stays.
-fn grouped(wanted: &[DesiredEndpoint]) -> BTreeMap<Group, BTreeMap<IpAddr, Endpoint>> {
+fn grouped(desired: &[DesiredEndpoint]) -> BTreeMap<Group, BTreeMap<IpAddr, Endpoint>> {
     let mut groups = BTreeMap::<Group, BTreeMap<IpAddr, Endpoint>>::new();
-    for DesiredEndpoint { ports, endpoint } in wanted {
+    for DesiredEndpoint { ports, endpoint } in desired {
         let group = groups.entry((Family::of(endpoint.address), ports.clone())).or_default();
         let better =
             |known: &Endpoint| (endpoint.healthy, !endpoint.draining) > (known.healthy, !known.draining);
@@ -221,7 +221,7 @@ mod tests {
         vec![Port { name: "sql".to_owned(), port, app_protocol: None }]
     }
 
-    fn wanted(address: &str, healthy: bool) -> DesiredEndpoint {
+    fn desired(address: &str, healthy: bool) -> DesiredEndpoint {
         let address = address.parse().expect("an address");
         DesiredEndpoint {
             ports: port(5432),
@@ -231,7 +231,7 @@ mod tests {
 
     fn many(count: u32) -> Vec<DesiredEndpoint> {
         let address = |number: u32| core::net::Ipv4Addr::from(0xC000_0200 + number).to_string();
-        (0..count).map(|number| wanted(&address(number), true)).collect()
+        (0..count).map(|number| desired(&address(number), true)).collect()
     }
 
     fn addresses(plan: &Plan) -> Vec<(String, bool)> {
@@ -241,7 +241,8 @@ mod tests {
 
     #[test]
     fn each_family_and_each_set_of_ports_has_slices_of_its_own() {
-        let mut all = vec![wanted("192.0.2.1", true), wanted("2001:db8::1", true), wanted("192.0.2.2", true)];
+        let mut all =
+            vec![desired("192.0.2.1", true), desired("2001:db8::1", true), desired("192.0.2.2", true)];
         all[2].ports = port(5433);
         let plan = plan("db", &all, &[], DRAIN, at(0));
         let names: Vec<_> = plan.slices.iter().map(|slice| (slice.name.as_str(), slice.family)).collect();
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_address_that_leaves_is_drained_and_then_goes() {
-        let two = [wanted("192.0.2.1", true), wanted("192.0.2.2", true)];
+        let two = [desired("192.0.2.1", true), desired("192.0.2.2", true)];
         let before = plan("db", &two, &[], DRAIN, at(0));
         let leaving = plan("db", &two[..1], &before.slices, DRAIN, at(10));
         assert_eq!(addresses(&leaving), [("192.0.2.1".to_owned(), false), ("192.0.2.2".to_owned(), true)]);
@@ -287,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_address_that_comes_back_while_it_is_drained_stays() {
-        let one = [wanted("192.0.2.1", true)];
+        let one = [desired("192.0.2.1", true)];
         let before = plan("db", &one, &[], DRAIN, at(0));
         let leaving = plan("db", &[], &before.slices, DRAIN, at(10));
         let back = plan("db", &one, &leaving.slices, DRAIN, at(20));
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn what_was_drained_while_it_was_wanted_is_not_drained_again() {
-        let mut one = [wanted("192.0.2.1", true)];
+        let mut one = [desired("192.0.2.1", true)];
         one[0].endpoint.draining = true;
         let before = plan("db", &one, &[], DRAIN, at(0));
         assert_eq!(addresses(&before), [("192.0.2.1".to_owned(), true)]);
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn an_address_that_two_targets_have_is_there_once_and_healthy_if_one_is() {
-        let plan = plan("db", &[wanted("192.0.2.1", false), wanted("192.0.2.1", true)], &[], DRAIN, at(0));
+        let plan = plan("db", &[desired("192.0.2.1", false), desired("192.0.2.1", true)], &[], DRAIN, at(0));
         let endpoints: Vec<_> = plan.slices.iter().flat_map(|slice| &slice.endpoints).collect();
         assert_eq!((endpoints.len(), endpoints[0].healthy), (1, true));
     }

@@ -57,7 +57,7 @@ pub struct Composition {
     /// Its own ports.
     pub ports: Vec<Port>,
     /// Where it backend.
-    pub wanted: Vec<DesiredEndpoint>,
+    pub desired: Vec<DesiredEndpoint>,
     /// How addresses leave it.
     pub drain: Drain,
     /// The objects that it stands for, the oldest first.
@@ -108,11 +108,11 @@ pub fn compose(mut instances: Vec<Instance>) -> Composition {
             time: here.iter().map(|instance| instance.drain).max().unwrap_or_default(),
             over: over.iter().flat_map(|gone| &gone.addresses).map(|(address, _)| *address).collect(),
         },
-        wanted: here.iter().flat_map(wanted).collect(),
+        desired: here.iter().flat_map(desired).collect(),
     }
 }
 
-fn wanted(instance: &Instance) -> impl Iterator<Item = DesiredEndpoint> {
+fn desired(instance: &Instance) -> impl Iterator<Item = DesiredEndpoint> {
     let addresses: BTreeSet<_> = instance.addresses.iter().copied().collect();
     addresses.into_iter().map(|(address, healthy)| DesiredEndpoint {
         ports: instance.ports.clone(),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn leading_to(composition: &Composition) -> Vec<(String, bool)> {
-        let endpoints = composition.wanted.iter().map(|wanted| &wanted.endpoint);
+        let endpoints = composition.desired.iter().map(|desired| &desired.endpoint);
         endpoints.map(|endpoint| (endpoint.address.to_string(), endpoint.draining)).collect()
     }
 
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(uids(&compose(last.clone()).owners), "a");
         last[0].stage = Stage::Leaving(Duration::ZERO);
         let composition = compose(last);
-        assert_eq!((composition.owners.len(), composition.wanted.len()), (0, 0));
+        assert_eq!((composition.owners.len(), composition.desired.len()), (0, 0));
         assert_eq!(uids(&composition.predecessors), "a");
     }
 
@@ -204,7 +204,7 @@ mod tests {
         all[2].drain = Duration::from_mins(1);
         let composition = compose(all);
         assert_eq!((composition.ports[0].port, composition.drain.time), (9090, Duration::from_mins(1)));
-        let ports: Vec<_> = composition.wanted.iter().map(|wanted| wanted.ports[0].port).collect();
+        let ports: Vec<_> = composition.desired.iter().map(|desired| desired.ports[0].port).collect();
         assert_eq!(ports, [9090, 8080, 8080]);
     }
 

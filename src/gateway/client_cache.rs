@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{
     api::{Managed, status::Status},
-    backends::{database, http::Egress},
+    backends::{database::PoolRegistry, http::Egress},
     cluster::{
         object_cache::{CacheChanges, ObjectCache},
         references::References,
     },
-    resolving::{Resolved, Source, Unresolved},
+    resolving::{CredentialSource, Resolved, Unresolved},
     telemetry::metrics::{Calls, Metrics},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct CallDeps {
     /// The way out.
     pub(super) egress: Egress,
     /// The databases of the process.
-    pub(super) servers: Arc<database::PoolRegistry>,
+    pub(super) pools: Arc<PoolRegistry>,
     /// The process' metrics.
     pub(super) metrics: Arc<Metrics>,
     /// What is counted for each object.
@@ -256,7 +256,7 @@ impl<P: BuildClient> ClientCache<P> {
 }
 
 /// Whether the operator, which tries a changed credential first, has not found it to work: until then the one before serves.
-fn is_unproven<K: Managed>(object: &K, source: Option<&Source>) -> bool {
+fn is_unproven<K: Managed>(object: &K, source: Option<&CredentialSource>) -> bool {
     let Some((source, status)) = source.zip(object.status().map(Status::common)) else {
         return false;
     };

@@ -97,7 +97,7 @@ impl BuildClient for DatabaseClient {
     }
 
     fn make(database: &Database, settings: Vec<ServerSettings>, deps: &CallDeps) -> Result<Self, Problem> {
-        let servers = settings.into_iter().map(|it| deps.servers.share(it)).collect::<Result<_, _>>();
+        let servers = settings.into_iter().map(|it| deps.pools.share(it)).collect::<Result<_, _>>();
         let spec = &database.spec;
         Ok(Self {
             all: servers.map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?,

@@ -24,9 +24,13 @@ pub use routes::Routes;
 pub use server::{Listen, Server};
 
 use crate::{
-    api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
+    api::v1alpha1::ServiceRegistration,
     backends::{database::PoolRegistry, http::Egress},
-    cluster::{object_cache::ObjectCache, references::References, review::Reviewer},
+    cluster::{
+        object_cache::{Caches, ObjectCache},
+        references::References,
+        review::Reviewer,
+    },
     telemetry::metrics::Metrics,
 };
 use client_cache::{CallDeps, ClientCache};
@@ -34,23 +38,19 @@ use usage::Counters;
 
 /// What the gateway needs of the process.
 pub struct GatewayDeps {
-    /// Asks who callers are.
+    /// Reviews callers.
     pub reviewer: Reviewer,
-    /// The values of Secrets and ConfigMaps.
+    /// What specs name.
     pub references: Arc<dyn References>,
     /// The way out.
     pub egress: Egress,
-    /// The databases of the process.
-    pub servers: Arc<PoolRegistry>,
+    /// The database pools of the process.
+    pub pools: Arc<PoolRegistry>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The objects.
-    pub external_apis: ObjectCache<ExternalApi>,
-    /// The objects.
-    pub databases: ObjectCache<Database>,
-    /// The objects.
-    pub registrations: ObjectCache<ServiceRegistration>,
-    /// Where the gateway is: endpoints there are record first.
+    pub caches: Caches,
+    /// The zone of the gateway: endpoints there are called first.
     pub zone: Option<String>,
     /// Cancelled when the process is to end.
     pub stopping: CancellationToken,
@@ -77,16 +77,16 @@ impl Gateway {
         let deps = Arc::new(CallDeps {
             references: parts.references,
             egress: parts.egress,
-            servers: parts.servers,
+            pools: parts.pools,
             metrics: Arc::clone(&parts.metrics),
             counters: Arc::clone(&counters),
             zone: parts.zone,
             started: Instant::now(),
         });
         Self {
-            apis: ClientCache::new(parts.external_apis, Arc::clone(&deps)),
-            databases: ClientCache::new(parts.databases, deps),
-            registrations: parts.registrations,
+            apis: ClientCache::new(parts.caches.external_api, Arc::clone(&deps)),
+            databases: ClientCache::new(parts.caches.database, deps),
+            registrations: parts.caches.service_registration,
             stopping: parts.stopping,
             reviewer: parts.reviewer,
             metrics: parts.metrics,

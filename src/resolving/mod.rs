@@ -27,7 +27,7 @@ pub struct Resolved<S> {
     /// When they are probed.
     pub schedule: Schedule,
     /// Where the credential came from; none where the spec names none.
-    pub source: Option<Source>,
+    pub source: Option<CredentialSource>,
 }
 
 impl<S> Resolved<S> {
@@ -40,7 +40,7 @@ impl<S> Resolved<S> {
 
 /// Where a credential came from, and what users see of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct CredentialSource {
     /// The Secret.
     pub secret: String,
     /// 16 bits of a hash, salted with the Secret's uid.
@@ -55,10 +55,10 @@ async fn source(
     lookup: Lookup<'_>,
     mut secrets: impl Iterator<Item = &String>,
     fingerprint: impl FnOnce(&str) -> String,
-) -> Result<Option<Source>, Unresolved> {
+) -> Result<Option<CredentialSource>, Unresolved> {
     let Some(name) = secrets.next() else { return Ok(None) };
     let secret = lookup.secret(name).await?;
-    Ok(Some(Source { secret: name.clone(), fingerprint: fingerprint(&secret.uid) }))
+    Ok(Some(CredentialSource { secret: name.clone(), fingerprint: fingerprint(&secret.uid) }))
 }
 
 /// What a spec names and cannot be used.

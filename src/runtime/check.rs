@@ -9,32 +9,23 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use clap::{Args, ValueEnum};
 use futures::future::join_all;
 use jiff::Timestamp;
-use serde::Serialize;
+use kube::Resource;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     api::{
-        ConditionType, Managed, Reason,
-        shared::HealthCheck,
+        ConditionType, Kind, Managed, Reason, for_each_kind,
         status::{CommonStatus, Status},
-        v1alpha1::{
-            Database, ExternalApi, ServiceRegistration, database::DatabaseStatus,
-            external_api::ExternalApiStatus, service_registration::ServiceRegistrationStatus,
-        },
     },
     backends::{database::PoolRegistry, http::Egress},
-    controllers::{
-        self, Error, Report,
-        database::{self, Databases},
-        external_api::{self, ExternalApis},
-        service_registration::ServiceRegistrations,
-    },
+    controllers::{self, Error, ObserveContext, Reconciler, ReconcilerDeps, Report, RequeueFn, UsageReader},
     domain::conditions::{self, ConditionUpdate},
     telemetry::metrics::Metrics,
 };
 
 pub use files::{FileReferences, Files, FromEnv, Manifest};
-pub use schema::{Kind, Schemas};
+pub use schema::{KindSchema, Schemas};
 
 /// How long one object may take, as in the operator.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -96,7 +87,7 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, String> {
     if files.manifests.is_empty() {
         return Err(format!("there is nothing to check: no file has a {}", schemas.names().join(" or a ")));
     }
-    let checks = Checks::new();
+    let checks = Checks::new(&deps());
     let Files { manifests, references, .. } = files;
     let looks = manifests
         .into_iter()
@@ -114,23 +105,36 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, String> {
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What each kind is looked at with.
-struct Checks {
-    databases: Databases,
-    external_apis: ExternalApis,
-    registrations: ServiceRegistrations,
+macro_rules! checks {
+    ($($Kind:ident => $module:ident,)+) => {
+        /// The controller of each kind.
+        struct Checks { $($module: controllers::$module::Controller),+ }
+
+        impl Checks {
+            fn new(deps: &ReconcilerDeps) -> Self {
+                Self { $($module: controllers::$module::Controller::new(deps)),+ }
+            }
+
+            async fn check(&self, kind: Kind, index: usize, manifest: &Manifest, references: &FileReferences) -> Finding {
+                match kind {
+                    $(Kind::$Kind => check_kind(&self.$module, index, manifest, references).await),+
+                }
+            }
+        }
+    };
 }
 
-impl Checks {
-    fn new() -> Self {
-        let metrics = Arc::new(Metrics::registered().0);
-        // Whoever runs this may connect from here to wherever they please.
-        let egress = Egress::unrestricted();
-        Self {
-            databases: Databases::new(Arc::clone(&metrics), Arc::new(PoolRegistry::new(egress.clone()))),
-            external_apis: ExternalApis::new(Arc::clone(&metrics), egress.clone()),
-            registrations: ServiceRegistrations::new(metrics, egress),
-        }
+for_each_kind!(checks);
+
+fn deps() -> ReconcilerDeps {
+    // Whoever runs this may connect from here to wherever they please.
+    let egress = Egress::unrestricted();
+    ReconcilerDeps {
+        metrics: Arc::new(Metrics::registered().0),
+        usage: Arc::new(UsageReader::new(DEADLINE)),
+        pools: Arc::new(PoolRegistry::new(egress.clone())),
+        egress: egress.clone(),
+        instance_egress: egress,
     }
 }
 
@@ -141,119 +145,60 @@ async fn check(
     checks: &Checks,
     references: &FileReferences,
 ) -> Finding {
-    let problems = match schemas.kind(&manifest.api_version, &manifest.kind) {
-        Some(kind) => kind.admit(&mut manifest.value),
-        None => vec!["this version does not know the kind".to_owned()],
+    let known = schemas.kind(&manifest.api_version, &manifest.kind).zip(Kind::from_name(&manifest.kind));
+    let Some((schema, kind)) = known else {
+        return invalid(&manifest, "this version has no such kind".to_owned());
     };
+    let problems = schema.admit(&mut manifest.value);
     if !problems.is_empty() {
         return invalid(&manifest, problems.join("; "));
     }
-    // A new kind is one more arm here, and one more `Checked`.
-    match manifest.kind.as_str() {
-        "Database" => check_kind::<Database>(index, &manifest, checks, references).await,
-        "ServiceRegistration" => {
-            check_kind::<ServiceRegistration>(index, &manifest, checks, references).await
-        }
-        _ => check_kind::<ExternalApi>(index, &manifest, checks, references).await,
-    }
+    checks.check(kind, index, &manifest, references).await
 }
 
-/// A kind that can be looked at without a cluster.
-trait Checked: controllers::Object {
-    /// There is one probe: what it says is the verdict.
-    fn probe_once(&mut self);
-
-    async fn look(&self, checks: &Checks, references: &FileReferences)
-    -> Result<Report<Self::Status>, Error>;
-}
-
-impl Checked for Database {
-    fn probe_once(&mut self) {
-        once(&mut self.spec.health_check);
-    }
-
-    async fn look(
-        &self,
-        checks: &Checks,
-        references: &FileReferences,
-    ) -> Result<Report<DatabaseStatus>, Error> {
-        let look = checks.databases.look(self, references, Arc::new(|| ())).await?;
-        Ok(database::report(&look, self, false).await)
-    }
-}
-
-impl Checked for ExternalApi {
-    fn probe_once(&mut self) {
-        once(&mut self.spec.health_check.schedule);
-    }
-
-    async fn look(
-        &self,
-        checks: &Checks,
-        references: &FileReferences,
-    ) -> Result<Report<ExternalApiStatus>, Error> {
-        let look = checks.external_apis.look(self, references, Arc::new(|| ())).await?;
-        Ok(external_api::report(&look, self))
-    }
-}
-
-impl Checked for ServiceRegistration {
-    fn probe_once(&mut self) {
-        once(&mut self.spec.health_check.schedule);
-    }
-
-    async fn look(
-        &self,
-        checks: &Checks,
-        _: &FileReferences,
-    ) -> Result<Report<ServiceRegistrationStatus>, Error> {
-        Ok(checks.registrations.look(self, Arc::new(|| ())).await?.report)
-    }
-}
-
-fn once(check: &mut HealthCheck) {
-    check.unhealthy_threshold = 1;
-    check.healthy_threshold = 1;
-}
-
-async fn check_kind<K: Checked>(
+async fn check_kind<R: Reconciler>(
+    reconciler: &R,
     index: usize,
     manifest: &Manifest,
-    checks: &Checks,
     references: &FileReferences,
 ) -> Finding {
     // The error would quote the value.
-    let Ok(mut object) = K::deserialize(&manifest.value) else {
+    let Ok(mut object) = R::Object::deserialize(&manifest.value) else {
         return invalid(manifest, "the manifest cannot be read".to_owned());
     };
     object.meta_mut().namespace = Some(manifest.namespace.clone());
-    // What is held for an object is held by its uid, which files do not have.
+    // The state of an object is kept by its uid, which files do not have.
     object.meta_mut().uid = Some(index.to_string());
     if object.suspended() {
         let message = "spec.suspend is set: nothing is probed";
-        let verdicts = vec![ConditionUpdate::unknown(ConditionType::Ready, Reason::Suspended, message)];
-        return found::<K>(manifest, Report { verdicts, ..Report::default() });
+        let conditions = vec![ConditionUpdate::unknown(ConditionType::Ready, Reason::Suspended, message)];
+        return found::<R::Object>(manifest, Report { conditions, ..Report::default() });
     }
-    object.probe_once();
-    let look = async {
+    if let Some(check) = object.health_check_mut() {
+        // There is one probe: it decides.
+        (check.unhealthy_threshold, check.healthy_threshold) = (1, 1);
+    }
+    let requeue: RequeueFn = Arc::new(|| ());
+    let cx = ObserveContext { references, requeue: &requeue };
+    let observe = async {
         loop {
-            match object.look(checks, references).await {
-                Err(Error::NotProbedYet) => {}
-                looked => return looked,
+            match reconciler.observe(&object, &cx).await {
+                Err(Error::FirstProbePending) => {}
+                observed => return observed,
             }
         }
     };
-    let looked = tokio::time::timeout(DEADLINE, look).await;
-    let report = looked.unwrap_or(Err(Error::DeadlineExceeded(DEADLINE))).unwrap_or_else(|error| {
-        let mut verdicts = error.verdicts(K::CONDITIONS);
-        if verdicts.is_empty() {
+    let observed = tokio::time::timeout(DEADLINE, observe).await;
+    let report = observed.unwrap_or(Err(Error::TimedOut(DEADLINE))).unwrap_or_else(|error| {
+        let mut conditions = error.conditions(R::Object::CONDITIONS);
+        if conditions.is_empty() {
             let connected = ConditionType::Connected;
-            verdicts.push(ConditionUpdate::is_false(connected, error.reason(), error.to_string()));
+            conditions.push(ConditionUpdate::is_false(connected, error.reason(), error.to_string()));
         }
-        Report { verdicts, ..Report::default() }
+        Report { conditions, ..Report::default() }
     });
-    let verdicts = conditions::complete(K::CONDITIONS, K::READY_WHEN, report.verdicts);
-    found::<K>(manifest, Report { verdicts, ..report })
+    let conditions = conditions::complete(R::Object::CONDITIONS, R::Object::READY_WHEN, report.conditions);
+    found::<R::Object>(manifest, Report { conditions, ..report })
 }
 
 /// The API server would refuse it.
@@ -275,7 +220,7 @@ fn invalid(manifest: &Manifest, problem: String) -> Finding {
 
 fn found<K: Managed>(manifest: &Manifest, report: Report<K::Status>) -> Finding {
     let mut status = report.status;
-    status.common_mut().conditions = conditions::merge(&[], &report.verdicts, None, Timestamp::now());
+    status.common_mut().conditions = conditions::merge(&[], &report.conditions, None, Timestamp::now());
     finding(manifest, status.common(), serde_json::to_value(&status).unwrap_or_default())
 }
 

@@ -22,7 +22,7 @@ pub(super) trait HasConditions: Send + Sync {
 
 impl<R: Reconciler> HasConditions for Engine<R> {
     fn encode(&self, family: &mut MetricEncoder<'_>) -> fmt::Result {
-        for guard in self.objects() {
+        for guard in self.cached() {
             let Ok(object) = &guard.0 else { continue };
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
             for condition in object.status().into_iter().flat_map(|status| &status.common().conditions) {
@@ -41,21 +41,21 @@ impl<R: Reconciler> HasConditions for Engine<R> {
 }
 
 /// All engines share the one metric, which a page may declare only once.
-pub(super) struct Conditions(Vec<Arc<dyn HasConditions>>);
+pub(super) struct ConditionMetrics(Vec<Arc<dyn HasConditions>>);
 
-impl Conditions {
+impl ConditionMetrics {
     pub(super) fn new(engines: impl IntoIterator<Item = Arc<dyn HasConditions>>) -> Self {
         Self(engines.into_iter().collect())
     }
 }
 
-impl fmt::Debug for Conditions {
+impl fmt::Debug for ConditionMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Conditions")
+        f.write_str("ConditionMetrics")
     }
 }
 
-impl Collector for Conditions {
+impl Collector for ConditionMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor(
             "integration_condition",

@@ -76,10 +76,10 @@ impl Lease {
 
     /// Runs `lead` whenever this process leads and calls `lost` after each time, until `stop`; then lets `lead` end in
     /// an orderly way, and gives the Lease back, so that the next leader need not wait.
-    pub async fn hold_while<F: Future<Output = ()>>(
+    pub async fn hold_while<F: Future<Output = ()>, L: Future<Output = ()>>(
         mut self,
         lead: impl Fn(CancellationToken) -> F,
-        lost: impl Fn(),
+        lost: impl Fn() -> L,
         stop: impl Future<Output = ()>,
     ) {
         let stop = stop.fuse();
@@ -98,7 +98,9 @@ impl Lease {
             };
             let stopped = lead_until(&lead, keep).await;
             self.fence.close();
-            lost();
+            if tokio::time::timeout(DRAIN, lost()).await.is_err() {
+                tracing::warn!("background work did not end within {DRAIN:?}");
+            }
             if stopped {
                 self.release().await;
                 return;

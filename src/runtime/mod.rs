@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use leader::{Election, Lease};
 use operator::Operator;
-use pools::Pools;
+use pools::PoolMetrics;
 pub use settings::{Role, Settings};
 
 use crate::{
@@ -26,12 +26,14 @@ use crate::{
     cluster::{
         events::Events,
         fence::Fence,
+        object_cache::Caches,
         ranges,
         references::ScopedReferences,
         review::Reviewer,
+        shared_watches::SharedWatches,
         watches::{Readiness, Scope},
     },
-    controllers::{ControllerDeps, SharedWatches, UsageReader},
+    controllers::{ControllerDeps, ReconcilerDeps, UsageReader},
     gateway::{self, Gateway},
     store::Store,
     telemetry::metrics::Metrics,
@@ -74,89 +76,32 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         stop.await;
         signalled.cancel();
     });
-    let mut config = kube::Config::infer().await?;
-    // Without it a hung connection would hold a watch or a pass for ever; watches are renewed every five minutes.
-    config.read_timeout = Some(std::time::Duration::from_secs(295));
-    // Whatever asks tries again by itself, within a time; these would go on for minutes, and send a write that was allowed long ago.
-    config.default_retry = false;
-    let client = Client::try_from(config)?;
-    let runtime = Arc::new(UsageReader::new(settings.store_interval));
+    let client = connect().await?;
     let readiness = Readiness::default();
-    let fence = if settings.leader_elect { Fence::default() } else { Fence::open() };
-    let deps = ControllerDeps {
-        client: client.clone(),
-        fence: fence.clone(),
-        metrics: Arc::clone(&metrics),
-        runtime: Arc::clone(&runtime),
-        events: Arc::new(Events::new(client.clone(), "authlink", &settings.identity)),
-        resolver: Arc::new(
-            Resolver::from_file(&settings.resolv_conf).map_err(|fault| RunError::Setting(fault.message()))?,
-        ),
-        egress: Arc::new(settings.egress.clone()),
-        settings: settings.engine.clone(),
-    };
+    let resolver = Resolver::from_file(&settings.resolv_conf);
+    let resolver = Arc::new(resolver.map_err(|fault| RunError::Setting(fault.message()))?);
     let operates = settings.roles.contains(&Role::Operator);
     let scopes = settings.scopes().into_iter();
     let shared_watches = scopes.map(|scope| SharedWatches::start(&client, scope, &readiness, operates));
     let shared_watches: Vec<_> = shared_watches.map(Arc::new).collect();
-    // Who only reads the objects says nothing of them: each of many gateways would say the same.
-    let mut unsaid = Registry::default();
-    let servers = Arc::new(PoolRegistry::new(Egress::anywhere(Arc::clone(&deps.resolver))));
-    registry.register_collector(Box::new(Pools::new(Arc::clone(&servers))));
-    let said = if operates { &mut registry } else { &mut unsaid };
-    let operator = Operator::start(&deps, &shared_watches, &servers, said);
-    let ranges_asked = ask_for_ranges(&client, &shared_watches, &settings, &readiness);
-    if operates {
-        registry.register("leader", "1 while this process holds the lease", metrics.leader.clone());
-    }
+    let caches = Caches::start(&client, &shared_watches, &readiness);
+    let pools = Arc::new(PoolRegistry::new(Egress::anywhere(Arc::clone(&resolver))));
+    registry.register_collector(Box::new(PoolMetrics::new(Arc::clone(&pools))));
+    let ranges_known = learn_ranges(&client, &shared_watches, &settings, &readiness);
+    let process =
+        Process { client, store, metrics, resolver, shared_watches, caches, pools, ranges_known, stopping };
 
     let mut serving = None;
     if settings.roles.contains(&Role::Gateway) {
         let server = bind_gateway(&settings).await?;
-        let gateway = Arc::new(Gateway::new(gateway::GatewayDeps {
-            reviewer: Reviewer::new(client.clone()),
-            references: Arc::new(ScopedReferences::new(
-                shared_watches.iter().map(|it| it.references()).collect(),
-            )),
-            egress: Egress::guarded(settings.egress.clone(), Arc::clone(&deps.resolver)),
-            servers,
-            metrics: Arc::clone(&metrics),
-            external_apis: operator.external_apis.clone(),
-            databases: operator.databases.clone(),
-            registrations: operator.registrations.clone(),
-            zone: settings.zone.clone(),
-            stopping: stopping.clone(),
-        }));
-        registry.register_collector(Box::new(gateway::Circuits::new(Arc::clone(&gateway))));
-        let serve = serve(server, gateway, Arc::clone(&store), &settings, &stopping, ranges_asked.clone());
-        serving = Some(tokio::spawn(serve));
+        serving = Some(tokio::spawn(process.serve_gateway(server, &settings, &mut registry)));
     }
+    let leading = operates.then(|| process.operate(&settings, &mut registry));
     http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
-    let stop = async { stopping.cancelled().await };
-    let (operator, ranges_asked) = (&operator, &ranges_asked);
-    let lead = |halt: CancellationToken| {
-        metrics.leader.set(1);
-        async move {
-            // Before the first pass, which could register an address in one of them.
-            if halt.run_until_cancelled(ranges_asked.cancelled()).await.is_some() {
-                operator.lead(halt).await;
-            }
-        }
-    };
-    let lost = || {
-        metrics.leader.set(0);
-    };
-    if operates {
-        // A standby knows, too.
-        tokio::spawn(async move { runtime.follow(&store).await });
-        if settings.leader_elect {
-            Lease::new(client, settings.lease(), fence).hold_while(lead, lost, stop).await;
-        } else {
-            leader::lead_until(lead, stop.map(|()| true)).await;
-        }
-    } else {
-        stop.await;
+    match leading {
+        Some(leading) => leading.await,
+        None => process.stopping.cancelled().await,
     }
     if let Some(serving) = serving {
         // It ends by itself, soon after the same signal.
@@ -166,7 +111,132 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The process starts and is ready whether the store works or not: calls and passes do without, and what is counted waits.
+/// A client of the API server.
+async fn connect() -> Result<Client, RunError> {
+    let mut config = kube::Config::infer().await?;
+    // Without it a hung connection would hold a watch or a reconcile for ever; watches are renewed every five minutes.
+    config.read_timeout = Some(std::time::Duration::from_secs(295));
+    // Whatever asks retries by itself, within a time; these retries would go on for minutes, and send a write that was allowed long
+    // ago.
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+/// What the roles of the process share.
+struct Process {
+    client: Client,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    resolver: Arc<Resolver>,
+    shared_watches: Vec<Arc<SharedWatches>>,
+    caches: Caches,
+    pools: Arc<PoolRegistry>,
+    /// Cancelled once the cluster's own address ranges are known.
+    ranges_known: CancellationToken,
+    stopping: CancellationToken,
+}
+
+impl Process {
+    fn guarded_egress(&self, settings: &Settings) -> Egress {
+        Egress::guarded(settings.egress.clone(), Arc::clone(&self.resolver))
+    }
+
+    /// Starts the engines; what it gives leads until the process stops.
+    fn operate(&self, settings: &Settings, registry: &mut Registry) -> impl Future<Output = ()> + use<> {
+        let fence = if settings.leader_elect { Fence::default() } else { Fence::open() };
+        let client = self.client.clone();
+        let deps = ControllerDeps {
+            client: client.clone(),
+            fence: fence.clone(),
+            metrics: Arc::clone(&self.metrics),
+            events: Arc::new(Events::new(client.clone(), "authlink", &settings.identity)),
+            resolver: Arc::clone(&self.resolver),
+            egress: Arc::new(settings.egress.clone()),
+            config: settings.engine.clone(),
+        };
+        let usage = Arc::new(UsageReader::new(settings.store_interval));
+        let reconciler_deps = ReconcilerDeps {
+            metrics: Arc::clone(&self.metrics),
+            usage: Arc::clone(&usage),
+            pools: Arc::clone(&self.pools),
+            egress: self.guarded_egress(settings),
+            instance_egress: Egress::to_endpoints(settings.egress.clone(), Arc::clone(&self.resolver)),
+        };
+        let operator = Operator::start(&deps, &reconciler_deps, &self.caches, registry);
+        let metrics = Arc::clone(&self.metrics);
+        registry.register("leader", "1 while this process holds the lease", metrics.leader.clone());
+        let election = settings.leader_elect.then(|| settings.lease());
+        let (store, ranges_known, stopping) =
+            (Arc::clone(&self.store), self.ranges_known.clone(), self.stopping.clone());
+        async move {
+            let (operator, ranges_known, metrics) = (&operator, &ranges_known, &metrics);
+            let lead = |halt: CancellationToken| {
+                metrics.leader.set(1);
+                async move {
+                    // Before the first reconcile, which could publish an address in one of them.
+                    if halt.run_until_cancelled(ranges_known.cancelled()).await.is_some() {
+                        operator.lead(halt).await;
+                    }
+                }
+            };
+            let lost = || {
+                metrics.leader.set(0);
+                operator.on_leadership_lost()
+            };
+            // A standby knows, too.
+            tokio::spawn(async move { usage.follow(&store).await });
+            let stop = stopping.cancelled();
+            match election {
+                Some(election) => Lease::new(client, election, fence).hold_while(lead, lost, stop).await,
+                None => drop(leader::lead_until(lead, stop.map(|()| true)).await),
+            }
+        }
+    }
+
+    /// Serves calls until the process stops, and then until those in flight are over and all usage is written.
+    fn serve_gateway(
+        &self,
+        server: gateway::Server,
+        settings: &Settings,
+        registry: &mut Registry,
+    ) -> impl Future<Output = ()> + use<> {
+        let references = self.shared_watches.iter();
+        let references = references.map(|it| (it.scope().clone(), Arc::clone(it.references())));
+        let gateway = Arc::new(Gateway::new(gateway::GatewayDeps {
+            reviewer: Reviewer::new(self.client.clone()),
+            references: Arc::new(ScopedReferences::new(references.collect())),
+            egress: self.guarded_egress(settings),
+            pools: Arc::clone(&self.pools),
+            metrics: Arc::clone(&self.metrics),
+            caches: self.caches.clone(),
+            zone: settings.zone.clone(),
+            stopping: self.stopping.clone(),
+        }));
+        registry.register_collector(Box::new(gateway::Circuits::new(Arc::clone(&gateway))));
+        let (stop, ranges_known) = (self.stopping.clone(), self.ranges_known.clone());
+        let (store, interval, served) =
+            (Arc::clone(&self.store), settings.store_interval, CancellationToken::new());
+        async move {
+            let routes = gateway::Routes::new(Arc::clone(&gateway));
+            let serving = async {
+                // Before the first call, which could connect to one of them.
+                if stop.run_until_cancelled(ranges_known.cancelled()).await.is_some() {
+                    server.serve(routes, stop).await;
+                }
+                served.cancel();
+            };
+            let evicting = async {
+                tokio::select! {
+                    () = served.cancelled() => {}
+                    () = gateway.evict() => {}
+                }
+            };
+            tokio::join!(serving, evicting, gateway.report(&store, interval, served.clone()));
+        }
+    }
+}
+
+/// The process starts and is ready whether the store works or not: calls and reconciles do without, and usage waits.
 fn open_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<Store>, RunError> {
     let store = Store::new(&settings.store, metrics.store.clone())
         .map_err(|error| RunError::Setting(format!("--store: {error}")))?;
@@ -178,51 +248,22 @@ fn open_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<Store>, RunE
     Ok(Arc::new(store))
 }
 
-/// Asks which addresses are the cluster's own, now and again; the first answer cancels what this gives.
-fn ask_for_ranges(
+/// Learns which addresses are the cluster's own, now and again; the first answer cancels the token.
+fn learn_ranges(
     client: &Client,
     shared_watches: &[Arc<SharedWatches>],
     settings: &Settings,
     readiness: &Readiness,
 ) -> CancellationToken {
-    let asked = CancellationToken::new();
+    let known = CancellationToken::new();
     if shared_watches.iter().any(|it| *it.scope() == Scope::Cluster) {
-        let known = settings.egress.services.clone();
-        tokio::spawn(ranges::follow(client.clone(), known, asked.clone(), readiness.clone()));
+        let ranges = settings.egress.services.clone();
+        tokio::spawn(ranges::follow(client.clone(), ranges, known.clone(), readiness.clone()));
     } else {
         // Who watches some namespaces has no right to ask.
-        asked.cancel();
+        known.cancel();
     }
-    asked
-}
-
-/// Serves calls until `stop`, and then until those in flight are over and all is written that was counted.
-fn serve(
-    server: gateway::Server,
-    gateway: Arc<Gateway>,
-    store: Arc<Store>,
-    settings: &Settings,
-    stop: &CancellationToken,
-    ranges_asked: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let (stop, served, interval) = (stop.clone(), CancellationToken::new(), settings.store_interval);
-    async move {
-        let routes = gateway::Routes::new(Arc::clone(&gateway));
-        let serving = async {
-            // Before the first call, which could lead to one of them.
-            if stop.run_until_cancelled(ranges_asked.cancelled()).await.is_some() {
-                server.serve(routes, stop).await;
-            }
-            served.cancel();
-        };
-        let sweeping = async {
-            tokio::select! {
-                () = served.cancelled() => {}
-                () = gateway.evict() => {}
-            }
-        };
-        tokio::join!(serving, sweeping, gateway.report(&store, interval, served.clone()));
-    }
+    known
 }
 
 async fn bind_gateway(settings: &Settings) -> Result<gateway::Server, RunError> {

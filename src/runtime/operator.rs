@@ -9,82 +9,84 @@ use futures::{
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::conditions::{Conditions, HasConditions};
+use super::conditions::{ConditionMetrics, HasConditions};
 use crate::{
-    api::v1alpha1::{Database, ExternalApi, ServiceRegistration},
-    backends::{database::PoolRegistry, http::Egress},
-    cluster::object_cache::ObjectCache,
-    controllers::{
-        ControllerDeps, Reconciler, SharedWatches, database::Databases, engine::Engine,
-        external_api::ExternalApis, service_registration::ServiceRegistrations,
-    },
+    api::for_each_kind,
+    cluster::object_cache::{Caches, ObjectCache},
+    controllers::{self, ControllerDeps, Reconciler, ReconcilerDeps, engine::Engine},
 };
 
-/// The engines, whose watches the gateway reads from as well.
-pub(super) struct Operator {
-    engines: Vec<Arc<dyn Leads>>,
-    pub(super) databases: ObjectCache<Database>,
-    pub(super) external_apis: ObjectCache<ExternalApi>,
-    pub(super) registrations: ObjectCache<ServiceRegistration>,
-}
+/// The engines.
+pub(super) struct Operator(Vec<Arc<dyn Leads>>);
 
 /// An engine of whatever kind.
 trait Leads: HasConditions {
     fn lead(&self, halt: CancellationToken) -> BoxFuture<'_, ()>;
+    fn on_leadership_lost(&self) -> BoxFuture<'_, ()>;
 }
 
 impl<R: Reconciler> Leads for Engine<R> {
     fn lead(&self, halt: CancellationToken) -> BoxFuture<'_, ()> {
         Engine::lead(self, halt).boxed()
     }
+
+    fn on_leadership_lost(&self) -> BoxFuture<'_, ()> {
+        Engine::on_leadership_lost(self).boxed()
+    }
+}
+
+macro_rules! start_engines {
+    ($($Kind:ident => $module:ident,)+) => {
+        /// One for each kind and each scope of its cache.
+        fn start_engines(
+            deps: &ControllerDeps,
+            reconciler_deps: &ReconcilerDeps,
+            caches: &Caches,
+        ) -> Vec<Arc<dyn Leads>> {
+            let mut engines = Vec::new();
+            $(
+                let reconciler = Arc::new(controllers::$module::Controller::new(reconciler_deps));
+                engines.extend(start(&reconciler, deps, &caches.$module));
+            )+
+            engines
+        }
+    };
+}
+
+for_each_kind!(start_engines);
+
+fn start<R: Reconciler>(
+    reconciler: &Arc<R>,
+    deps: &ControllerDeps,
+    cache: &ObjectCache<R::Object>,
+) -> impl Iterator<Item = Arc<dyn Leads>> {
+    cache
+        .scopes()
+        .iter()
+        .map(|scope| Arc::new(Engine::start(Arc::clone(reconciler), deps.clone(), scope)) as Arc<dyn Leads>)
 }
 
 impl Operator {
-    /// Starts the watches of every kind: a new kind is two more lines here.
+    /// Subscribes the engines of every kind to the caches.
     pub(super) fn start(
         deps: &ControllerDeps,
-        shared_watches: &[Arc<SharedWatches>],
-        servers: &Arc<PoolRegistry>,
+        reconciler_deps: &ReconcilerDeps,
+        caches: &Caches,
         registry: &mut Registry,
     ) -> Self {
-        let egress = Egress::guarded((*deps.egress).clone(), Arc::clone(&deps.resolver));
-        let databases = Arc::new(Databases::new(Arc::clone(&deps.metrics), Arc::clone(servers)));
-        let external_apis = Arc::new(ExternalApis::new(Arc::clone(&deps.metrics), egress));
-        let egress = Egress::to_endpoints((*deps.egress).clone(), Arc::clone(&deps.resolver));
-        let registrations = Arc::new(ServiceRegistrations::new(Arc::clone(&deps.metrics), egress));
-        let mut start = Start { engines: Vec::new(), deps, shared_watches };
-        let databases = start.kind(&databases);
-        let external_apis = start.kind(&external_apis);
-        let registrations = start.kind(&registrations);
-        let engines = start.engines;
-        let told = engines.iter().map(|engine| Arc::clone(engine) as Arc<dyn HasConditions>);
-        registry.register_collector(Box::new(Conditions::new(told)));
-        Self { engines, databases, external_apis, registrations }
+        let engines = start_engines(deps, reconciler_deps, caches);
+        let sources = engines.iter().map(|engine| Arc::clone(engine) as Arc<dyn HasConditions>);
+        registry.register_collector(Box::new(ConditionMetrics::new(sources)));
+        Self(engines)
     }
 
-    /// Runs the passes of every kind, see [`Engine::lead`].
+    /// Reconciles the objects of every kind, see [`Engine::lead`].
     pub(super) async fn lead(&self, halt: CancellationToken) {
-        join_all(self.engines.iter().map(|engine| engine.lead(halt.clone()))).await;
+        join_all(self.0.iter().map(|engine| engine.lead(halt.clone()))).await;
     }
-}
 
-/// What every kind is started with.
-struct Start<'a> {
-    engines: Vec<Arc<dyn Leads>>,
-    deps: &'a ControllerDeps,
-    shared_watches: &'a [Arc<SharedWatches>],
-}
-
-impl Start<'_> {
-    /// Starts an engine for each scope.
-    fn kind<R: Reconciler>(&mut self, reconciler: &Arc<R>) -> ObjectCache<R::Object> {
-        let (mut stores, mut changes) = (Vec::new(), Vec::new());
-        for shared_watches in self.shared_watches {
-            let engine = Arc::new(Engine::start(Arc::clone(reconciler), self.deps.clone(), shared_watches));
-            stores.push(engine.store());
-            changes.push(engine.changes());
-            self.engines.push(engine);
-        }
-        ObjectCache::new(stores, changes)
+    /// This process leads no more, see [`Reconciler::on_leadership_lost`].
+    pub(super) async fn on_leadership_lost(&self) {
+        join_all(self.0.iter().map(|engine| engine.on_leadership_lost())).await;
     }
 }

@@ -11,21 +11,21 @@ use prometheus_client::{
 use crate::backends::database::{PoolRegistry, PoolView};
 
 /// Reads every pool that exists.
-pub(super) struct Pools(Arc<PoolRegistry>);
+pub(super) struct PoolMetrics(Arc<PoolRegistry>);
 
-impl Pools {
+impl PoolMetrics {
     pub(super) fn new(servers: Arc<PoolRegistry>) -> Self {
         Self(servers)
     }
 }
 
-impl std::fmt::Debug for Pools {
+impl std::fmt::Debug for PoolMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pools")
+        f.write_str("PoolMetrics")
     }
 }
 
-impl Collector for Pools {
+impl Collector for PoolMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         // Several pools may reach one endpoint with different credentials: what they have is added up.
         let mut pools = std::collections::BTreeMap::<_, PoolView>::new();

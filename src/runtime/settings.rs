@@ -161,21 +161,21 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_RESOLV_CONF", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
 
-    /// Passes at the same time, of one kind
+    /// Reconciles at the same time, of one kind
     #[arg(long, env = "AUTHLINK_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
 
-    /// How long one pass may take
-    #[arg(long, env = "AUTHLINK_PASS_DEADLINE", default_value = "60s", value_parser = duration)]
-    pass_deadline: Duration,
+    /// How long one reconcile may take
+    #[arg(long, env = "AUTHLINK_RECONCILE_TIMEOUT", default_value = "60s", value_parser = duration)]
+    reconcile_timeout: Duration,
 
     /// The numbers in a status are at most this old; 0s: they only ride along with changes
     #[arg(long, env = "AUTHLINK_STATUS_REFRESH", default_value = "30m", value_parser = duration)]
     status_refresh: Duration,
 
-    /// After cleaning up has failed for so long, an object that is deleted goes all the same
-    #[arg(long, env = "AUTHLINK_CLEANUP_DEADLINE", default_value = "5m", value_parser = duration)]
-    cleanup_deadline: Duration,
+    /// After finalizing has failed for so long, a deleted object goes all the same
+    #[arg(long, env = "AUTHLINK_FINALIZE_TIMEOUT", default_value = "5m", value_parser = duration)]
+    finalize_timeout: Duration,
 }
 
 impl RunArgs {
@@ -213,9 +213,9 @@ impl RunArgs {
             resolv_conf: self.resolv_conf,
             engine: engine::EngineConfig {
                 concurrency: self.concurrency,
-                pass_deadline: self.pass_deadline,
+                reconcile_timeout: self.reconcile_timeout,
                 status_refresh: self.status_refresh,
-                cleanup_deadline: self.cleanup_deadline,
+                finalize_timeout: self.finalize_timeout,
             },
         })
     }

@@ -127,19 +127,19 @@ impl EngineMetrics {
         metrics
     }
 
-    /// A pass is over.
-    pub fn pass(&self, kind: &'static str, outcome: &'static str, took: Duration) {
+    /// A reconcile is over.
+    pub fn reconciled(&self, kind: &'static str, outcome: &'static str, took: Duration) {
         self.passes.get_or_create(&OutcomeLabels { kind, outcome }).inc();
         self.durations.get_or_create(&KindLabels { kind }).observe(took.as_secs_f64());
     }
 
-    /// A pass failed.
+    /// A reconcile failed.
     pub fn failed(&self, kind: &'static str, reason: Reason) {
         self.errors.get_or_create(&ErrorLabels { kind, reason: reason.as_str() }).inc();
     }
 
     /// A status was written.
-    pub fn wrote_status(&self, kind: &'static str) {
+    pub fn status_written(&self, kind: &'static str) {
         self.status_writes.get_or_create(&KindLabels { kind }).inc();
     }
 }

@@ -114,7 +114,7 @@ fn the_pod_runs_with_flags_that_the_program_knows() {
     let help = authlink(&["run", "--help"], "").well();
     let settings = [
         "watchNamespaces={a,b}",
-        "extraArgs={--pass-deadline=30s}",
+        "extraArgs={--reconcile-timeout=30s}",
         "gateway.tls.enabled=true",
         "egress.allowCIDRs={10.0.0.0/8}",
         "egress.clusterCIDRs={10.96.0.0/12,10.244.0.0/16}",

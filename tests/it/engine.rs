@@ -9,9 +9,11 @@ use authlink::{
     cluster::{
         events::Events,
         fence::Fence,
+        object_cache::ScopedCache,
+        shared_watches::SharedWatches,
         watches::{Readiness, Scope},
     },
-    controllers::{ControllerDeps, FINALIZER, SharedWatches, UsageReader, engine},
+    controllers::{ControllerDeps, FINALIZER, engine},
     telemetry::metrics::Metrics,
 };
 use k8s_openapi::{
@@ -40,7 +42,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: engine::EngineConfig) -> Self {
+    async fn start(config: engine::EngineConfig) -> Self {
         let namespace = Namespace::create().await;
         gadget::install(&namespace.client).await;
         let gadgets = Arc::<Gadgets>::default();
@@ -48,16 +50,16 @@ impl Running {
             client: namespace.client.clone(),
             fence: Fence::open(),
             metrics: Arc::new(Metrics::registered().0),
-            runtime: Arc::new(UsageReader::new(Duration::from_secs(15))),
             events: Arc::new(Events::new(namespace.client.clone(), "authlink-test", "test")),
             resolver: Arc::new(Resolver::from_file("/etc/resolv.conf".as_ref()).expect("a resolver")),
             egress: Arc::default(),
-            settings,
+            config,
         };
+        let readiness = Readiness::default();
         let scope = Scope::Namespace(namespace.name.clone());
-        let shared_watches =
-            Arc::new(SharedWatches::start(&namespace.client, scope, &Readiness::default(), true));
-        let engine = engine::Engine::start(Arc::clone(&gadgets), deps, &shared_watches);
+        let shared_watches = Arc::new(SharedWatches::start(&namespace.client, scope, &readiness, true));
+        let cache = Arc::new(ScopedCache::start(&namespace.client, &shared_watches, &readiness));
+        let engine = engine::Engine::start(Arc::clone(&gadgets), deps, &cache);
         let task = tokio::spawn(async move { engine.lead(CancellationToken::new()).await }).abort_handle();
         Self { namespace, gadgets, task }
     }
@@ -137,7 +139,7 @@ async fn an_object_with_outside_state_gets_its_finalizer_first_and_is_cleaned_up
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_cannot_be_cleaned_up_goes_after_its_deadline_and_an_event_tells_what_stays() {
     let settings =
-        engine::EngineConfig { cleanup_deadline: Duration::from_secs(3), ..engine::EngineConfig::default() };
+        engine::EngineConfig { finalize_timeout: Duration::from_secs(3), ..engine::EngineConfig::default() };
     let running = Running::start(settings).await;
     running.create("stuck", json!({ "outside": true, "cleanup": "fail" })).await;
     running.ready("stuck", "True", "Available").await;
@@ -152,7 +154,7 @@ async fn an_object_that_cannot_be_cleaned_up_goes_after_its_deadline_and_an_even
 #[tokio::test(flavor = "multi_thread")]
 async fn cleaning_up_may_take_its_time_and_fail_once_after_that() {
     let settings =
-        engine::EngineConfig { cleanup_deadline: Duration::from_secs(1), ..engine::EngineConfig::default() };
+        engine::EngineConfig { finalize_timeout: Duration::from_secs(1), ..engine::EngineConfig::default() };
     let running = Running::start(settings).await;
     running.create("slow", json!({ "outside": true, "cleanup": "wait" })).await;
     running.ready("slow", "True", "Available").await;
@@ -170,7 +172,7 @@ async fn cleaning_up_may_take_its_time_and_fail_once_after_that() {
 async fn a_pass_that_hangs_or_panics_holds_up_nobody_else() {
     let settings = engine::EngineConfig {
         concurrency: 2,
-        pass_deadline: Duration::from_millis(500),
+        reconcile_timeout: Duration::from_millis(500),
         ..engine::EngineConfig::default()
     };
     let running = Running::start(settings).await;
@@ -180,9 +182,11 @@ async fn a_pass_that_hangs_or_panics_holds_up_nobody_else() {
     running.create("panic", json!({ "does": "panic" })).await;
     running.create("good", json!({})).await;
     running.ready("good", "True", "Available").await;
-    eventually(SOON, "the hanging pass is tried again", async || match running.gadgets.passes("hang-1") {
-        2.. => Ok(()),
-        passes => Err(passes),
+    eventually(SOON, "the hanging pass is tried again", async || {
+        match running.gadgets.reconciles("hang-1") {
+            2.. => Ok(()),
+            passes => Err(passes),
+        }
     })
     .await;
     let hanging = running.until_condition("hang-1", "Reconciling", true).await;
@@ -260,7 +264,7 @@ async fn a_pass_starts_for_our_annotations_and_for_what_the_spec_names_and_for_n
         api.patch("one", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("one")
     };
     let passes = async |count: u32| {
-        eventually(SOON, &format!("{count} passes"), async || match running.gadgets.passes("one") {
+        eventually(SOON, &format!("{count} passes"), async || match running.gadgets.reconciles("one") {
             passes if passes == count => Ok(()),
             passes => Err(passes),
         })
@@ -277,7 +281,7 @@ async fn a_pass_starts_for_our_annotations_and_for_what_the_spec_names_and_for_n
     passes(4).await;
     running.namespace.api::<Secret>().delete("login", &DeleteParams::default()).await.expect("login");
     running.ready("one", "False", "SecretNotFound").await;
-    assert_eq!(running.gadgets.passes("one"), 5);
+    assert_eq!(running.gadgets.reconciles("one"), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,9 +297,9 @@ async fn a_suspended_object_keeps_its_ready_and_is_left_alone() {
         if holds("Suspended") && holds("Ready") { Ok(()) } else { Err(format!("{conditions:?}")) }
     })
     .await;
-    assert_eq!(running.gadgets.passes("one"), 1);
+    assert_eq!(running.gadgets.reconciles("one"), 1);
     running.create("one", json!({ "suspend": false })).await;
-    eventually(SOON, "another pass", async || match running.gadgets.passes("one") {
+    eventually(SOON, "another pass", async || match running.gadgets.reconciles("one") {
         2 => Ok(()),
         passes => Err(passes),
     })

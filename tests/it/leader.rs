@@ -42,7 +42,9 @@ impl Candidate {
         let lease = Lease::new(client, election, fence.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let task =
-            tokio::spawn(lease.hold_while(|_| std::future::pending(), || {}, async { drop(stopped.await) }));
+            tokio::spawn(lease.hold_while(|_| std::future::pending(), || std::future::ready(()), async {
+                drop(stopped.await)
+            }));
         Self { fence, stop: Some(stop), task }
     }
 

@@ -87,7 +87,8 @@ async fn an_operator_without_its_crds_says_so_and_goes_on_when_they_come() {
 async fn an_operator_outlives_its_api_server_and_its_etcd() {
     let cluster = Cluster::start();
     let namespace = Namespace::create_in(cluster.client().await).await;
-    let operator = Operator::start_as(&cluster.kubeconfig(), &namespace, &["--pass-deadline", "5s"]).await;
+    let operator =
+        Operator::start_as(&cluster.kubeconfig(), &namespace, &["--reconcile-timeout", "5s"]).await;
     let spec = System::Postgresql.spec().probed_often();
     namespace.database("one", &spec).await;
     let is_ready = |database: &Database| ready(database) == ("True", "Available");

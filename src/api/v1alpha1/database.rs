@@ -333,6 +333,10 @@ impl Managed for Database {
         self.spec.suspend
     }
 
+    fn health_check_mut(&mut self) -> Option<&mut HealthCheck> {
+        Some(&mut self.spec.health_check)
+    }
+
     fn references(&self) -> Vec<Reference> {
         let secrets = self.secrets().cloned().chain(self.binding_name()).map(Reference::Secret);
         let service = self.service_name().map(Reference::Service);

@@ -190,6 +190,10 @@ impl Managed for ExternalApi {
         self.spec.suspend
     }
 
+    fn health_check_mut(&mut self) -> Option<&mut crate::api::shared::HealthCheck> {
+        Some(&mut self.spec.health_check.schedule)
+    }
+
     fn references(&self) -> Vec<Reference> {
         let secrets = self.secrets().cloned().map(Reference::Secret);
         let service = self.service_name().map(Reference::Service);

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ConditionType, Managed, shared::Reference};
+use crate::api::{
+    ConditionType, Managed,
+    shared::{HealthCheck, Reference},
+};
 
 pub use health::{InstanceHealthCheck, Load};
 pub use status::{ResolvedHost, ServiceRegistrationStatus};
@@ -188,6 +191,10 @@ impl Managed for ServiceRegistration {
 
     fn suspended(&self) -> bool {
         self.spec.suspend
+    }
+
+    fn health_check_mut(&mut self) -> Option<&mut HealthCheck> {
+        Some(&mut self.spec.health_check.schedule)
     }
 
     /// One that is left alone sees to nothing, and need not hear of it.

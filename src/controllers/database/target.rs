@@ -19,18 +19,18 @@ use crate::{
     probing::Target,
 };
 
-/// How a server is reached, and where a share in it is had.
+/// How a server is reached, and where its pool is kept.
 #[derive(Clone)]
 pub struct ProbeTarget {
     pub(super) settings: ServerSettings,
-    pub(super) servers: Arc<PoolRegistry>,
+    pub(super) pools: Arc<PoolRegistry>,
 }
 
 /// A server, with its pool.
 pub struct ServerProbe {
     backend: Arc<PoolHandle>,
     timeout: Duration,
-    /// The verdicts on the last list of queries, by a digest of it.
+    /// The result for the last list of queries, by a digest of it.
     checked: Mutex<Option<(u64, Invalid)>>,
     /// The identities of servers that have answered, in the order in which they did so first.
     seen: Mutex<Vec<String>>,
@@ -52,10 +52,10 @@ pub struct Facts {
 }
 
 impl ServerProbe {
-    fn new(ProbeTarget { settings, servers }: &ProbeTarget) -> Result<Self, Fault> {
+    fn new(ProbeTarget { settings, pools }: &ProbeTarget) -> Result<Self, Fault> {
         Ok(Self {
             timeout: settings.timeout,
-            backend: servers.share(settings.clone())?,
+            backend: pools.share(settings.clone())?,
             checked: Mutex::default(),
             seen: Mutex::default(),
         })
@@ -101,7 +101,7 @@ impl ServerProbe {
                 Err((Reason::QueryInvalid | Reason::PermissionDenied, fault)) => {
                     invalid.push((query.name.clone(), fault));
                 }
-                // The connection failed, which says nothing of the query: the next pass asks again.
+                // The connection failed, which says nothing of the query: the next reconcile asks again.
                 Err(_) => return invalid,
             }
         }

@@ -1,4 +1,4 @@
-//! What is to be registered, and what its names lead to.
+//! The targets of a Service, and what their host names resolve to.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use crate::{
     api::{ConditionType, Managed, Reason, status::Status},
     backends::Fault,
     cluster::service_publisher::PublishOutcome,
-    controllers::{Context, Error, Report},
+    controllers::{Error, ReconcileContext, Report},
     domain::{
         addresses::Egress,
         conditions::{ConditionUpdate, advise},
@@ -14,46 +14,48 @@ use crate::{
     },
 };
 
-/// Where a conflict, a refusal or a silent DNS server is looked at again: nothing tells when it ends.
-pub(in crate::controllers) const RETRY: Duration = Duration::from_secs(10);
+/// When a conflict, a refusal or a failed DNS lookup is retried: nothing tells when it ends.
+pub(in crate::controllers) const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One target as it is to be registered.
-pub(in crate::controllers) struct Site {
+/// One target as it is to be published.
+pub(in crate::controllers) struct EndpointTarget {
     /// Host name or address.
     pub host: String,
     /// On which it serves.
     pub port: Port,
-    /// The verdict of its probes.
+    /// Whether its probes pass.
     pub healthy: bool,
     /// The failure domain that it is in.
     pub zone: Option<String>,
 }
 
-/// What the names of the sites lead to.
+/// What the host names of the targets resolve to.
 #[derive(Default)]
-pub(in crate::controllers) struct Found {
-    /// For each site the addresses that may be registered; none where nobody answers what its name is, and nothing was
-    /// known of it.
+pub(in crate::controllers) struct ResolvedHosts {
+    /// For each target the addresses that may be published; none where no DNS server answered, and nothing was known of it.
     pub addresses: Vec<Option<Vec<IpAddr>>>,
-    /// Addresses that must not be registered, and why.
+    /// Addresses that must not be published, and why.
     refused: Vec<String>,
     /// Names without an address, and why.
-    nameless: Vec<String>,
-    /// Why nobody answers.
-    pub unanswered: Option<Fault>,
+    no_address: Vec<String>,
+    /// Why no DNS server answered.
+    pub no_dns_answer: Option<Fault>,
     /// How long the answers hold.
     pub valid: Option<Duration>,
 }
 
-/// Finds the addresses of the hosts, and refuses those that no client of the cluster may be led to.
-pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, cx: &Context) -> Found {
+/// Finds the addresses of the hosts, and refuses those that clients of the cluster must not be routed to.
+pub(in crate::controllers) async fn resolve_hosts(
+    hosts: impl Iterator<Item = &str>,
+    cx: &ReconcileContext,
+) -> ResolvedHosts {
     let answers = hosts.map(async |host| (host, cx.resolver.resolve(host).await));
-    let mut found = Found::default();
+    let mut found = ResolvedHosts::default();
     for (host, answer) in futures::future::join_all(answers).await {
         let addresses = match answer {
             Ok(addresses) => addresses,
             Err(fault) => {
-                found.unanswered = Some(fault);
+                found.no_dns_answer = Some(fault);
                 found.addresses.push(None);
                 continue;
             }
@@ -63,8 +65,8 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
         }
         if addresses.list.is_empty() {
             // A name that is made, or comes back, is found soon.
-            found.holds_at_most(RETRY);
-            found.nameless.push(Fault::nameless(host).detail);
+            found.holds_at_most(RETRY_INTERVAL);
+            found.no_address.push(Fault::nameless(host).detail);
         }
         let mut allowed = Vec::new();
         for address in addresses.list {
@@ -79,42 +81,47 @@ pub(in crate::controllers) async fn look_up(hosts: impl Iterator<Item = &str>, c
     found
 }
 
-impl Found {
+impl ResolvedHosts {
     fn holds_at_most(&mut self, valid: Duration) {
         self.valid = Some(self.valid.map_or(valid, |known| known.min(valid)));
     }
 
-    /// What the sites are as endpoints. A name that nobody answers for is taken to lead to whatever else is `registered`
-    /// on its port.
-    pub(super) fn wanted(
+    /// The targets as endpoints. A name without a DNS answer is taken to resolve to whatever else is `published` on its port.
+    pub(super) fn desired(
         &self,
-        sites: &[Site],
-        registered: Vec<DesiredEndpoint>,
+        targets: &[EndpointTarget],
+        published: Vec<DesiredEndpoint>,
         egress: &Egress,
     ) -> Vec<DesiredEndpoint> {
-        let named = || sites.iter().zip(&self.addresses);
-        let each = named().flat_map(|(site, found)| found.iter().flatten().map(|address| site.at(*address)));
-        let mut wanted: Vec<_> = each.collect();
-        for DesiredEndpoint { ports, endpoint } in registered {
+        let named = || targets.iter().zip(&self.addresses);
+        let each =
+            named().flat_map(|(target, found)| found.iter().flatten().map(|address| target.at(*address)));
+        let mut desired: Vec<_> = each.collect();
+        for DesiredEndpoint { ports, endpoint } in published {
             let is = |it: &DesiredEndpoint| (&it.ports, it.endpoint.address) == (&ports, endpoint.address);
-            if wanted.iter().any(is) || egress.endpoint(endpoint.address).is_err() {
+            if desired.iter().any(is) || egress.endpoint(endpoint.address).is_err() {
                 continue;
             }
-            let silent = named().filter(|(site, found)| found.is_none() && ports == [site.port.clone()]);
-            let silent: Vec<_> = silent.map(|(site, _)| site.healthy).collect();
-            if silent.is_empty() {
+            let unresolved =
+                named().filter(|(target, found)| found.is_none() && ports == [target.port.clone()]);
+            let unresolved: Vec<_> = unresolved.map(|(target, _)| target.healthy).collect();
+            if unresolved.is_empty() {
                 continue;
             }
             // Nobody knows whose it is: it may be of a name that has left it since, so that nothing makes it ready.
-            let healthy = endpoint.healthy && silent.contains(&true);
-            wanted.push(DesiredEndpoint { ports, endpoint: Endpoint { healthy, ..endpoint } });
+            let healthy = endpoint.healthy && unresolved.contains(&true);
+            desired.push(DesiredEndpoint { ports, endpoint: Endpoint { healthy, ..endpoint } });
         }
-        wanted
+        desired
     }
 
     /// `Registered`, as far as is known.
-    pub(in crate::controllers) fn verdict(&self, settled: &PublishOutcome, service: &str) -> ConditionUpdate {
-        let families = match settled {
+    pub(in crate::controllers) fn condition(
+        &self,
+        outcome: &PublishOutcome,
+        service: &str,
+    ) -> ConditionUpdate {
+        let families = match outcome {
             PublishOutcome::Done { families, .. } => families,
             PublishOutcome::Conflict(owner) => {
                 return no(Reason::ServiceConflict, &format!("the Service {service} belongs to {owner}"));
@@ -127,11 +134,11 @@ impl Found {
         if !self.refused.is_empty() {
             return no(Reason::AddressNotAllowed, &self.refused.join("; "));
         }
-        if let Some(fault) = &self.unanswered {
+        if let Some(fault) = &self.no_dns_answer {
             return ConditionUpdate::unknown(ConditionType::Registered, fault.reason, fault.message());
         }
         if self.addresses.iter().flatten().all(Vec::is_empty) {
-            return no(Reason::NoAddresses, &self.nameless.join("; "));
+            return no(Reason::NoAddresses, &self.no_address.join("; "));
         }
         let served = |address: &IpAddr| families.iter().any(|family| family == Family::of(*address).as_str());
         if !families.is_empty() && !self.addresses.iter().flatten().flatten().any(served) {
@@ -141,32 +148,33 @@ impl Found {
             );
             return no(Reason::AddressFamilyMissing, &detail);
         }
-        let message = format!("the Service {service} backend to the targets");
+        let message = format!("the Service {service} routes to the targets");
         ConditionUpdate::is_true(ConditionType::Registered, Reason::Registered, message)
     }
 }
 
-impl Site {
+impl EndpointTarget {
     fn at(&self, address: IpAddr) -> DesiredEndpoint {
         let endpoint = Endpoint { address, healthy: self.healthy, draining: false, zone: self.zone.clone() };
         DesiredEndpoint { ports: vec![self.port.clone()], endpoint }
     }
 }
 
-/// The API server fails what was asked of it. What was said of this very spec holds, as far as anybody knows.
-pub(in crate::controllers) fn unsettled<K: Managed>(
+/// The API server failed a request. What was reported of this very spec still holds.
+pub(in crate::controllers) fn carry_over_registered<K: Managed>(
     object: &K,
     error: Error,
     report: &mut Report<K::Status>,
 ) {
     let before = object.status().map(Status::common);
-    let said = before.and_then(|before| before.condition(ConditionType::Registered));
-    let said = said.filter(|said| said.observed_generation == object.meta().generation);
-    let holds = said.and_then(ConditionUpdate::from_condition).filter(|said| said.holds.is_some());
+    let reported = before.and_then(|before| before.condition(ConditionType::Registered));
+    let reported = reported.filter(|reported| reported.observed_generation == object.meta().generation);
+    let holds =
+        reported.and_then(ConditionUpdate::from_condition).filter(|reported| reported.holds.is_some());
     let unknown = || ConditionUpdate::unknown(ConditionType::Registered, error.reason(), error.to_string());
-    report.verdicts.push(holds.unwrap_or_else(unknown));
+    report.conditions.push(holds.unwrap_or_else(unknown));
     report.status.common_mut().service_ref = before.and_then(|before| before.service_ref.clone());
-    report.unfinished.get_or_insert(error);
+    report.error.get_or_insert(error);
 }
 
 fn no(reason: Reason, detail: &str) -> ConditionUpdate {

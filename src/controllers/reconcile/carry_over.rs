@@ -1,4 +1,4 @@
-//! What a pass makes of the status that was there.
+//! What a reconcile takes over from the status that was there.
 
 use std::borrow::Cow;
 
@@ -8,57 +8,49 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        ConditionType, Managed,
+        ConditionType,
         status::{CommonStatus, LastError, Status},
     },
-    controllers::{Error, Object, Report, object_state::PendingStatus},
+    controllers::{Object, object_state::PendingStatus},
     domain::conditions::ConditionUpdate,
 };
 
-/// The meaning of a status: without the numbers that move all the time.
-pub(super) fn meaning<S: Status>(status: &S) -> S {
-    let mut meaning = status.clone();
-    meaning.forget_numbers();
-    meaning
+/// A status without the numbers that move all the time: only a change of the rest is worth a write.
+pub(super) fn without_numbers<S: Status>(status: &S) -> S {
+    let mut rest = status.clone();
+    rest.forget_numbers();
+    rest
 }
 
 /// The object with the status that was written last, if the watch has not brought it yet.
-pub(super) fn with_status_as_written<K: Object>(
+pub(super) fn with_pending_status<K: Object>(
     object: &K,
-    pending_status: Option<PendingStatus<K::Status>>,
+    pending: Option<PendingStatus<K::Status>>,
 ) -> Cow<'_, K> {
     let version = object.resource_version().unwrap_or_default();
-    match pending_status.filter(|pending_status| !pending_status.is_in(&version)) {
-        Some(pending_status) => {
+    match pending.filter(|pending| !pending.is_in(&version)) {
+        Some(pending) => {
             let mut object = object.clone();
-            *object.status_mut() = Some(pending_status.status);
+            *object.status_mut() = Some(pending.status);
             Cow::Owned(object)
         }
         None => Cow::Borrowed(object),
     }
 }
 
-/// The status as it is, with one more condition in place of those that are only true while a pass is over the object.
-pub(super) fn keeping<S: Status>(current: &S, more: ConditionUpdate) -> Report<S> {
+/// The conditions as they are, without those that are only true while an object is reconciled or suspended.
+pub(in crate::controllers) fn kept_conditions<S: Status>(current: &S) -> Vec<ConditionUpdate> {
     let kept = current.common().conditions.iter().filter_map(ConditionUpdate::from_condition);
-    let kept = kept.filter(|it| !matches!(it.kind, ConditionType::Suspended | ConditionType::Reconciling));
-    Report { verdicts: kept.chain([more]).collect(), status: current.clone(), ..Report::default() }
+    kept.filter(|it| !matches!(it.kind, ConditionType::Suspended | ConditionType::Reconciling)).collect()
 }
 
-/// What a pass says of an object that it could not get through for this reason.
-pub(in crate::controllers) fn refused<K: Managed>(object: &K, error: &Error) -> Report<K::Status> {
-    let mut status = object.status().cloned().unwrap_or_default();
-    status.forget_observations();
-    Report { verdicts: error.verdicts(K::CONDITIONS), status, ..Report::default() }
-}
-
-/// The last failure seen, with the time it was first seen.
+/// The last failure seen, with the time at which it was first seen.
 pub(super) fn last_error(
     current: &CommonStatus,
-    verdicts: &[ConditionUpdate],
+    updates: &[ConditionUpdate],
     now: Timestamp,
 ) -> Option<LastError> {
-    let ready = verdicts.iter().find(|verdict| verdict.kind == ConditionType::Ready);
+    let ready = updates.iter().find(|update| update.kind == ConditionType::Ready);
     let Some(failed) = ready.filter(|ready| ready.holds == Some(false)) else {
         return current.last_error.clone();
     };

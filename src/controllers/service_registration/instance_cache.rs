@@ -1,4 +1,4 @@
-//! Where each instance is: by its last pass here, and until there is one by what an earlier process has left in the status.
+//! Where each instance is: by its last reconcile here, and until there is one by what an earlier process has left in the status.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -16,15 +16,15 @@ use crate::{
     },
 };
 
-/// How an instance is called.
+/// What an instance is identified by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name {
+pub(super) struct InstanceName {
     pub(super) namespace: String,
     pub(super) service: String,
     pub(super) id: String,
 }
 
-impl Name {
+impl InstanceName {
     pub(super) fn of(registration: &ServiceRegistration) -> Self {
         Self {
             namespace: registration.namespace().unwrap_or_default(),
@@ -44,44 +44,44 @@ impl Name {
 }
 
 /// One of the declared addresses of an instance.
-pub(super) struct Site {
-    /// What it backend to.
+pub(super) struct InstanceAddress {
+    /// The addresses that it resolves to.
     pub(super) addresses: Vec<IpAddr>,
-    /// What watches it; nothing, where nothing is probed.
+    /// The membership in its monitor; none, where nothing is probed.
     pub(super) member: Option<Member<ProbeTarget>>,
 }
 
-/// What the passes have found, by uid.
+/// What reconciles have found, by uid.
 #[derive(Default)]
-pub(super) struct Known(Mutex<HashMap<String, Entry>>);
+pub(super) struct InstanceCache(Mutex<HashMap<String, Entry>>);
 
 struct Entry {
-    name: Name,
-    /// None before the first pass.
-    sites: Option<Vec<Site>>,
+    name: InstanceName,
+    /// None before the first reconcile.
+    addresses: Option<Vec<InstanceAddress>>,
 }
 
-impl Known {
-    /// Whether it was heard of.
+impl InstanceCache {
+    /// Whether the object is known.
     pub(super) fn has(&self, uid: &str) -> bool {
         self.all().contains_key(uid)
     }
 
-    /// Notes how an instance is called that somebody waits for.
-    pub(super) fn note(&self, uid: &str, name: &Name) {
-        let fresh = || Entry { name: name.clone(), sites: None };
+    /// Notes the name of an instance that somebody waits for.
+    pub(super) fn note(&self, uid: &str, name: &InstanceName) {
+        let fresh = || Entry { name: name.clone(), addresses: None };
         self.all().entry(uid.to_owned()).or_insert_with(fresh);
     }
 
     /// Notes where it is.
-    pub(super) fn place(&self, uid: &str, name: Name, sites: Vec<Site>) {
-        let before = self.all().insert(uid.to_owned(), Entry { name, sites: Some(sites) });
+    pub(super) fn insert(&self, uid: &str, name: InstanceName, addresses: Vec<InstanceAddress>) {
+        let before = self.all().insert(uid.to_owned(), Entry { name, addresses: Some(addresses) });
         // Not under the lock: the last member of a monitor ends it.
         drop(before);
     }
 
-    /// The instance is gone or left alone; tells how it was called.
-    pub(super) fn forget(&self, uid: &str) -> Option<Name> {
+    /// The instance is gone or left alone; gives its name.
+    pub(super) fn forget(&self, uid: &str) -> Option<InstanceName> {
         let gone = self.all().remove(uid);
         gone.map(|gone| gone.name)
     }
@@ -96,8 +96,8 @@ impl Known {
     pub(super) fn instance(&self, registration: &ServiceRegistration, now: Timestamp) -> Instance {
         let (meta, spec) = (registration.meta(), &registration.spec);
         let uid = meta.uid.clone().unwrap_or_default();
-        let addresses = match self.all().get(&uid).and_then(|entry| entry.sites.as_ref()) {
-            Some(sites) => sites.iter().flat_map(Site::endpoints).collect(),
+        let addresses = match self.all().get(&uid).and_then(|entry| entry.addresses.as_ref()) {
+            Some(addresses) => addresses.iter().flat_map(InstanceAddress::endpoints).collect(),
             None => of_status(registration),
         };
         let mut ports: Vec<_> = spec
@@ -133,7 +133,7 @@ impl Known {
     }
 }
 
-impl Site {
+impl InstanceAddress {
     fn endpoints(&self) -> impl Iterator<Item = (IpAddr, bool)> {
         let seen = self.member.as_ref().map(|member| member.last());
         let healthy = seen.is_none_or(|seen| seen.as_ref().is_some_and(works));
@@ -141,7 +141,7 @@ impl Site {
     }
 }
 
-/// Where the status says that it is: the truth until the first pass of this process.
+/// Where the status says that it is: what holds until the first reconcile of this process.
 fn of_status(registration: &ServiceRegistration) -> Vec<(IpAddr, bool)> {
     let endpoints = registration.status.iter().flat_map(|status| &status.common.endpoints);
     let each = endpoints.flat_map(|endpoint| {
@@ -154,10 +154,10 @@ fn of_status(registration: &ServiceRegistration) -> Vec<(IpAddr, bool)> {
     each.collect()
 }
 
-/// What the status says that a host name backend to.
+/// The addresses that a host name resolves to, by the status.
 pub(super) fn resolved(registration: &ServiceRegistration, host: &str) -> Option<Vec<IpAddr>> {
-    let known = registration.status.as_ref()?.resolved.iter().find(|known| known.host == host)?;
-    known.addresses.iter().map(|text| text.parse().ok()).collect()
+    let resolved = registration.status.as_ref()?.resolved.iter().find(|resolved| resolved.host == host)?;
+    resolved.addresses.iter().map(|text| text.parse().ok()).collect()
 }
 
 fn drain(registration: &ServiceRegistration) -> Duration {
@@ -169,7 +169,7 @@ fn left(registration: &ServiceRegistration, now: Timestamp) -> Option<Duration> 
     let deleted = registration.meta().deletion_timestamp.as_ref()?.0;
     let drained = registration.status.as_ref().and_then(|status| status.draining_since.as_ref());
     let drained = drained.filter(|_| registration.spec.drain).map_or(deleted, |since| since.0.min(deleted));
-    // The API server's clock may be pending_status of ours.
+    // The API server's clock may be ahead of ours.
     let over = Duration::try_from(now.duration_since(drained)).unwrap_or_default();
     Some(drain(registration).saturating_sub(over))
 }

@@ -26,11 +26,11 @@ use crate::{
 
 /// Of one that is probed.
 pub(super) fn probed(
-    look: &TargetObservation<ProbeTarget>,
+    observed: &TargetObservation<ProbeTarget>,
     registration: &ServiceRegistration,
 ) -> Report<ServiceRegistrationStatus> {
-    let mut report = look.report(registration);
-    let loads = look.members.iter().filter_map(|member| member.target().load());
+    let mut report = observed.report(registration);
+    let loads = observed.targets.iter().filter_map(|target| target.member.target().load());
     report.status.load = loads.max_by(f64::total_cmp).map(in_hundredths);
     report.status.draining_since = draining_since(registration);
     report
@@ -38,8 +38,8 @@ pub(super) fn probed(
 
 /// Of one that is not.
 pub(super) fn unprobed(registration: &ServiceRegistration) -> Report<ServiceRegistrationStatus> {
-    let verdicts = [accepted()].into_iter().chain(targets::unprobed()).collect();
-    let mut report = Report { verdicts, ..Report::<ServiceRegistrationStatus>::default() };
+    let conditions = [accepted()].into_iter().chain(targets::unprobed()).collect();
+    let mut report = Report { conditions, ..Report::<ServiceRegistrationStatus>::default() };
     let port = registration.probed_port().map_or(0, |port| port.port);
     let endpoint = |address: &String| EndpointStatus {
         address: address.clone(),
@@ -53,7 +53,7 @@ pub(super) fn unprobed(registration: &ServiceRegistration) -> Report<ServiceRegi
     report
 }
 
-/// What the host names lead to.
+/// What the host names resolve to.
 pub(super) fn resolved(hosts: &[String], found: &[Option<Vec<IpAddr>>]) -> Vec<ResolvedHost> {
     let named = hosts.iter().zip(found).filter(|(host, _)| !is_address(host));
     named
@@ -64,8 +64,8 @@ pub(super) fn resolved(hosts: &[String], found: &[Option<Vec<IpAddr>>]) -> Vec<R
         .collect()
 }
 
-/// `Registered`, where none of the HttpEndpoint's ports, which are those of its oldest instance, is called like one of this one's:
-/// nobody is led there.
+/// `Registered`, where none of the Service's ports, which are those of its oldest instance, has the name of one of this one's:
+/// nothing routes there.
 pub(super) fn without_port(
     registration: &ServiceRegistration,
     ports: &BTreeSet<String>,
@@ -77,7 +77,7 @@ pub(super) fn without_port(
     let own: Vec<_> = own.iter().map(|port| port.name.as_str()).collect();
     let ports: Vec<_> = ports.iter().map(String::as_str).collect();
     let message = format!(
-        "the HttpEndpoint {service} has the ports of its oldest instance ({}) and backend to none of this one's ({}): use one of those \
+        "the Service {service} has the ports of its oldest instance ({}) and routes to none of this one's ({}): use one of those \
          names in spec.ports, or another spec.serviceName",
         ports.join(", "),
         own.join(", ")

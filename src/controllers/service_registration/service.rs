@@ -1,4 +1,4 @@
-//! The one HttpEndpoint of all registrations of a service.
+//! The one Service of all registrations of a service.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,65 +6,70 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
-use super::{Name, ServiceRegistrations};
+use super::{Controller, InstanceName};
 use crate::{
     api::v1alpha1::ServiceRegistration,
     cluster::service_publisher::{PublishOutcome, PublishedService, ServiceBackend},
-    controllers::{Context, Error, ObjectIndex},
+    controllers::{Error, ObjectIndex, ReconcileContext},
     domain::instances::{self, Instance, Object},
 };
 
-/// What came of it.
+/// What came of publishing it.
 #[derive(Clone)]
-pub(super) struct Outcome {
-    pub(super) settled: PublishOutcome,
-    /// The names of the HttpEndpoint's ports.
+pub(super) struct ServiceOutcome {
+    pub(super) outcome: PublishOutcome,
+    /// The names of the Service's ports.
     pub(super) ports: BTreeSet<String>,
 }
 
-impl ServiceRegistrations {
-    /// Makes the HttpEndpoint of this registration and its slices what all registrations of the service together ask for,
-    /// gone included. Passes that come at the same time share one round of it.
-    pub(super) async fn settle(
+impl Controller {
+    /// Makes the Service of this registration and its slices what all registrations of the service together ask for,
+    /// absent included. Reconciles at the same time share one run of it.
+    pub(super) async fn publish(
         &self,
         registration: &ServiceRegistration,
-        cx: &Context,
-    ) -> Result<Outcome, Error> {
-        let name = Name::of(registration);
+        cx: &ReconcileContext,
+    ) -> Result<ServiceOutcome, Error> {
+        let name = InstanceName::of(registration);
         let key = (name.namespace.clone(), name.service.clone());
-        self.coalescer.run(key, async |before| self.settle_all(&name, before, cx).await).await
+        self.coalescer.run(key, async |before| self.publish_all(&name, before, cx).await).await
     }
 
-    async fn settle_all(&self, name: &Name, before: Option<Outcome>, cx: &Context) -> Result<Outcome, Error> {
+    async fn publish_all(
+        &self,
+        name: &InstanceName,
+        before: Option<ServiceOutcome>,
+        cx: &ReconcileContext,
+    ) -> Result<ServiceOutcome, Error> {
         let now = Timestamp::now();
         let all = self.pick(|other| name.service_of(other).then(|| self.instance(other, now)));
         let mut composition = instances::compose(all);
-        // Of instances whose own pass has not looked yet, only the status is known, and that has refused addresses too.
-        composition.wanted.retain(|wanted| cx.egress.endpoint(wanted.endpoint.address).is_ok());
+        // Of instances that were not reconciled yet, only the status is known, and that has refused addresses too.
+        composition.desired.retain(|desired| cx.egress.endpoint(desired.endpoint.address).is_ok());
         let predecessors: Vec<_> = composition.predecessors.into_iter().map(|object| object.uid).collect();
         if composition.owners.is_empty() {
-            cx.registry.withdraw(&name.namespace, &predecessors, None, &cx.fence).await?;
-            let settled = PublishOutcome::Done { next: None, families: Vec::new() };
-            return Ok(Outcome { settled, ports: BTreeSet::new() });
+            cx.publisher.withdraw(&name.namespace, &predecessors, None, &cx.fence).await?;
+            let outcome = PublishOutcome::Done { next: None, families: Vec::new() };
+            return Ok(ServiceOutcome { outcome, ports: BTreeSet::new() });
         }
         let ports = composition.ports.iter().map(|port| port.name.clone()).collect();
-        let wanted = PublishedService {
+        let desired = PublishedService {
             namespace: name.namespace.clone(),
             service: name.service.clone(),
             owners: composition.owners.iter().map(owner_reference).collect(),
             predecessors,
             backend: ServiceBackend::Endpoints {
                 ports: composition.ports,
-                wanted: composition.wanted,
+                desired: composition.desired,
                 drain: composition.drain,
             },
             server_name: None,
         };
-        let outcome = Outcome { settled: cx.registry.settle(&wanted, &cx.fence).await?, ports };
+        let outcome = ServiceOutcome { outcome: cx.publisher.publish(&desired, &cx.fence).await?, ports };
         if before.is_some_and(|before| !alike(&before, &outcome)) {
             // Each of them says so in its own status.
             for owner in &composition.owners {
-                self.wake(&name.namespace, &owner.name);
+                self.requeue(&name.namespace, &owner.name);
             }
         }
         Ok(outcome)
@@ -72,15 +77,15 @@ impl ServiceRegistrations {
 
     /// Why it cannot be registered, if another object has this instance.
     pub(super) fn duplicate(&self, registration: &ServiceRegistration) -> Option<Error> {
-        let (name, uid) = (Name::of(registration), registration.uid());
+        let (name, uid) = (InstanceName::of(registration), registration.uid());
         let older = || {
             let now = Timestamp::now();
             let called = self.pick(|other| name.is_of(other).then(|| self.instance(other, now)));
             let owner = instances::owner(&called, &name.id).map(|owner| owner.object.clone());
             owner.filter(|owner| Some(&owner.uid) != uid.as_ref())
         };
-        // Once it is noted its going wakes this one; before, it may have gone unheard of.
-        self.known.note(&older()?.uid, &name);
+        // Once it is noted, its end requeues this one; before, it may have gone unnoticed.
+        self.instances.note(&older()?.uid, &name);
         let owner = older()?;
         Some(Error::Duplicate {
             what: format!("the instance {} of {}", name.id, name.service),
@@ -90,23 +95,23 @@ impl ServiceRegistrations {
 
     /// The instance of this object as it is known now.
     pub(super) fn instance(&self, registration: &ServiceRegistration, now: Timestamp) -> Instance {
-        self.known.instance(registration, now)
+        self.instances.instance(registration, now)
     }
 
-    /// Asks for a pass of all others that are called like this one: which of them is registered may change.
-    pub(super) fn wake_others_called(&self, registration: &ServiceRegistration) {
-        let (name, own) = (Name::of(registration), registration.name_any());
+    /// Requeues all others of the same instance name: which of them is registered may change.
+    pub(super) fn requeue_namesakes(&self, registration: &ServiceRegistration) {
+        let (name, own) = (InstanceName::of(registration), registration.name_any());
         let others = self.pick(|other| {
             (name.is_of(other) && other.meta().name.as_ref() != Some(&own)).then(|| other.name_any())
         });
         for other in others {
-            self.wake(&name.namespace, &other);
+            self.requeue(&name.namespace, &other);
         }
     }
 
-    /// An instance is gone: asks for a pass of those that are called alike, and of one of its service, which sees to the
-    /// endpoints that it may have left. With the last one, what is known of the service is dropped.
-    pub(super) fn wake_heirs(&self, gone: &Name, uid: &str) {
+    /// An instance is gone: requeues its namesakes, and one of its service, which sees to the endpoints that it may have left.
+    /// With the last one, what is known of the service is dropped.
+    pub(super) fn requeue_heirs(&self, gone: &InstanceName, uid: &str) {
         let others = self.pick(|other| {
             let others = gone.service_of(other) && other.meta().uid.as_deref() != Some(uid);
             others.then(|| (gone.is_of(other), other.name_any()))
@@ -114,30 +119,30 @@ impl ServiceRegistrations {
         if others.is_empty() {
             self.coalescer.forget(&(gone.namespace.clone(), gone.service.clone()));
         }
-        // The same one each time: so many that go at once are few passes.
+        // The same one each time: so many that go at once are few reconciles.
         let first = others.iter().map(|(_, name)| name).min();
         let heirs = others.iter().filter(|(heir, _)| *heir).map(|(_, name)| name);
         for other in heirs.chain(first) {
-            self.wake(&gone.namespace, other);
+            self.requeue(&gone.namespace, other);
         }
     }
 
-    fn wake(&self, namespace: &str, name: &str) {
-        self.peers().iter().for_each(|peers| peers.wake(namespace, name));
+    fn requeue(&self, namespace: &str, name: &str) {
+        self.indexes().iter().for_each(|index| index.requeue(namespace, name));
     }
 
     /// What `pick` takes of each registration.
     fn pick<T>(&self, pick: impl Fn(&ServiceRegistration) -> Option<T>) -> Vec<T> {
-        self.peers().iter().flat_map(|peers| peers.filter_map(&pick)).collect()
+        self.indexes().iter().flat_map(|index| index.filter_map(&pick)).collect()
     }
 
-    fn peers(&self) -> Vec<Arc<ObjectIndex<ServiceRegistration>>> {
-        self.peers.lock().clone()
+    fn indexes(&self) -> Vec<Arc<ObjectIndex<ServiceRegistration>>> {
+        self.indexes.lock().clone()
     }
 }
 
-fn alike(one: &Outcome, other: &Outcome) -> bool {
-    std::mem::discriminant(&one.settled) == std::mem::discriminant(&other.settled) && one.ports == other.ports
+fn alike(one: &ServiceOutcome, other: &ServiceOutcome) -> bool {
+    std::mem::discriminant(&one.outcome) == std::mem::discriminant(&other.outcome) && one.ports == other.ports
 }
 
 fn owner_reference(owner: &Object) -> OwnerReference {

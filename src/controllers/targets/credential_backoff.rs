@@ -1,5 +1,5 @@
-//! Changed credentials that do not work, while the previous ones do. They are left alone for longer each time: servers lock
-//! accounts that fail to log in too often.
+//! Changed credentials that do not work, while the previous ones do. They are tried with backoff: servers lock accounts that fail to
+//! log in too often.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ pub struct RefusedCredential {
     /// Why it does not work.
     pub fault: Fault,
     /// When it is tried again.
-    pub again: Instant,
+    pub retry_at: Instant,
     pub(super) at: Instant,
     pub(super) pause: Duration,
     /// Of the targets at which it was tried.
@@ -33,12 +33,12 @@ impl RefusedCredential {
     pub(super) fn now(fault: Fault, keys: Keys, last: Option<&Self>, interval: Duration) -> Self {
         let pause = last.map_or(interval, |last| last.pause * 2).min(RESYNC);
         let at = Instant::now();
-        Self { fault, again: at + pause, at, pause, keys }
+        Self { fault, retry_at: at + pause, at, pause, keys }
     }
 
     /// Whether it is not to be tried again yet.
-    pub(super) fn is_left_alone(&self) -> bool {
-        Instant::now() < self.again
+    pub(super) fn is_backing_off(&self) -> bool {
+        Instant::now() < self.retry_at
     }
 }
 
@@ -48,19 +48,19 @@ pub(super) struct CredentialBackoff(Mutex<HashMap<Keys, Login>>);
 
 #[derive(Default)]
 struct Login {
-    /// TargetSet while it is tried.
+    /// Locked while it is tried.
     turn: Arc<tokio::sync::Mutex<()>>,
     refused: Option<RefusedCredential>,
 }
 
 impl CredentialBackoff {
-    /// Waits while another object tries this login. Who gets something is the one to try it; the others look what came of it.
+    /// Waits while another object tries this login. Whoever gets a guard is the one to try it; the others use its outcome.
     pub(super) async fn turn(&self, login: &Keys) -> Option<OwnedMutexGuard<()>> {
         let turn = {
             let mut all = self.all();
             // Nobody has it any more, or it would have been tried again.
-            let is_had = |it: &RefusedCredential| Instant::now() < it.again + RESYNC;
-            all.retain(|_, it| Arc::strong_count(&it.turn) > 1 || it.refused.as_ref().is_some_and(is_had));
+            let is_used = |it: &RefusedCredential| Instant::now() < it.retry_at + RESYNC;
+            all.retain(|_, it| Arc::strong_count(&it.turn) > 1 || it.refused.as_ref().is_some_and(is_used));
             Arc::clone(&all.entry(login.clone()).or_default().turn)
         };
         let mine = Arc::clone(&turn).try_lock_owned().ok();
@@ -75,9 +75,9 @@ impl CredentialBackoff {
         self.all().get(login)?.refused.clone()
     }
 
-    /// The same if it is of the last `interval`, and the login is left alone since.
+    /// The same if it is of the last `interval`, and is still backing off.
     pub(super) fn recent(&self, login: &Keys, interval: Duration) -> Option<RefusedCredential> {
-        self.last(login).filter(|it| it.is_left_alone() && it.at.elapsed() < interval)
+        self.last(login).filter(|it| it.is_backing_off() && it.at.elapsed() < interval)
     }
 
     /// Another object need not try what the server has refused. What else was wrong may be so for one alone.

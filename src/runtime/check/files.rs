@@ -10,13 +10,16 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use secrecy::SecretSlice;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::schema::Schemas;
 use crate::{
-    api::GROUP,
-    cluster::references::{ConfigContent, References, SecretContent, content_of},
+    api::{GROUP, Kind, for_each_kind, v1alpha1},
+    cluster::{
+        references::{ConfigContent, References, SecretContent, content_of},
+        resources::NamedResource,
+    },
     domain::label::is_label,
 };
 
@@ -78,6 +81,8 @@ pub struct FileReferences {
     config_maps: HashMap<Name, Arc<ConfigContent>>,
     /// By name alone, for namespaces whose files do not have the Secret.
     from_env: HashMap<String, Arc<SecretContent>>,
+    /// The objects of the files, which other objects may name.
+    resources: HashMap<(Kind, String, String), NamedResource>,
 }
 
 impl Files {
@@ -164,12 +169,30 @@ impl Files {
                 let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
                 let (namespace, name) = key;
                 let value = document.clone();
+                let resource =
+                    Kind::from_name(&kind).and_then(|kind| Some((kind, named_resource(kind, &value)?)));
+                if let Some((kind, resource)) = resource {
+                    self.references.resources.insert((kind, namespace.clone(), name.clone()), resource);
+                }
                 self.manifests.push(Manifest { api_version, kind, namespace, name, value });
             }
         }
         Ok(())
     }
 }
+
+macro_rules! named_resource {
+    ($($Kind:ident => $module:ident,)+) => {
+        /// The object, if it can be read; what is wrong with it, its own check reports.
+        fn named_resource(kind: Kind, document: &Value) -> Option<NamedResource> {
+            match kind {
+                $(Kind::$Kind => v1alpha1::$Kind::deserialize(document).ok().map(NamedResource::new),)+
+            }
+        }
+    };
+}
+
+for_each_kind!(named_resource);
 
 fn read(path: &Path) -> std::io::Result<String> {
     if path.as_os_str() != "-" {
@@ -245,5 +268,9 @@ impl References for FileReferences {
     ) -> BoxFuture<'a, kube::Result<Option<Arc<ConfigContent>>>> {
         let found = self.config_maps.get(&(namespace.to_owned(), name.to_owned())).cloned();
         std::future::ready(Ok(found)).boxed()
+    }
+
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource> {
+        self.resources.get(&(kind, namespace.to_owned(), name.to_owned())).cloned()
     }
 }

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use crate::api::{GROUP, all_crds};
 
 /// The kinds of this version.
-pub struct Schemas(Vec<Kind>);
+pub struct Schemas(Vec<KindSchema>);
 
 /// One version of one kind.
-pub struct Kind {
+pub struct KindSchema {
     name: String,
     version: String,
     schema: Value,
@@ -26,12 +26,12 @@ impl Schemas {
     /// A schema that cannot be used; a test shows that there is none.
     pub fn new() -> Result<Self, String> {
         let crds = all_crds();
-        crds.iter().flat_map(Kind::versions).collect::<Result<_, _>>().map(Self)
+        crds.iter().flat_map(KindSchema::versions).collect::<Result<_, _>>().map(Self)
     }
 
     /// The kind of this `apiVersion` and `kind`, if this version has it.
     #[must_use]
-    pub fn kind(&self, api_version: &str, kind: &str) -> Option<&Kind> {
+    pub fn kind(&self, api_version: &str, kind: &str) -> Option<&KindSchema> {
         let version = api_version.strip_prefix(GROUP)?.strip_prefix('/')?;
         self.0.iter().find(|known| known.name == kind && known.version == version)
     }
@@ -43,7 +43,7 @@ impl Schemas {
     }
 }
 
-impl Kind {
+impl KindSchema {
     fn versions(crd: &CustomResourceDefinition) -> impl Iterator<Item = Result<Self, String>> {
         crd.spec.versions.iter().map(|version| {
             let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());

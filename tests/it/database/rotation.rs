@@ -211,7 +211,7 @@ async fn a_client_certificate_that_does_not_work_leaves_the_previous_one_in_use(
 async fn a_pass_that_is_cut_off_leaves_the_previous_credential_in_use() {
     let namespace = Namespace::create().await;
     let server = Server::start(System::Redis);
-    let _operator = Operator::start(&namespace, &["--pass-deadline", "2s"]).await;
+    let _operator = Operator::start(&namespace, &["--reconcile-timeout", "2s"]).await;
     namespace.database("db", &server.spec()).await;
     let before = fingerprint(&namespace).await;
 

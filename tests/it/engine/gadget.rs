@@ -1,10 +1,6 @@
 //! A kind that does what its spec asks for, bad things included.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use authlink::{
     api::{
@@ -14,7 +10,7 @@ use authlink::{
     },
     backends::Fault,
     cluster::references::References,
-    controllers::{Cleanup, Context, Error, Reconciler, Report},
+    controllers::{Error, Finalized, ObserveContext, ReconcileContext, Reconciler, Report},
     domain::conditions::ConditionUpdate,
     resolving::Unresolved,
 };
@@ -23,6 +19,7 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::{conditions, wait::await_condition},
 };
+use parking_lot::{Mutex, MutexGuard};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +102,7 @@ pub(crate) struct Gadgets(Mutex<Seen>);
 
 #[derive(Default)]
 struct Seen {
-    passes: HashMap<String, u32>,
+    reconciles: HashMap<String, u32>,
     first_finalizers: HashMap<String, Vec<String>>,
     cleaned: Vec<String>,
     waited: Vec<String>,
@@ -114,10 +111,10 @@ struct Seen {
 
 impl Gadgets {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().expect("no pass panics with the lock")
+        self.0.lock()
     }
-    pub(crate) fn passes(&self, name: &str) -> u32 {
-        self.seen().passes.get(name).copied().unwrap_or_default()
+    pub(crate) fn reconciles(&self, name: &str) -> u32 {
+        self.seen().reconciles.get(name).copied().unwrap_or_default()
     }
     pub(crate) fn first_finalizers(&self, name: &str) -> Vec<String> {
         self.seen().first_finalizers.get(name).cloned().unwrap_or_default()
@@ -134,11 +131,15 @@ impl Reconciler for Gadgets {
     type Object = Gadget;
     const NAME: &'static str = "Gadget";
 
-    async fn apply(&self, gadget: &Gadget, cx: &Context) -> Result<Report<GadgetStatus>, Error> {
+    async fn observe(&self, _: &Gadget, _: &ObserveContext<'_>) -> Result<Report<GadgetStatus>, Error> {
+        Ok(Report::default())
+    }
+
+    async fn reconcile(&self, gadget: &Gadget, cx: &ReconcileContext) -> Result<Report<GadgetStatus>, Error> {
         let name = gadget.name_any();
         {
             let mut seen = self.seen();
-            *seen.passes.entry(name.clone()).or_default() += 1;
+            *seen.reconciles.entry(name.clone()).or_default() += 1;
             seen.first_finalizers.entry(name).or_insert_with(|| gadget.finalizers().to_vec());
         }
         match gadget.spec.does {
@@ -152,14 +153,18 @@ impl Reconciler for Gadgets {
             let secret = cx.references.secret(&namespace, name).await?;
             secret.ok_or_else(|| Unresolved::SecretNotFound { name: name.clone() })?;
         }
-        let verdicts = Gadget::CONDITIONS
+        let conditions = Gadget::CONDITIONS
             .iter()
             .map(|kind| ConditionUpdate::is_true(*kind, Reason::Valid, ""))
             .collect();
-        Ok(Report { verdicts, ..Report::default() })
+        Ok(Report { conditions, ..Report::default() })
     }
 
-    async fn cleanup(&self, gadget: &Gadget, _: &Context) -> Result<Cleanup, Error> {
+    async fn reject(&self, namespace: &str, uid: &str, cx: &ReconcileContext) -> Result<(), Error> {
+        Ok(cx.publisher.mark_endpoints_not_ready(namespace, uid, &cx.fence).await?)
+    }
+
+    async fn finalize(&self, gadget: &Gadget, _: &ReconcileContext) -> Result<Finalized, Error> {
         let name = gadget.name_any();
         match gadget.spec.cleanup {
             Does::Fail => return Err(failure()),
@@ -167,8 +172,8 @@ impl Reconciler for Gadgets {
                 let waited = self.seen().waited.iter().filter(|waited| **waited == name).count();
                 self.seen().waited.push(name.clone());
                 match waited {
-                    // By then the deadline for cleaning up has passed.
-                    0 => return Ok(Cleanup::Again(Duration::from_secs(2))),
+                    // By then the finalize timeout has passed.
+                    0 => return Ok(Finalized::RequeueAfter(Duration::from_secs(2))),
                     1 => return Err(failure()),
                     _ => {}
                 }
@@ -176,7 +181,7 @@ impl Reconciler for Gadgets {
             _ => {}
         }
         self.seen().cleaned.push(name);
-        Ok(Cleanup::Done)
+        Ok(Finalized::Done)
     }
 
     fn forget(&self, uid: &str) {

@@ -205,8 +205,7 @@ async fn a_failure_is_told_to_all_and_forgotten_soon() {
     .await;
     let service = service(with_client(&api, &issuer.url));
     let failures = join_all((0..100).map(async |_| get(&service, "/").await.map(drop).unwrap_err())).await;
-    let fault =
-        Fault::new(Reason::Unavailable, "the token server: it answers with 503 Service Unavailable");
+    let fault = Fault::new(Reason::Unavailable, "the token server: it answers with 503 Service Unavailable");
     assert!(
         failures.iter().all(|failure| *failure == Failure { stage: Stage::Credential, fault: fault.clone() })
     );

@@ -1,0 +1,198 @@
+//! The one writer of Secrets and ConfigMaps that our objects own: bindings, generated keys, published configuration.
+
+use std::{collections::HashMap, sync::Arc};
+
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::ResourceExt;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::{Error, Object, ReconcileContext};
+use crate::cluster::{
+    objects::refusal,
+    owned::{self, Desired, OwnedType, SecretData, owned_by},
+};
+
+/// A type of owned objects whose metadata is watched.
+pub(super) trait WatchedType: OwnedType {
+    /// The metadata of the object of this name, as last read.
+    fn watched_meta(cx: &ReconcileContext, namespace: &str, name: &str) -> Option<Arc<ObjectMeta>>;
+
+    /// A digest of the content: annotations alone are not worth a write.
+    fn digest(data: &Self::Data) -> [u8; 32];
+}
+
+impl WatchedType for Secret {
+    fn watched_meta(cx: &ReconcileContext, namespace: &str, name: &str) -> Option<Arc<ObjectMeta>> {
+        cx.references.secret_meta(namespace, name).map(|found| Arc::new(found.metadata.clone()))
+    }
+
+    fn digest(SecretData { values, .. }: &SecretData) -> [u8; 32] {
+        digest(values.iter().map(|(key, value)| (key.as_bytes(), value.as_slice())))
+    }
+}
+
+impl WatchedType for ConfigMap {
+    fn watched_meta(cx: &ReconcileContext, namespace: &str, name: &str) -> Option<Arc<ObjectMeta>> {
+        cx.references.config_map_meta(namespace, name).map(|found| Arc::new(found.metadata.clone()))
+    }
+
+    fn digest(data: &Self::Data) -> [u8; 32] {
+        digest(data.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())))
+    }
+}
+
+fn digest<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in pairs.flat_map(|(key, value)| [key, value]) {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// What came of a write.
+pub(super) enum OwnedOutcome {
+    /// The object of this name is as it should be.
+    Written(String),
+    /// An object of this name exists and is not ours.
+    Conflict(String),
+    /// The API server refuses the object of this name.
+    Refused(String),
+}
+
+/// The objects of one type that the objects of a kind own, at most one each. What was written is remembered, so that a reconcile
+/// without a change writes nothing.
+pub(super) struct OwnedWriter<T: WatchedType> {
+    written: Mutex<HashMap<String, Written>>,
+    _type: std::marker::PhantomData<fn() -> T>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Written {
+    name: String,
+    uid: Option<String>,
+    version: String,
+    content: [u8; 32],
+}
+
+impl Written {
+    fn of(name: &str, meta: &ObjectMeta, content: [u8; 32]) -> Option<Self> {
+        let version = meta.resource_version.clone()?;
+        Some(Self { name: name.to_owned(), uid: meta.uid.clone(), version, content })
+    }
+}
+
+impl<T: WatchedType> Default for OwnedWriter<T> {
+    fn default() -> Self {
+        Self { written: Mutex::default(), _type: std::marker::PhantomData }
+    }
+}
+
+impl<T: WatchedType> OwnedWriter<T> {
+    /// Writes the object, and removes the one of another name that was there before: whoever used it finds the new one by then.
+    /// `known` is the name that the status has.
+    ///
+    /// # Errors
+    /// What the API server failed at, and that this process may not write any more.
+    pub(super) async fn write<K: Object>(
+        &self,
+        owner: &K,
+        desired: Desired<T>,
+        known: Option<&str>,
+        cx: &ReconcileContext,
+    ) -> Result<OwnedOutcome, Error> {
+        let name = desired.name.clone();
+        let outcome = self.write_one(owner, desired, cx).await?;
+        if matches!(outcome, OwnedOutcome::Written(_)) {
+            self.remove_others(owner, Some(&name), known, cx).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Removes what was written for the object.
+    ///
+    /// # Errors
+    /// As for [`OwnedWriter::write`].
+    pub(super) async fn remove<K: Object>(
+        &self,
+        owner: &K,
+        known: Option<&str>,
+        cx: &ReconcileContext,
+    ) -> Result<(), Error> {
+        self.remove_others(owner, None, known, cx).await
+    }
+
+    /// Whether the object of this name is still the owner's own.
+    pub(super) fn is_owned<K: Object>(owner: &K, name: &str, cx: &ReconcileContext) -> bool {
+        let (namespace, uid) = (owner.namespace().unwrap_or_default(), owner.uid().unwrap_or_default());
+        T::watched_meta(cx, &namespace, name).is_some_and(|meta| owned_by(&meta, &uid))
+    }
+
+    /// The owner is gone.
+    pub(super) fn forget(&self, uid: &str) {
+        self.written.lock().remove(uid);
+    }
+
+    async fn write_one<K: Object>(
+        &self,
+        owner: &K,
+        desired: Desired<T>,
+        cx: &ReconcileContext,
+    ) -> Result<OwnedOutcome, Error> {
+        let (uid, namespace) = (owner.uid().unwrap_or_default(), owner.namespace().unwrap_or_default());
+        let name = desired.name.clone();
+        let existing = T::watched_meta(cx, &namespace, &name);
+        if existing.as_ref().is_some_and(|meta| !owned_by(meta, &uid)) {
+            return Ok(OwnedOutcome::Conflict(name));
+        }
+        let content = T::digest(&desired.data);
+        let stored = existing.as_ref().and_then(|meta| Written::of(&name, meta, content));
+        if stored.is_some() && self.written(&uid) == stored {
+            return Ok(OwnedOutcome::Written(name));
+        }
+        let Some(reference) = owner.controller_owner_ref(&()) else { return Ok(OwnedOutcome::Written(name)) };
+        cx.fence.check()?;
+        match owned::write(&cx.client, &namespace, reference, desired, existing.is_some()).await {
+            // Made this moment, by us or by somebody else: the watch brings which, and requeues the owner.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(OwnedOutcome::Written(name)),
+            Err(error) if refusal(&error).is_some() => Ok(OwnedOutcome::Refused(name)),
+            answer => {
+                let written = Written::of(&name, &answer?, content);
+                self.written.lock().extend(written.map(|written| (uid, written)));
+                Ok(OwnedOutcome::Written(name))
+            }
+        }
+    }
+
+    async fn remove_others<K: Object>(
+        &self,
+        owner: &K,
+        keep: Option<&str>,
+        known: Option<&str>,
+        cx: &ReconcileContext,
+    ) -> Result<(), Error> {
+        let (uid, namespace) = (owner.uid().unwrap_or_default(), owner.namespace().unwrap_or_default());
+        let other = |name: &str| Some(name) != keep;
+        // What this process wrote: neither status nor caches need to know of it yet.
+        if let Some(old) = self.written(&uid).filter(|old| other(&old.name)) {
+            cx.fence.check()?;
+            owned::delete::<T>(&cx.client, &namespace, &old.name, old.uid).await?;
+            self.forget(&uid);
+        }
+        if let Some(name) = known.filter(|name| other(name))
+            && let Some(meta) = T::watched_meta(cx, &namespace, name).filter(|meta| owned_by(meta, &uid))
+        {
+            cx.fence.check()?;
+            owned::delete::<T>(&cx.client, &namespace, name, meta.uid.clone()).await?;
+        }
+        Ok(())
+    }
+
+    fn written(&self, uid: &str) -> Option<Written> {
+        self.written.lock().get(uid).cloned()
+    }
+}
