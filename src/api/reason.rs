@@ -50,6 +50,8 @@ names! {
         SecretInvalidValue,
         /// The ConfigMap or object does not exist, or lacks the key.
         RefNotFound,
+        /// The object that the spec names exists, and is not ready.
+        RefNotReady,
 
         // The outside system.
         /// The host name has no address, or no DNS server answers what it is.
@@ -169,6 +171,7 @@ impl Reason {
             Self::SecretWrongType => "use a Secret of a type that holds credentials",
             Self::SecretInvalidValue => "correct the value in the Secret",
             Self::RefNotFound => "create it in the same namespace, or correct the reference",
+            Self::RefNotReady => "see the status of the object that the spec names",
             Self::InvalidSpec => "correct the spec",
             Self::Duplicate => "delete one of the two, or register it as another instance",
             Self::QueryInvalid => "correct the statement, or create what it names",

@@ -17,15 +17,18 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use super::slices::service_of;
 use super::{
     fence::Fence,
     objects::{covers, refusal},
     services, slices,
 };
+pub use super::{
+    services::{PublishedService, ServiceBackend},
+    slices::service_of,
+};
 use crate::{
     api::FIELD_MANAGER,
-    domain::endpoint_slices::{DesiredEndpoint, Drain, Port, Slice, plan},
+    domain::endpoint_slices::{DesiredEndpoint, Drain, Slice, plan},
 };
 
 /// The label by which our Services are watched.
@@ -36,37 +39,6 @@ pub const SLICES: &str = "endpointslice.kubernetes.io/managed-by=authlink.dev";
 
 /// How long a reconcile waits for the watches to bring what it wrote.
 const CACHE_SYNC_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What is published under one name.
-pub struct PublishedService {
-    /// The namespace of its owners.
-    pub namespace: String,
-    /// The Service's name.
-    pub service: String,
-    /// The objects that it stands for; with the last of them it goes. The first 16 are written into it.
-    pub owners: Vec<OwnerReference>,
-    /// The uids of objects that may have owned it before.
-    pub predecessors: Vec<String>,
-    /// Where it routes to.
-    pub backend: ServiceBackend,
-    /// The host name that the servers' certificates are for.
-    pub server_name: Option<String>,
-}
-
-/// Where a Service routes to.
-pub enum ServiceBackend {
-    /// To addresses.
-    Endpoints {
-        /// The Service's own ports.
-        ports: Vec<Port>,
-        /// The addresses.
-        desired: Vec<DesiredEndpoint>,
-        /// How addresses that leave are drained.
-        drain: Drain,
-    },
-    /// To another name, by CNAME.
-    Name(String),
-}
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

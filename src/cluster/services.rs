@@ -1,13 +1,18 @@
-//! Services, from what is to be registered.
+//! Services, from what is to be published.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+        util::intstr::IntOrString,
+    },
 };
 use serde_json::{Value, json};
 
-use super::service_publisher::{PublishedService, ServiceBackend};
-use crate::{api::FIELD_MANAGER, domain::endpoint_slices::Port};
+use crate::{
+    api::FIELD_MANAGER,
+    domain::endpoint_slices::{DesiredEndpoint, Drain, Port},
+};
 
 /// The host name that the servers' certificates are for: what a client should verify, whatever name it connected to.
 const SERVER_NAME: &str = "authlink.dev/server-name";
@@ -15,6 +20,37 @@ const SERVER_NAME: &str = "authlink.dev/server-name";
 /// So many owners of a Service are written down: more would only make it larger, since whoever registers many objects as
 /// one Service sees to their going.
 const OWNERS: usize = 16;
+
+/// What is published under one name.
+pub struct PublishedService {
+    /// The namespace of its owners.
+    pub namespace: String,
+    /// The Service's name.
+    pub service: String,
+    /// The objects that it stands for; with the last of them it goes. The first 16 are written into it.
+    pub owners: Vec<OwnerReference>,
+    /// The uids of objects that may have owned it before.
+    pub predecessors: Vec<String>,
+    /// Where it routes to.
+    pub backend: ServiceBackend,
+    /// The host name that the servers' certificates are for.
+    pub server_name: Option<String>,
+}
+
+/// Where a Service routes to.
+pub enum ServiceBackend {
+    /// To addresses.
+    Endpoints {
+        /// The Service's own ports.
+        ports: Vec<Port>,
+        /// The addresses.
+        desired: Vec<DesiredEndpoint>,
+        /// How addresses that leave are drained.
+        drain: Drain,
+    },
+    /// To another name, by CNAME.
+    Name(String),
+}
 
 /// The Service as the API server gets it.
 pub(super) fn write(published: &PublishedService) -> Service {

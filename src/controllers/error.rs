@@ -104,11 +104,12 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
+            // A referenced object may become ready by itself, which requeues this one.
+            Self::Settings(_) | Self::Unresolved(Unresolved::RefNotReady { .. }) => Retry::AfterInterval,
             Self::InvalidSpec { .. }
             | Self::Duplicate { .. }
             | Self::Unresolved(_)
             | Self::FirstProbePending => Retry::OnChange,
-            Self::Settings(_) => Retry::AfterInterval,
             Self::Cluster(_) | Self::NotLeader(_) | Self::TimedOut(_) | Self::Cleanup(_) => Retry::Backoff,
         }
     }
@@ -211,6 +212,12 @@ mod tests {
                 Unresolved::RefNotFound { what: text() }.into(),
                 "RefNotFound",
                 Retry::OnChange,
+                Some(ResolvedRefs),
+            ),
+            (
+                Unresolved::RefNotReady { what: text() }.into(),
+                "RefNotReady",
+                Retry::AfterInterval,
                 Some(ResolvedRefs),
             ),
             (

@@ -16,6 +16,7 @@ pub mod limiter;
 pub mod load;
 pub mod parameters;
 pub mod path;
+pub mod references;
 pub mod retry;
 pub mod schedule;
 pub mod usage;
