@@ -31,7 +31,7 @@ impl Events {
         Self { client, reporter, recorders: Mutex::default() }
     }
 
-    /// Publishes one. A failure is logged: an Event is never worth failing a pass.
+    /// Publishes one. A failure is logged: an Event is never worth failing a reconcile.
     pub async fn publish(&self, about: &ObjectReference, warning: bool, reason: &'static str, note: &str) {
         let note = cut(note, NOTE_LIMIT);
         let event = Event {

@@ -25,7 +25,7 @@ const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same where an earlier answer will do: a call waits for it, and none of the others until the end of `PAUSE`.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many are asked at the same time of those who have no right yet, as far as is known: unauthenticated ask at no cost, and must not
+/// Reviews at the same time for callers that have no permission yet, as far as is known: they cost the caller nothing, and must not
 /// crowd out the questions that end a right.
 const UNAUTHENTICATED_REVIEWS: usize = 16;
 

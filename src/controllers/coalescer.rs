@@ -1,4 +1,4 @@
-//! Work that many ask for at once and that one run does for all of them.
+//! Requests for the same work at the same time, coalesced into one run.
 
 use std::{
     collections::HashMap,
@@ -11,18 +11,18 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// One run at a time for each key. Whoever asks while one runs waits for the next, which starts from what is known by
-/// then: so it is the last one that all have to wait for, however many they are.
+/// One run at a time for each key. Requests that come while one runs share the next, which starts from the state by then: so it
+/// is the last one that any of them waits for, however many they are.
 pub(super) struct Coalescer<K, T>(Mutex<HashMap<K, Arc<Run<T>>>>);
 
 struct Run<T> {
-    /// How many times it was asked for.
-    asked: AtomicU64,
+    /// How many times it was requested.
+    requests: AtomicU64,
     last: tokio::sync::Mutex<Option<Last<T>>>,
 }
 
 struct Last<T> {
-    /// Everything that was asked for up to here is in the outcome.
+    /// The outcome serves the requests up to this one.
     covers: u64,
     outcome: T,
 }
@@ -35,28 +35,28 @@ impl<K, T> Default for Coalescer<K, T> {
 
 impl<K: Eq + Hash, T: Clone> Coalescer<K, T> {
     /// Runs `work`, unless a run that began after this call has succeeded in the meantime; either way gives the outcome.
-    /// The work gets what came of the last run.
+    /// The work gets the outcome of the last run.
     ///
     /// # Errors
-    /// Those of the work; the next one who waits tries for itself.
+    /// Those of the work; the next request runs it again.
     pub(super) async fn run<F, E>(&self, key: K, work: impl FnOnce(Option<T>) -> F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
     {
-        let round = Arc::clone(self.all().entry(key).or_default());
-        let mine = round.asked.fetch_add(1, SeqCst) + 1;
-        let mut last = round.last.lock().await;
+        let run = Arc::clone(self.all().entry(key).or_default());
+        let mine = run.requests.fetch_add(1, SeqCst) + 1;
+        let mut last = run.last.lock().await;
         if let Some(last) = last.as_ref().filter(|last| last.covers >= mine) {
             return Ok(last.outcome.clone());
         }
-        let covers = round.asked.load(SeqCst);
+        let covers = run.requests.load(SeqCst);
         let before = last.as_ref().map(|last| last.outcome.clone());
         let outcome = work(before).await?;
         *last = Some(Last { covers, outcome: outcome.clone() });
         Ok(outcome)
     }
 
-    /// Forgets what came of the runs of this key.
+    /// Forgets the outcome for this key.
     pub(super) fn forget(&self, key: &K) {
         self.all().remove(key);
     }
@@ -73,7 +73,7 @@ impl<K: Eq + Hash, T: Clone> Coalescer<K, T> {
 
 impl<T> Default for Run<T> {
     fn default() -> Self {
-        Self { asked: AtomicU64::new(0), last: tokio::sync::Mutex::new(None) }
+        Self { requests: AtomicU64::new(0), last: tokio::sync::Mutex::new(None) }
     }
 }
 
@@ -98,20 +98,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_ask_while_one_runs_share_the_next_run() {
+    async fn requests_while_one_runs_share_the_next_run() {
         let (outcomes, runs) = asked_by(100, false).await;
         assert_eq!((runs, outcomes[0]), (2, Ok(1)));
         assert!(outcomes[1..].iter().all(|outcome| *outcome == Ok(2)), "{outcomes:?}");
     }
 
     #[tokio::test]
-    async fn who_has_failed_has_done_nothing_for_the_others() {
+    async fn a_run_that_failed_serves_no_other_request() {
         let (outcomes, runs) = asked_by(100, true).await;
         assert_eq!((runs, outcomes[0], outcomes[99]), (2, Err(()), Ok(2)));
     }
 
     #[tokio::test]
-    async fn who_asks_later_gets_a_run_of_its_own_that_knows_the_last_outcome() {
+    async fn a_later_request_has_a_run_of_its_own_that_gets_the_last_outcome() {
         let coalescer = Coalescer::<&str, u64>::default();
         let count =
             async || coalescer.run("key", async |last| Ok::<_, ()>(last.unwrap_or_default() + 1)).await;

@@ -133,7 +133,10 @@ fn what_the_api_server_would_refuse_is_told_by_path_and_not_probed() {
 fn a_query_that_cannot_be_prepared_is_told_of_a_server_that_is_ready() {
     let queries = json!({ "queries": [{ "name": "bad", "statement": "select nothing from nowhere" }] });
     let said = check(&format!("{LOGIN}{}", database(&queries)));
-    assert!(said.code == Some(0) && said.out.contains("QueryInvalid: cannot be prepared: bad"), "{said:?}");
+    assert!(
+        said.code == Some(0) && said.out.contains("QueryInvalid: queries that cannot be prepared: bad"),
+        "{said:?}"
+    );
 }
 
 #[test]

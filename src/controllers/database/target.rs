@@ -47,7 +47,7 @@ type Invalid = Vec<(String, Fault)>;
 pub struct Facts {
     /// What the server says of itself.
     pub server: database::Server,
-    /// The pool had no room when it was last looked at.
+    /// The pool was exhausted when it was last checked.
     pub saturated: bool,
 }
 
@@ -79,7 +79,7 @@ impl ServerProbe {
         self.backend.pool()
     }
 
-    /// The queries that cannot be prepared, and why. The same list is asked about once per connection pool.
+    /// The queries that cannot be prepared, and why. The same list is checked once per connection pool.
     pub async fn check(&self, queries: &[Query]) -> Invalid {
         let mut digest = DefaultHasher::new();
         for query in queries {
@@ -87,9 +87,9 @@ impl ServerProbe {
             query.params.hash(&mut digest);
         }
         let digest = digest.finish();
-        let kept = self.checked.lock().clone();
-        if let Some((_, verdicts)) = kept.filter(|(of, _)| *of == digest) {
-            return verdicts;
+        let known = self.checked.lock().clone();
+        if let Some((_, invalid)) = known.filter(|(of, _)| *of == digest) {
+            return invalid;
         }
         let mut invalid = Vec::new();
         for query in queries {

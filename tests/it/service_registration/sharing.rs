@@ -130,7 +130,7 @@ async fn an_instance_with_none_of_the_services_ports_says_so_until_it_has_one() 
     let wanted = [("Ready", "False", "InvalidSpec"), ("Registered", "False", "InvalidSpec")];
     let seen = expect(&namespace, "two", &wanted).await;
     let message = &condition(&seen, "Registered").expect("Registered").message;
-    assert!(message.contains("(http) and leads to none of this one's (grpc): use one"), "{message}");
+    assert!(message.contains("(http) and routes to none of this one's (grpc): use one"), "{message}");
     ready(&namespace, "one").await;
     register(
         &namespace,
