@@ -93,6 +93,6 @@ impl Resources {
             }
             (Entry::Vacant(_), None) => false,
         };
-        changed.then(|| (namespace, Reference::Resource(K::KIND, name)))
+        changed.then_some((namespace, Reference::Resource(K::KIND, name)))
     }
 }

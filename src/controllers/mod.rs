@@ -60,6 +60,7 @@ pub trait Reconciler: Send + Sync + 'static {
 
     /// Whether one reconcile of any object that has this reference serves all that have it: then a change of it requeues one of
     /// them, and not each.
+    #[must_use]
     fn coalesces(reference: &Reference) -> bool {
         let _ = reference;
         false

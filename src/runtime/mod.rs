@@ -96,7 +96,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         let server = bind_gateway(&settings).await?;
         serving = Some(tokio::spawn(process.serve_gateway(server, &settings, &mut registry)));
     }
-    let leading = operates.then(|| process.operate(&settings, &mut registry));
+    let leading = operates.then(|| Box::pin(process.operate(&settings, &mut registry)));
     http::serve(settings.http_addr, registry, readiness).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %settings.http_addr, "running");
     match leading {

@@ -43,7 +43,7 @@ impl Candidate {
         let (stop, stopped) = oneshot::channel::<()>();
         let task =
             tokio::spawn(lease.hold_while(|_| std::future::pending(), || std::future::ready(()), async {
-                drop(stopped.await)
+                drop(stopped.await);
             }));
         Self { fence, stop: Some(stop), task }
     }
