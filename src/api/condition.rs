@@ -1,4 +1,4 @@
-//! The condition types: `Ready` sums up, the others say why.
+//! The condition types: `Ready` is the summary, the others give the cause.
 
 use super::names::names;
 
@@ -7,25 +7,25 @@ names! {
     pub enum ConditionType {
         /// Usable now.
         Ready,
-        /// The spec is valid beyond its schema.
+        /// The spec is valid, including what its schema cannot check.
         Accepted,
-        /// Every Secret, ConfigMap and object that the spec names exists, with the keys and the type it needs.
+        /// Every Secret, ConfigMap and object that the spec references exists and has the required keys and type.
         ResolvedRefs,
-        /// Network, TLS and login succeeded with the credential in use.
+        /// Connection, TLS handshake and login succeed with the credential in use.
         Connected,
-        /// The verdict of the probes, with hysteresis.
+        /// The health state derived from the probes, with hysteresis.
         Healthy,
-        /// The Service leads to the targets. Present only where `spec.discovery` asks for one.
+        /// Service and EndpointSlices are up to date. Present only where the object has a Service.
         Registered,
-        /// The connection pool has room.
+        /// The connection pool has free connections.
         PoolHealthy,
-        /// Works, with a fault. Present only while true.
+        /// Usable, but impaired. Present only while true.
         Degraded,
         /// `spec.suspend` is set. Present only while true.
         Suspended,
-        /// Will not progress without a change by the user (kstatus). Present only while true.
+        /// Makes no progress until the user changes something (kstatus). Present only while true.
         Stalled,
-        /// A reconcile failed for a reason of the operator's own and is retried (kstatus). Present only while true.
+        /// The last reconcile failed with an internal error and is retried (kstatus). Present only while true.
         Reconciling,
     }
 }

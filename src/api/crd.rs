@@ -1,4 +1,4 @@
-//! The CRDs, from the types.
+//! Generates the CRDs from the Rust types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -15,7 +15,7 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::S
     Ok(quote_keys(&serde_saphyr::to_string(crd)?))
 }
 
-/// Adds what the derives leave out, and removes what they say too much.
+/// Adds to a generated CRD what the derive macros leave out, and removes what the API server warns about.
 pub(super) fn finish<K: Managed>(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
@@ -33,8 +33,8 @@ pub(super) fn finish<K: Managed>(mut crd: CustomResourceDefinition) -> CustomRes
     crd
 }
 
-/// Gives new objects their `Unknown/Pending` conditions at creation, by the schema's default: an object says that
-/// nobody has looked at it yet even while no operator runs, and that costs no write. (The Gateway API does the same.)
+/// The conditions of a new object, all `Unknown/Pending`. They are the schema's default for `status`, so that an
+/// object has them even while no operator runs, without a write. (The Gateway API does the same.)
 fn pending<K: Managed>() -> Vec<serde_json::Value> {
     std::iter::once(ConditionType::Ready)
         .chain(K::CONDITIONS.iter().copied())
@@ -49,17 +49,17 @@ fn pending<K: Managed>() -> Vec<serde_json::Value> {
 
 fn tidy(schema: &mut JSONSchemaProps) {
     let bounds = bounds(schema);
-    // Without it the API server takes a null for a field that is left out; with it the null would stay, and `has()` in
-    // a rule would find the field.
+    // Without `nullable` the API server drops a null field; with it the null would be stored, and `has()` in a rule
+    // would be true.
     schema.nullable = None;
-    // The API server warns of formats that it does not know, and the bounds say more than `uint16`.
+    // The API server warns about formats that it does not know, and the bounds are more precise than `uint16`.
     if schema.type_.as_deref() == Some("integer")
         && !matches!(schema.format.as_deref(), Some("int32" | "int64"))
     {
         schema.format = None;
     }
-    // `kubectl explain` prints descriptions, and neither bounds nor defaults.
-    // Where a rule says more, so does the description.
+    // `kubectl explain` prints descriptions, but neither bounds nor defaults. A description that already has bounds
+    // ("; at least ...") gives those of a rule, which are narrower.
     let bounds = schema.description.as_mut().zip(bounds).filter(|(text, _)| !text.contains("; at "));
     if let Some((text, (low, high))) = bounds {
         text.extend([" From ", &low, " to ", &high, "."]);
@@ -83,7 +83,7 @@ fn tidy(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// The least and the greatest value of a number or a duration.
+/// The minimum and maximum of a number or a duration.
 fn bounds(schema: &JSONSchemaProps) -> Option<(String, String)> {
     if schema.pattern.as_deref() == Some(Duration::PATTERN) {
         return Some(("1ms".to_owned(), "24h".to_owned()));
@@ -91,10 +91,10 @@ fn bounds(schema: &JSONSchemaProps) -> Option<(String, String)> {
     schema.minimum.zip(schema.maximum).map(|(low, high)| (low.to_string(), high.to_string()))
 }
 
-/// Quotes the keys that YAML 1.1, which kubectl and Helm read, takes for truth values.
+/// Quotes the keys that YAML 1.1, which kubectl and Helm read, parses as booleans.
 fn quote_keys(yaml: &str) -> String {
     let mut text = String::with_capacity(yaml.len());
-    // The indentation of the key whose text block goes on, if one does.
+    // The indentation of the key of the block scalar that this line belongs to, if any.
     let mut block = None;
     for line in yaml.lines() {
         let bare = line.trim_start_matches([' ', '-']);
@@ -103,7 +103,7 @@ fn quote_keys(yaml: &str) -> String {
             block = None;
         }
         match bare.split_once(':') {
-            Some((key, rest)) if block.is_none() && is_truth_value(key) => {
+            Some((key, rest)) if block.is_none() && is_yaml_boolean(key) => {
                 text.extend([&line[..indent], "\"", key, "\":", rest]);
             }
             _ => text.push_str(line),
@@ -117,7 +117,7 @@ fn quote_keys(yaml: &str) -> String {
     text
 }
 
-fn is_truth_value(key: &str) -> bool {
+fn is_yaml_boolean(key: &str) -> bool {
     ["y", "n", "yes", "no", "on", "off", "true", "false"].contains(&key.to_lowercase().as_str())
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use super::quote_keys;
 
     #[test]
-    fn keys_that_yaml_1_1_takes_for_truth_values_are_quoted_and_texts_are_left_alone() {
+    fn keys_that_yaml_1_1_parses_as_booleans_are_quoted_and_block_scalars_are_unchanged() {
         let yaml = "on:\n  text: >-\n    off: as it\n    was\n  Yes: 1\n  only: on\n- n: 2\n- - no: 3\n";
         let quoted = "\"on\":\n  text: >-\n    off: as it\n    was\n  \"Yes\": 1\n  only: on\n- \"n\": 2\n- - \"no\": 3\n";
         assert_eq!(quote_keys(yaml), quoted);

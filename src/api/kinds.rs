@@ -1,11 +1,12 @@
-//! The table of kinds. A kind is one line here and files of its own; whatever is done for each kind follows from this table.
+//! The table of kinds. A new kind is one line here plus its own files; everything that is done once per kind is
+//! generated from this table.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResourceExt, Resource};
 
 use super::{Managed, crd::finish, v1alpha1};
 
-/// Calls a macro with the table: each kind, and the name that its modules have on every floor.
+/// Calls a macro with the table: each kind, and the name of its modules in every layer.
 macro_rules! for_each_kind {
     ($apply:ident) => {
         $apply! {
@@ -18,9 +19,9 @@ macro_rules! for_each_kind {
 
 pub(crate) use for_each_kind;
 
-/// A kind that is in the table.
+/// A kind of the table.
 pub trait HasKind: Managed {
-    /// Which one.
+    /// The entry in the table.
     const KIND: Kind;
 }
 
@@ -34,19 +35,19 @@ macro_rules! kinds {
             /// Every kind, in alphabetical order.
             pub const ALL: &'static [Self] = &[$(Self::$Kind),+];
 
-            /// As in `kind:`, such as `ServiceRegistration`.
+            /// The name in `kind:`, such as `ServiceRegistration`.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$Kind => stringify!($Kind)),+ }
             }
 
-            /// The name of its modules, of its tests and of its examples, such as `service_registration`.
+            /// The name of its modules, tests and examples, such as `service_registration`.
             #[must_use]
             pub const fn stem(self) -> &'static str {
                 match self { $(Self::$Kind => stringify!($module)),+ }
             }
 
-            /// As in RBAC rules, such as `serviceregistrations`.
+            /// The resource name in RBAC rules, such as `serviceregistrations`.
             #[must_use]
             pub fn plural(self) -> String {
                 match self { $(Self::$Kind => v1alpha1::$Kind::plural(&()).into_owned()),+ }
@@ -58,7 +59,7 @@ macro_rules! kinds {
                 match self { $(Self::$Kind => v1alpha1::$Kind::HAS_EXTERNAL_STATE),+ }
             }
 
-            /// Its CRD, as it is written to `crds/` and into the chart.
+            /// The CRD, as written to `crds/` and to the chart.
             #[must_use]
             pub fn crd(self) -> CustomResourceDefinition {
                 match self { $(Self::$Kind => finish::<v1alpha1::$Kind>(v1alpha1::$Kind::crd())),+ }
@@ -74,7 +75,7 @@ macro_rules! kinds {
 for_each_kind!(kinds);
 
 impl Kind {
-    /// The kind of this name.
+    /// The kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.as_str() == name)

@@ -1,6 +1,6 @@
-//! What users write: the custom resources, their conditions and the reasons that explain them.
+//! The API: custom resources, condition types and reasons.
 //!
-//! The lowest floor: plain types, no IO, no async. Everything here is part of the public contract.
+//! The lowest layer: plain types, no IO, no async. Everything here is part of the public contract.
 
 pub mod condition;
 mod crd;
@@ -20,41 +20,41 @@ pub use reason::Reason;
 /// The API group of every kind.
 pub const GROUP: &str = "authlink.dev";
 
-/// `kubectl get auth-integrations` lists the objects of every kind.
+/// The category of every kind: `kubectl get auth-integrations` lists all objects.
 pub const CATEGORY: &str = "auth-integrations";
 
-/// The one field manager of everything that authlink applies.
+/// The field manager of every server-side apply.
 pub const FIELD_MANAGER: &str = "authlink";
 
-/// Annotations under this prefix are read by authlink, and a change of one requeues the object.
+/// The prefix of authlink's annotations. A change of one requeues the object.
 pub const ANNOTATION_PREFIX: &str = "authlink.dev/";
 
-/// What the engine and the CRDs need to know of a kind.
+/// What the engine and the CRD generator need from a kind.
 pub trait Managed:
     kube::Resource<DynamicType = ()> + kube::core::object::HasStatus<Status: status::Status>
 {
-    /// Conditions that are always present, in the order in which they depend on each other.
+    /// The conditions that are always present, in the order in which they depend on each other.
     const CONDITIONS: &'static [ConditionType];
 
-    /// The conditions that `Ready` sums up, those that only some objects have included: the first that is false gives it its
-    /// reason.
+    /// The conditions that `Ready` summarizes, including optional ones. `Ready` takes the reason of the first that is
+    /// false.
     const READY_WHEN: &'static [ConditionType];
 
-    /// Whether something outside of the cluster must be cleaned up before an object may go: then it has a finalizer.
+    /// Whether objects of this kind can have state outside of the cluster, which a finalizer cleans up.
     const HAS_EXTERNAL_STATE: bool = false;
 
-    /// `spec.suspend`: leave the object alone.
+    /// `spec.suspend`: the object is not probed and nothing is written for it.
     fn suspended(&self) -> bool;
 
-    /// How its targets are probed, for whoever probes them once.
+    /// The probe settings, which `authlink check` changes to probe once; none if the kind has no probes.
     fn health_check_mut(&mut self) -> Option<&mut shared::HealthCheck> {
         None
     }
 
-    /// Everything in the same namespace that the spec names: a change of one of these requeues the object.
+    /// The objects in the same namespace that the spec references. A change of one requeues the object.
     fn references(&self) -> Vec<shared::Reference>;
 
-    /// Whether this very object needs the finalizer.
+    /// Whether this object needs the finalizer.
     fn has_external_state(&self) -> bool {
         Self::HAS_EXTERNAL_STATE
     }

@@ -1,6 +1,6 @@
-//! One macro for the vocabularies whose Rust name is also the word that users read.
+//! A macro for enums whose variant names are part of the API.
 
-/// An enum whose variants are printed exactly as they are written.
+/// An enum that displays as the name of its variant.
 macro_rules! names {
     ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident),+ $(,)? }) => {
         $(#[$meta])*
@@ -8,10 +8,10 @@ macro_rules! names {
         $vis enum $name { $($(#[$doc])* $variant),+ }
 
         impl $name {
-            /// Every word of the vocabulary.
+            /// Every variant.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word as users read it.
+            /// The name, as it appears in statuses, Events and metrics.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant)),+ }

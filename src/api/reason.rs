@@ -1,197 +1,197 @@
-//! The reasons: one word is at once the condition's reason, the Event's reason and the metric's label.
+//! The reasons: the same word is the reason of a condition, the reason of an Event and the label of a metric.
 
 use super::names::names;
 
 names! {
-    /// Why a condition has its status.
+    /// The reason of a condition or an Event.
     pub enum Reason {
-        // What is well.
-        /// `Ready`: usable now.
+        // Success.
+        /// `Ready`: the object is usable.
         Available,
         /// `Accepted`: the spec is valid.
         Valid,
-        /// `ResolvedRefs`: everything that the spec names is there.
+        /// `ResolvedRefs`: every reference in the spec is resolved.
         Resolved,
-        /// `Connected`: network, TLS and login succeeded.
+        /// `Connected`: connection, TLS handshake and login succeed.
         LoginSucceeded,
-        /// `Connected`: network and TLS succeed, where nobody logs in.
+        /// `Connected`: connection and TLS handshake succeed; this target needs no login.
         Reachable,
-        /// `Healthy`: the probes pass.
+        /// `Healthy`: the probes succeed.
         ProbeSucceeded,
-        /// `Connected` and `Healthy`: taken to be so, since the spec asks for no probes.
+        /// `Connected` and `Healthy`: assumed to be true because `healthCheck.type` is `None`.
         NotProbed,
-        /// `Registered`: Service and EndpointSlices are as they should be.
+        /// `Registered`: Service and EndpointSlices are up to date.
         Registered,
         /// `PoolHealthy`: callers get a connection without waiting.
         WithinBounds,
-        /// A new credential was verified and is in use (an Event).
+        /// A new credential is verified and in use (Event only).
         CredentialRotated,
 
-        // What is not known yet.
-        /// Not looked at yet.
+        // Unknown.
+        /// Not checked yet.
         Pending,
-        /// Probes have failed, fewer times than `unhealthyThreshold`.
+        /// Probes fail, but not yet `unhealthyThreshold` times in a row.
         ThresholdNotReached,
-        /// `spec.suspend` is set.
+        /// `spec.suspend` is true.
         Suspended,
 
-        // The spec and what it names.
-        /// The spec is refused, beyond what the schema can say.
+        // Spec and references.
+        /// The spec is invalid in a way that the schema cannot check.
         InvalidSpec,
-        /// An older object has registered the same instance.
+        /// An older object registers the same instance.
         Duplicate,
         /// The Secret does not exist.
         SecretNotFound,
-        /// The Secret lacks a key.
+        /// The Secret has no such key.
         SecretMissingKeys,
-        /// The Secret's type cannot serve here.
+        /// The Secret has an unsupported type.
         SecretWrongType,
-        /// The Secret has the key, with a value that cannot serve here.
+        /// The value in the Secret is invalid.
         SecretInvalidValue,
-        /// The ConfigMap or object does not exist, or lacks the key.
+        /// The ConfigMap or object does not exist, or has no such key.
         RefNotFound,
-        /// The object that the spec names exists, and is not ready.
+        /// The referenced object exists, but is not ready.
         RefNotReady,
 
-        // The outside system.
-        /// The host name has no address, or no DNS server answers what it is.
+        // The target.
+        /// The host name has no address, or no DNS server responds.
         DnsFailed,
-        /// Nothing listens there.
+        /// Nothing listens on the port.
         ConnectionRefused,
-        /// No answer in time.
+        /// No response before the timeout.
         Timeout,
         /// The TLS handshake failed.
         TlsFailed,
         /// The server's certificate has expired.
         CertificateExpired,
-        /// The login was refused.
+        /// The server rejects the credential.
         AuthenticationFailed,
-        /// The login works, the account may not do what is needed.
+        /// The login succeeds, but the account lacks a privilege.
         PermissionDenied,
-        /// The server has no such database.
+        /// The database does not exist on the server.
         DatabaseMissing,
-        /// The server has no connection left.
+        /// The server has reached its connection limit.
         TooManyConnections,
         /// The server speaks another protocol.
         ProtocolError,
-        /// The server is there and cannot serve now: starting, stopping, loading, out of resources.
+        /// The server is temporarily unable to serve: starting, stopping, loading, or out of resources.
         Unavailable,
-        /// The address is one that the operator's settings refuse.
+        /// Connections to the address are not allowed.
         AddressDenied,
-        /// The health check got a status that it does not expect.
+        /// The health check got an unexpected status code.
         UnexpectedStatus,
-        /// The health check got an answer without the text that it expects.
+        /// The health check got a body without `expectedBody`.
         UnexpectedBody,
-        /// Who called broke its own request off.
+        /// The caller aborted its request.
         CallerAborted,
         /// Probes failed `unhealthyThreshold` times in a row.
         ProbeFailed,
 
         // Discovery.
-        /// A Service of this name exists and belongs to somebody else.
+        /// A Service with this name exists and is not managed by authlink.
         ServiceConflict,
-        /// The API server refuses the Service or its slices.
+        /// The API server rejects the Service or its EndpointSlices.
         ServiceRefused,
-        /// The target has an address that must not stand in an EndpointSlice.
+        /// The target has an address that is not allowed in an EndpointSlice.
         AddressNotAllowed,
         /// The host names of the targets have no address.
         NoAddresses,
-        /// The cluster's Services have no addresses of the targets' family (IPv4, IPv6).
+        /// The Service has no address of the targets' IP family (IPv4 or IPv6).
         AddressFamilyMissing,
 
-        // Works, with a fault.
-        /// Some of several endpoints are down.
+        // Degraded.
+        /// Some endpoints are down.
         SomeEndpointsDown,
-        /// The credential Secret changed and its new value does not work: the previous one is still used.
+        /// The credential Secret changed and the new value does not work; the previous one stays in use.
         PreviousCredentialInUse,
-        /// A server's certificate expires within two weeks.
+        /// The server certificate expires within two weeks.
         CertificateExpiringSoon,
-        /// The server is another one than before.
+        /// The address is served by a different server than before.
         ServerReplaced,
         /// A declared query cannot be prepared.
         QueryInvalid,
-        /// A Secret of the binding's name exists and is not ours.
+        /// A Secret with the binding's name exists and is not managed by authlink.
         BindingConflict,
-        /// The API server refuses the binding Secret.
+        /// The API server rejects the binding Secret.
         BindingRefused,
-        /// Callers wait for a connection.
+        /// The connection pool is exhausted; callers are waiting.
         PoolSaturated,
 
         // The gateway.
-        /// So many calls of an endpoint failed that a gateway calls it no more for a while (an Event).
+        /// A gateway opened the circuit breaker of an endpoint because too many calls failed (Event only).
         CircuitOpened,
-        /// The endpoints are called again (an Event).
+        /// All circuit breakers are closed again (Event only).
         CircuitClosed,
 
-        // The operator itself.
-        /// The pass took longer than its deadline.
+        // The operator.
+        /// The reconcile timed out.
         DeadlineExceeded,
-        /// The API server refused or failed a request.
+        /// A request to the API server failed.
         ClusterFailed,
         /// Cleaning up outside of the cluster failed.
         CleanupFailed,
-        /// The object went although something stays behind outside (an Event).
+        /// The object was deleted, and its state outside of the cluster could not be cleaned up (Event only).
         Orphaned,
     }
 }
 
 impl Reason {
-    /// What a user can do about it; empty for reasons that ask for nothing.
+    /// What the user can do; empty if nothing needs to be done.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::DnsFailed | Self::NoAddresses => "check the host name and the cluster's DNS",
-            Self::ConnectionRefused => "check that the server runs and listens on this port",
+            Self::ConnectionRefused => "check that the server is running and listens on this port",
             Self::Timeout => {
-                "check the network on the way, the server's load, and that type, port and TLS mode fit the server"
+                "check firewalls and NetworkPolicies, the load of the server, and type, port and TLS mode in the spec"
             }
-            Self::TlsFailed => "check spec.tls: its mode, its CA and the names in the server's certificate",
-            Self::CertificateExpired | Self::CertificateExpiringSoon => "renew the server's certificate",
+            Self::TlsFailed => "check spec.tls: mode, CA and the names in the server certificate",
+            Self::CertificateExpired | Self::CertificateExpiringSoon => "renew the server certificate",
             Self::AuthenticationFailed => {
-                "check user name and password, or the token, in the credential Secret"
+                "check the user name and password, or the token, in the credential Secret"
             }
-            Self::PermissionDenied => "grant the account the right to connect and to run the probe",
+            Self::PermissionDenied => "grant the account the privileges to connect and to run the probe",
             Self::DatabaseMissing => "create the database, or correct its name",
             Self::TooManyConnections => "raise the server's connection limit, or lower spec.pool.max",
-            Self::ProtocolError => {
-                "check that the address and the port belong to the kind of system that the spec says"
+            Self::ProtocolError => "check type, host and port in the spec",
+            Self::Unavailable => "check the server's log, and type, port and TLS mode in the spec",
+            Self::AddressDenied => {
+                "use a public address, or allow this one with --egress-allow-cidrs (chart: egress.allowCIDRs)"
             }
-            Self::Unavailable => {
-                "look at the server's own log, and check that type, port and TLS mode fit the server"
-            }
-            Self::AddressDenied => "use a public address, or have the operator's settings allow this one",
             Self::UnexpectedStatus => {
-                "look at the server's own log, or correct spec.healthCheck.http: its path and expectedStatuses"
+                "check the server's log, or correct path and expectedStatuses in spec.healthCheck.http"
             }
             Self::UnexpectedBody => {
-                "look at what the server answers there, or correct spec.healthCheck.http.expectedBody"
+                "check the response of the server, or correct spec.healthCheck.http.expectedBody"
             }
             Self::SecretNotFound => "create the Secret in the same namespace, or correct its name",
             Self::SecretMissingKeys => "add the key to the Secret",
-            Self::SecretWrongType => "use a Secret of a type that holds credentials",
+            Self::SecretWrongType => "use a Secret with one of the supported types",
             Self::SecretInvalidValue => "correct the value in the Secret",
             Self::RefNotFound => "create it in the same namespace, or correct the reference",
-            Self::RefNotReady => "see the status of the object that the spec names",
+            Self::RefNotReady => "check the status of the referenced object",
             Self::InvalidSpec => "correct the spec",
-            Self::Duplicate => "delete one of the two, or register it as another instance",
-            Self::QueryInvalid => "correct the statement, or create what it names",
+            Self::Duplicate => "delete one of the two objects, or give it another instanceId",
+            Self::QueryInvalid => "correct the statement, or create the tables and columns that it uses",
             Self::BindingConflict => "delete that Secret, or set spec.binding.secretName to another name",
             Self::BindingRefused => {
-                "give the operator the right to write Secrets, or set spec.binding.enabled to false"
+                "allow the operator to write Secrets (chart: rbac.bindings), or set spec.binding.enabled to false"
             }
             Self::ServiceConflict => "delete that Service, or set spec.discovery.serviceName to another name",
-            Self::ServiceRefused => "give the operator that right, or correct spec.discovery",
+            Self::ServiceRefused => {
+                "allow the operator to write Services and EndpointSlices, or correct spec.discovery"
+            }
             Self::AddressNotAllowed => {
-                "use an address that is neither of this machine, its link nor the cluster"
+                "use an address outside of the cluster that is neither loopback, link-local nor multicast"
             }
             Self::AddressFamilyMissing => {
-                "use addresses of the Service's family, or make the cluster dual-stack and delete the Service"
+                "use addresses of the Service's IP family, or make the cluster dual-stack and delete the Service"
             }
-            Self::PoolSaturated => "raise spec.pool.max, or look for slow queries",
-            Self::CircuitOpened => "look at the API's own log, or correct spec.circuitBreaker",
+            Self::PoolSaturated => "raise spec.pool.max, or check for slow queries",
+            Self::CircuitOpened => "check the log of the API, or correct spec.circuitBreaker",
             Self::SomeEndpointsDown => "see status.endpoints",
-            Self::PreviousCredentialInUse => "correct the Secret, or create its new password on the server",
-            Self::ServerReplaced => "check that this is the server you mean, and that its data is there",
+            Self::PreviousCredentialInUse => "correct the Secret, or set its new password on the server",
+            Self::ServerReplaced => "check that this is the intended server and that its data is complete",
             _ => "",
         }
     }

@@ -1,4 +1,4 @@
-//! Blocks of `spec` that several kinds share.
+//! Parts of `spec` that several kinds share.
 
 use std::{fmt, time};
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use super::Kind;
 
-/// A span of time as users write it: `500ms`, `30s`, `1h30m`. From 1 ms to 24 h.
+/// A duration such as `500ms`, `30s` or `1h30m`, from 1 ms to 24 h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Duration(kube::core::Duration);
 
 impl Duration {
-    /// What the schema takes, before its rule looks at the bounds.
+    /// The syntax. The bounds are checked by a CEL rule.
     pub(super) const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 
-    /// So many seconds.
+    /// A duration in seconds.
     #[must_use]
     pub fn from_secs(seconds: u64) -> Self {
         Self(time::Duration::from_secs(seconds).into())
     }
 
-    /// So many milliseconds.
+    /// A duration in milliseconds.
     #[must_use]
     pub fn from_millis(milliseconds: u64) -> Self {
         Self(time::Duration::from_millis(milliseconds).into())
     }
 
-    /// As the standard library's type.
+    /// Converts to the standard library's type.
     #[must_use]
     pub fn get(self) -> time::Duration {
         self.0.into()
@@ -62,16 +62,16 @@ impl JsonSchema for Duration {
     }
 }
 
-/// Something that a spec names, in the same namespace.
+/// An object in the same namespace that a spec references.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {
     /// A Secret, by name.
     Secret(String),
     /// A ConfigMap, by name.
     ConfigMap(String),
-    /// A Service that is registered for it, by name.
+    /// The Service that authlink manages for the object, by name.
     Service(String),
-    /// Another object of ours, by kind and name.
+    /// Another object of authlink, by kind and name.
     Resource(Kind, String),
 }
 
@@ -84,14 +84,14 @@ pub struct SecretRef {
     pub name: String,
 }
 
-/// One key of a Secret in the same namespace.
+/// A key of a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key in the Secret.
+    /// Key of the Secret.
     #[serde(default = "uri_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
@@ -101,29 +101,29 @@ fn uri_key() -> String {
     "uri".to_owned()
 }
 
-/// One key of a Secret in the same namespace, where no key goes without saying.
+/// A key of a Secret in the same namespace, without a default key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretValueRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key in the Secret.
+    /// Key of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
-/// Certificates of the authorities to trust, as PEM.
+/// CA certificates, as PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CaRef {
-    /// Where the PEM text is.
+    /// Kind of the object with the certificates.
     #[serde(default)]
     pub kind: CaKind,
     /// Name of the ConfigMap or Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key in it.
+    /// Key of the ConfigMap or Secret.
     #[serde(default = "ca_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
@@ -134,7 +134,7 @@ fn ca_key() -> String {
 }
 
 impl CaRef {
-    /// As a reference to watch.
+    /// The object to watch.
     #[must_use]
     pub fn reference(&self) -> Reference {
         match self.kind {
@@ -144,13 +144,13 @@ impl CaRef {
     }
 }
 
-/// Where a CA is kept.
+/// The kind of object that holds a CA.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CaKind {
-    /// In a ConfigMap.
+    /// A ConfigMap.
     #[default]
     ConfigMap,
-    /// In a Secret.
+    /// A Secret.
     Secret,
 }
 
@@ -164,21 +164,21 @@ pub enum CaKind {
 #[x_kube(validation = Rule::new("duration(self.interval) >= duration('100ms')")
     .message("healthCheck.interval must be at least 100ms"))]
 pub struct HealthCheck {
-    /// Time from one probe's start to the next one's; at least 100ms.
+    /// Time between the starts of two probes; at least 100ms.
     #[serde(default = "default_interval")]
     pub interval: Duration,
-    /// How long a probe may take, connecting included; at most 30s.
+    /// Timeout of a probe, including the connection; at most 30s.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
-    /// Each wait is shortened by up to this many percent, by chance, so that probes of many objects spread out.
+    /// Shortens each interval by a random amount of up to this many percent, so that probes do not run all at once.
     #[serde(default = "default_jitter")]
     #[schemars(range(min = 0, max = 50))]
     pub jitter_percent: u8,
-    /// Probes that must fail in a row before a healthy target is called unhealthy.
+    /// Number of consecutive failed probes after which a healthy target becomes unhealthy.
     #[serde(default = "default_unhealthy_threshold")]
     #[schemars(range(min = 1, max = 100))]
     pub unhealthy_threshold: u32,
-    /// Probes that must pass in a row before an unhealthy target is called healthy.
+    /// Number of consecutive successful probes after which an unhealthy target becomes healthy.
     #[serde(default = "default_healthy_threshold")]
     #[schemars(range(min = 1, max = 100))]
     pub healthy_threshold: u32,
@@ -212,24 +212,26 @@ impl Default for HealthCheck {
     }
 }
 
-/// How Kubernetes finds the targets: a Service without a selector, whose EndpointSlices follow the probes.
+/// A Service without a selector, whose EndpointSlices list the targets and are updated by the probes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("duration(self.refreshInterval) >= duration('5s')")
     .message("discovery.refreshInterval must be at least 5s"))]
 pub struct Discovery {
-    /// Where the Service leads. It has an address of each family (IPv4, IPv6) that the cluster has.
+    /// `Endpoints`: the Service has EndpointSlices with the addresses of the targets, which are ready while their
+    /// probes succeed. `ExternalName`: the Service is a CNAME to the host name of the only target; probes do not
+    /// affect it. `None`: there is no Service.
     #[serde(default)]
     pub mode: DiscoveryMode,
-    /// Name of the Service; by default the object's own name.
+    /// Name of the Service; defaults to the name of the object.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 63), regex(pattern = r"^([a-z]([a-z0-9-]*[a-z0-9])?)?$"))]
     pub service_name: String,
-    /// Host names are resolved again when their TTL is over, and this often otherwise; at least 5s.
+    /// Maximum time between two DNS lookups of a host name, which a shorter TTL reduces; at least 5s.
     #[serde(default = "default_refresh_interval")]
     pub refresh_interval: Duration,
-    /// An address that leaves is drained for so many seconds: not ready and terminating, so that open connections can
-    /// end.
+    /// Time in seconds for which a removed address stays in the EndpointSlice as not ready and terminating, so that
+    /// open connections can finish.
     #[serde(default = "default_drain_seconds")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: u32,
@@ -242,20 +244,20 @@ fn default_drain_seconds() -> u32 {
     30
 }
 
-/// Where the Service of a discovery leads.
+/// The type of Service that is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DiscoveryMode {
-    /// To the addresses of the targets, in EndpointSlices: ready while the probes pass.
+    /// A Service with EndpointSlices.
     #[default]
     Endpoints,
-    /// To the host name of the one target, by CNAME; it has no readiness, whatever the probes say.
+    /// A Service of type `ExternalName`.
     ExternalName,
-    /// Nowhere: there is no Service.
+    /// No Service.
     None,
 }
 
 impl Discovery {
-    /// The name of the Service for the object of this name; none without a Service.
+    /// The name of the Service for the object with this name; none in mode `None`.
     #[must_use]
     pub fn service(&self, object: &str) -> Option<String> {
         match self.mode {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ConditionType;
 
-/// What the engine needs of a kind's status.
+/// What the engine needs from a kind's status.
 pub trait Status:
     Clone
     + Default
@@ -22,13 +22,13 @@ pub trait Status:
     /// The common part.
     fn common(&self) -> &CommonStatus;
 
-    /// The common part, to write to.
+    /// The common part, mutable.
     fn common_mut(&mut self) -> &mut CommonStatus;
 
-    /// Removes what only an observation of the outside system can tell.
+    /// Removes the fields that come from probing the target.
     fn forget_observations(&mut self);
 
-    /// Removes the numbers that move all the time: what is left is the meaning, and only its change is worth a write.
+    /// Removes the numbers that change constantly. The status is written when the rest has changed.
     fn forget_numbers(&mut self);
 }
 
@@ -36,28 +36,28 @@ pub trait Status:
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommonStatus {
-    /// The last generation of the spec whose outcome the conditions describe.
+    /// The generation of the spec that the conditions refer to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` sums up, the others say why.
+    /// The conditions: `Ready` is the summary, the others give the cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// What the probes see.
+    /// The result of the probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthStatus>,
 
-    /// Each address that is probed.
+    /// The endpoints that are probed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointStatus>,
 
-    /// The Service that leads to the targets.
+    /// The Service that is managed for the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_ref: Option<ServiceStatus>,
 
-    /// The Secret for applications (servicebinding.io duck type).
+    /// The binding Secret (servicebinding.io duck type).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingStatus>,
 
@@ -65,11 +65,11 @@ pub struct CommonStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
 
-    /// What gateways count, where they call the object.
+    /// Usage statistics of the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeStatus>,
 
-    /// The last failure seen; kept after recovery.
+    /// The last failure; kept after recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
 }
@@ -93,7 +93,8 @@ impl CommonStatus {
         if let Some(health) = &mut self.health {
             *health = HealthStatus { state: health.state, ..HealthStatus::default() };
         }
-        // A closed circuit is nothing to tell of: an object that comes to be called, or whose gateways went, costs no write.
+        // A closed circuit does not cause a write: not when an object is called for the first time, nor when its
+        // gateways stop.
         let circuit = self.runtime.as_ref().and_then(|runtime| runtime.circuit);
         let circuit = circuit.filter(|circuit| *circuit != Circuit::Closed);
         self.runtime = circuit.map(|_| RuntimeStatus { circuit, ..RuntimeStatus::default() });
@@ -103,82 +104,82 @@ impl CommonStatus {
     }
 }
 
-/// What the probes see. Only `state` and `since` are kept up to date at once; the numbers ride along with other
-/// changes, or at most every 30 minutes. The metrics have them live.
+/// The result of the probes. Changes of `state` and `since` are written immediately; the numbers are updated along
+/// with other changes, and at least every 30 minutes. The metrics have current numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthStatus {
-    /// The verdict over the last probes.
+    /// The health state.
     pub state: HealthState,
-    /// Since when.
+    /// Time of the last change of `state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Probes that failed since the last one that passed.
+    /// Number of failed probes since the last successful one.
     #[serde(default)]
     pub consecutive_failures: u32,
-    /// How long probes take, in milliseconds.
+    /// Duration of the probes, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<LatencyMs>,
-    /// The share of the last hour's probes that passed, such as `99.9%`.
+    /// Percentage of successful probes in the last hour, such as `99.9%`.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "uptime1h")]
     pub uptime_1h: Option<String>,
-    /// When the last probe ended.
+    /// End of the last probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe_time: Option<Time>,
 }
 
-/// The verdict over the last probes.
+/// The health state of a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HealthState {
     /// Not probed yet, or fewer failures than the threshold since the start.
     #[default]
     Unknown,
-    /// The probes pass.
+    /// The probes succeed.
     Healthy,
     /// The probes fail.
     Unhealthy,
 }
 
-/// Milliseconds.
+/// Latencies in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencyMs {
-    /// Of the last probe.
+    /// Duration of the last probe.
     pub last: u64,
-    /// 95 % of the last 64 probes took at most this long.
+    /// 95th percentile of the last 64 probes.
     pub p95: u64,
 }
 
-/// One address that is probed.
+/// An endpoint that is probed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointStatus {
-    /// Host name or address, as declared.
+    /// Host name or IP address, as in the spec.
     pub address: String,
     /// TCP port.
     pub port: u16,
-    /// Whether the probes pass.
+    /// Whether the endpoint is healthy.
     pub ready: bool,
-    /// Why not, or `ProbeSucceeded`.
+    /// The reason of the failure, or `ProbeSucceeded`.
     pub reason: String,
-    /// The role that the server had when it last answered, where its protocol tells.
+    /// The role that the server last reported, if its protocol has roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
 }
 
-/// The Service that leads to the targets.
+/// The Service that is managed for the object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
-    /// Its name, in the same namespace.
+    /// Name of the Service, in the same namespace.
     pub name: String,
 }
 
-/// The Secret for applications.
+/// The binding Secret.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BindingStatus {
-    /// Its name, in the same namespace.
+    /// Name of the Secret, in the same namespace.
     pub name: String,
 }
 
@@ -186,52 +187,53 @@ pub struct BindingStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialStatus {
-    /// The Secret that it was read from.
+    /// Name of the Secret.
     pub secret: String,
-    /// 16 bits of a salted SHA-256: enough to see a change, too little to guess from.
+    /// The first 16 bits of a salted SHA-256 of the credential: shows a change, and is too short to guess the
+    /// credential from.
     pub fingerprint: String,
-    /// When this value first logged in.
+    /// Time of the first successful login with this credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_time: Option<Time>,
 }
 
-/// What gateways count, over about the last hour (55 to 60 minutes). Only `circuit` is kept up to date, within the interval at
-/// which they write; the numbers are as old as those of `health`. Without `circuit` and with no `replicas` no gateway is known
-/// to run. All of it is left out while the store cannot be read.
+/// Usage statistics of the gateways over the last hour (55 to 60 minutes). A change of `circuit` is written within
+/// the interval at which gateways write to the store (`--store-interval`); the numbers are updated as those of
+/// `health`. Absent while the store is unavailable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeStatus {
-    /// What the circuit does with calls; none is known where no gateway runs.
+    /// The state of the circuit breakers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit: Option<Circuit>,
-    /// Calls by callers that have the right to, while the object could be called. Those that were refused by its rate limit or
-    /// an open circuit are among them.
+    /// Number of authorized calls, including those rejected by the rate limit or an open circuit.
     #[serde(default, rename = "requests1h")]
     pub requests_1h: u64,
-    /// Those that were answered by 500 or more in the end, after any retries; of queries also those that broke off later.
+    /// Number of calls with a response status of 500 or higher, after retries, and of queries that failed while rows
+    /// were sent.
     #[serde(default, rename = "errors1h")]
     pub errors_1h: u64,
-    /// 95 % of the calls that were sent took at most about so many milliseconds: until the answer began, and queries until
-    /// their last row. It is never too low, and at most 19 % and 1 ms too high.
+    /// 95th percentile of the latency of the calls that were sent, in milliseconds: until the response headers, or
+    /// for queries until the last row. At most 19 % plus 1 ms above the exact value, and never below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p95_ms: Option<u64>,
-    /// Calls that the rate limit refused; only where there may be one.
+    /// Number of calls rejected by the rate limit. Only for kinds that have one.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "rateLimited1h")]
     pub rate_limited_1h: Option<u64>,
-    /// Gateways that run, by what they have written lately.
+    /// Number of running gateways.
     #[serde(default)]
     pub replicas: u32,
 }
 
-/// What the circuit does with calls, the worst one of the endpoints in any gateway; only where the spec asks for circuit
-/// breakers.
+/// The worst state of any circuit breaker of the object, over all endpoints and gateways. Absent without
+/// `spec.circuitBreaker`, and while no gateway runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Circuit {
-    /// Lets them through.
+    /// Calls are sent.
     Closed,
-    /// Refuses them.
+    /// Calls are rejected.
     Open,
-    /// Lets a few through, to see.
+    /// A few trial calls are sent.
     HalfOpen,
 }
 
@@ -239,11 +241,11 @@ pub enum Circuit {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastError {
-    /// When it was first seen.
+    /// Time of its first occurrence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
-    /// Its class.
+    /// Its reason.
     pub reason: String,
-    /// Its text.
+    /// Its message.
     pub message: String,
 }

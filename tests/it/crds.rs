@@ -59,7 +59,7 @@ spec: {type: postgresql, host: db.example.com}
 ";
 
 #[test]
-fn a_new_object_says_at_once_that_nobody_has_looked_at_it() {
+fn a_new_object_is_pending_at_once() {
     let place = Place::new("pending");
     let created =
         place.kubectl(&["create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-"], MINIMAL);
@@ -108,7 +108,10 @@ spec: {suspend: true, endpoints: [{url: \"https://billing.example.com\"}]}
     let columns =
         ["NAME", "READY", "HEALTHY", "REASON", "ENDPOINTS", "LAST-CHANGE", "AGE", "ENDPOINT", "MESSAGE"];
     assert_eq!(header, columns);
-    assert!(wide.contains("billing") && wide.contains("waiting for the operator's first pass"), "{wide}");
+    assert!(
+        wide.contains("billing") && wide.contains("waiting for the operator's first reconcile"),
+        "{wide}"
+    );
 }
 
 #[test]

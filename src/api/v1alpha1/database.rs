@@ -1,4 +1,4 @@
-//! `Database`: a PostgreSQL, MySQL/MariaDB, MongoDB or Redis server that exists outside of authlink.
+//! `Database`: an external PostgreSQL, MySQL/MariaDB, MongoDB or Redis server.
 
 mod param_type;
 mod pool;
@@ -17,7 +17,8 @@ pub use param_type::ParamType;
 pub use pool::Pool;
 pub use status::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus};
 
-/// A database server that applications use: probed by its own protocol, pooled, and offered by a binding Secret.
+/// A database server: probed with its own protocol, registered as a Service, and available to applications through a
+/// binding Secret and through the declared queries of the gateway.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "authlink.dev",
@@ -70,18 +71,18 @@ pub use status::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus};
 #[x_kube(validation = Rule::new("[has(self.host), has(self.hosts), has(self.uriSecretRef)].filter(x, x).size() == 1")
     .message("set exactly one of host, hosts and uriSecretRef"))]
 #[x_kube(validation = Rule::new("!has(self.uriSecretRef) || (!has(self.credentialsRef) && !has(self.port) && !has(self.database))")
-    .message("the URI of uriSecretRef says it all: remove credentialsRef, port and database"))]
+    .message("credentialsRef, port and database are part of the URI in uriSecretRef: remove them"))]
 #[x_kube(validation = Rule::new("self.type != 'redis' || !has(self.database) || self.database.matches('^[0-9]{1,4}$')")
-    .message("database of a redis is its number, such as \"0\""))]
+    .message("database must be a number for type redis, such as \"0\""))]
 #[x_kube(validation = Rule::new("self.type != 'mongodb' || !has(self.tls.mode) || self.tls.mode != 'VerifyCa'")
-    .message("tls.mode VerifyCa is not offered for mongodb, whose driver always checks the host name: use VerifyFull"))]
+    .message("tls.mode VerifyCa is not supported for type mongodb, whose driver always verifies the host name: use VerifyFull"))]
 pub struct DatabaseSpec {
-    /// The engine; it cannot be changed.
+    /// The database engine. Immutable.
     #[serde(rename = "type")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("type cannot be changed: create a new Database"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("type is immutable: create a new Database"))]
     pub engine: Engine,
 
-    /// Host name or address of the server. Exactly one of host, hosts and uriSecretRef.
+    /// Host name or IP address of the server, without a port. Set exactly one of host, hosts and uriSecretRef.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),
@@ -89,61 +90,62 @@ pub struct DatabaseSpec {
     )]
     pub host: Option<String>,
 
-    /// Several servers of one system, such as a primary and its replicas: each is probed, and its role shown.
+    /// Several servers of one cluster, such as a primary and its replicas. Each is probed, and the status shows its
+    /// role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16))]
     pub hosts: Option<Vec<Host>>,
 
-    /// TCP port; by default the engine's own: 5432, 3306, 27017 or 6379.
+    /// TCP port; defaults to the port of the engine: 5432, 3306, 27017 or 6379.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
 
-    /// A Secret's key with the whole connection URI, user and password included.
+    /// A key of a Secret with the connection URI, including user and password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_secret_ref: Option<SecretKeyRef>,
 
-    /// Name of the database; for redis its number; for mongodb also the one to log in to.
+    /// Name of the database. For redis its number; for mongodb also the authentication database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub database: Option<String>,
 
-    /// A Secret of type kubernetes.io/basic-auth, servicebinding.io/* or Opaque with the keys username and password.
+    /// A Secret of type kubernetes.io/basic-auth, servicebinding.io/* or Opaque, with the keys username and password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<SecretRef>,
 
-    /// How the connection is protected.
+    /// TLS settings of the connection.
     #[serde(default)]
     pub tls: Tls,
 
-    /// The connections that authlink keeps, for each server.
+    /// Connection pool settings, per server.
     #[serde(default)]
     pub pool: Pool,
 
-    /// Bounds for queries that do not set their own.
+    /// Defaults for the limits of the queries.
     #[serde(default)]
     pub query: QueryLimits,
 
-    /// The statements that may be run by name. Each is prepared, never run, to check it.
+    /// Statements that callers of the gateway run by name. They are prepared, but not run, to validate them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub queries: Vec<Query>,
 
-    /// A Secret that applications mount, in the form of the Service Binding specification.
+    /// The binding Secret for applications (Service Binding specification).
     #[serde(default)]
     pub binding: Binding,
 
-    /// How the server is probed.
+    /// How the servers are probed.
     #[serde(default)]
     pub health_check: HealthCheck,
 
-    /// A Service that leads to the servers; without it there is none. Of several servers those that follow another one
-    /// are ready only while none of them is known as a primary.
+    /// A Service for the servers; no Service if unset. With several hosts, replicas are ready only while no primary
+    /// is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
 
-    /// Leave it alone: no probes, no connections. `Ready` keeps its last value.
+    /// Stops probes and closes connections. `Ready` keeps its last value.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -163,7 +165,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// As users write it; also the `<type>` of `servicebinding.io/<type>`.
+    /// The value of `spec.type`, and the `<type>` in `servicebinding.io/<type>`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -174,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// The port that IANA lists for it.
+    /// The port that IANA assigns to the engine.
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
@@ -186,23 +188,23 @@ impl Engine {
     }
 }
 
-/// One of several servers.
+/// A server of `spec.hosts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
-    /// Host name or address.
+    /// Host name or IP address, without a port.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$")
     )]
     pub host: String,
-    /// TCP port; by default `spec.port`, else the engine's own.
+    /// TCP port; defaults to `spec.port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
 }
 
-/// How the connection is protected.
+/// TLS settings of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.caRef) || !has(self.mode) || self.mode in ['VerifyCa', 'VerifyFull']")
@@ -210,42 +212,43 @@ pub struct Host {
 #[x_kube(validation = Rule::new("!has(self.clientCertRef) || !has(self.mode) || self.mode != 'None'")
     .message("tls.clientCertRef needs a tls.mode other than None"))]
 pub struct Tls {
-    /// How much of the server's certificate is checked.
+    /// How the server certificate is verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
-    /// The authorities to trust; without it the public ones.
+    /// The CA certificates to trust; defaults to the public CAs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
-    /// A Secret of type kubernetes.io/tls with the certificate to show to the server.
+    /// A Secret of type kubernetes.io/tls with the client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert_ref: Option<SecretRef>,
 }
 
-/// `VerifyFull`: the server's certificate must come from a trusted authority and name the host. `VerifyCa`: its names are not checked.
-/// `Require`: nothing is checked, so there is no protection against an active attacker. `None`: no TLS. By default what the URI of
-/// `uriSecretRef` says, else `VerifyFull`.
+/// `VerifyFull`: the server certificate must be issued by a trusted CA and match the host name. `VerifyCa`: the host
+/// name is not verified. `Require`: the certificate is not verified, which does not protect against an active
+/// attacker. `None`: no TLS. If unset, the mode in the URI of `uriSecretRef` applies, or else `VerifyFull`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
-    /// No TLS: passwords and data travel in the clear.
+    /// No TLS: passwords and data are sent in clear text.
     None,
-    /// TLS without any check of the certificate: no protection against an active attacker.
+    /// TLS without verification of the certificate: no protection against an active attacker.
     Require,
-    /// The certificate must come from a trusted authority; its names are not checked.
+    /// The certificate must be issued by a trusted CA; the host name is not verified.
     VerifyCa,
-    /// The certificate must come from a trusted authority and name the host.
+    /// The certificate must be issued by a trusted CA and match the host name.
     #[default]
     VerifyFull,
 }
 
-/// Bounds for queries that do not set their own.
+/// Defaults for the limits of the queries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueryLimits {
-    /// How long a query may run, its answer included. Then it is ended, on the server as well.
+    /// Timeout of a query, including the transfer of the rows. A query that times out is also cancelled on the
+    /// server.
     #[serde(default = "query_timeout")]
     pub timeout: Duration,
-    /// Rows that a query may return; the answer says so when there were more. It bounds neither what a statement changes nor,
-    /// without `readOnly`, what postgresql and mysql read for it.
+    /// Maximum number of rows in a response. If there are more, the response says that it is truncated. Without
+    /// `readOnly`, a statement on postgresql and mysql still runs to its end.
     #[serde(default = "query_max_rows")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: u32,
@@ -264,49 +267,49 @@ impl Default for QueryLimits {
     }
 }
 
-/// A statement that may be run by name.
+/// A statement that callers of the gateway run by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Query {
-    /// Its name.
+    /// Name of the query.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z][a-zA-Z0-9_-]*$"))]
     pub name: String,
-    /// One statement, which on postgresql and mysql runs in a transaction of its own. Placeholders are $1 for postgresql and ?
-    /// for mysql. For redis it is a command: arguments stand apart by blanks, quotes are those of redis-cli, and $1 is a
-    /// placeholder where it is a whole argument without quotes. For mongodb it is a command document as JSON, and the string
-    /// "$1" is a placeholder where it is a whole value; a text that begins with $ is taken in filters and documents, and
-    /// elsewhere only within {"$literal": "$1"}.
+    /// A single statement. postgresql: SQL with the placeholders $1, $2, ..., run in its own transaction. mysql: SQL
+    /// with the placeholder ?, run in its own transaction. redis: a command with the quoting of redis-cli; $1 is a
+    /// placeholder if it is a whole unquoted argument. mongodb: a command document as JSON; "$1" is a placeholder if
+    /// it is a whole value. There, a text parameter that starts with $ is accepted in filters and documents, but in
+    /// expressions only within {"$literal": "$1"}.
     #[schemars(length(min = 1, max = 8192))]
     pub statement: String,
-    /// The types of the parameters, in order. A caller's value that does not fit is refused. An integer has 64 bits and a
-    /// number up to 1000 digits, and both may be given as strings; a timestamp is a string by RFC 3339, to the microsecond
-    /// (mongodb: millisecond); bytes are a string in base64. Null fits all types, except that redis has none.
+    /// The types of the parameters, in order. Values of another type are rejected. integer: 64-bit, as a JSON number
+    /// or string. number: decimal with up to 1000 digits, as a JSON number or string. timestamp: RFC 3339 string with
+    /// at most microseconds (mongodb: milliseconds). bytes: base64 string. null is valid for every type, except on
+    /// redis.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub params: Vec<ParamType>,
-    /// Whether it only reads. On postgresql and mysql it then runs in a read-only transaction, must give rows, and ends when
-    /// enough of them were read; on redis
-    /// the server must call the command readonly; on mongodb it must be a command that is known to read, such as find, or
-    /// aggregate without $out and $merge.
+    /// Restricts the query to reading. postgresql and mysql: it runs in a read-only transaction, must return rows,
+    /// and stops at `maxRows`. redis: the server must flag the command as readonly. mongodb: it must be a reading
+    /// command, such as find, or aggregate without $out and $merge.
     #[serde(default)]
     pub read_only: bool,
-    /// How long it may run, instead of `spec.query.timeout`.
+    /// Overrides `spec.query.timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// Rows that it may return, instead of `spec.query.maxRows`.
+    /// Overrides `spec.query.maxRows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: Option<u32>,
 }
 
-/// A Secret that applications mount.
+/// The binding Secret for applications.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Binding {
-    /// Whether to write it. Switched off, the Secret is removed.
+    /// Whether the Secret is written. If set back to false, the Secret is deleted.
     #[serde(default)]
     pub enabled: bool,
-    /// Its name; by default `<name>-binding`.
+    /// Name of the Secret; defaults to `<name>-binding`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253), regex(pattern = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"))]
     pub secret_name: String,
@@ -345,7 +348,7 @@ impl Managed for Database {
 }
 
 impl Database {
-    /// The names of the Secrets that hold what logs in.
+    /// The names of the Secrets with the credentials.
     pub fn secrets(&self) -> impl Iterator<Item = &String> {
         let DatabaseSpec { uri_secret_ref, credentials_ref, tls, .. } = &self.spec;
         let names = [
@@ -356,13 +359,13 @@ impl Database {
         names.into_iter().flatten()
     }
 
-    /// The name of the Service; none where none is asked for.
+    /// The name of the Service; none without `spec.discovery`.
     #[must_use]
     pub fn service_name(&self) -> Option<String> {
         self.spec.discovery.as_ref()?.service(&self.name_any())
     }
 
-    /// The name of the binding Secret; none while it is switched off.
+    /// The name of the binding Secret; none if it is disabled.
     #[must_use]
     pub fn binding_name(&self) -> Option<String> {
         let binding = &self.spec.binding;

@@ -1,4 +1,4 @@
-//! `ExternalApi`: an HTTP API that exists outside of authlink, at one or several places.
+//! `ExternalApi`: an external HTTP API with one or several endpoints.
 
 mod auth;
 mod health;
@@ -19,8 +19,8 @@ pub use health::{ApiHealthCheck, CheckMethod, CheckType, HttpCheck};
 pub use policy::{Allow, Backoff, CircuitBreaker, Method, RateLimit, Retry, RetryOn, Scope};
 pub use status::{CertificateStatus, ExternalApiStatus};
 
-/// An HTTP API that applications call: probed at each of its endpoints, and called through the gateway with its
-/// credential, its limits and its retries.
+/// An external HTTP API: each endpoint is probed, and applications call it through the gateway, which adds the
+/// credential, rate limit, circuit breaker and retries.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "authlink.dev",
@@ -67,26 +67,26 @@ pub use status::{CertificateStatus, ExternalApiStatus};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.endpoints.exists(endpoint, endpoint.weight > 0)")
-    .message("no endpoint would be called: give at least one of endpoints a weight above 0"))]
+    .message("endpoints must have at least one entry with a weight above 0"))]
 #[x_kube(validation = Rule::new("self.auth.type != 'Mtls' || has(self.tls.clientCertRef)")
     .message("auth.type Mtls needs tls.clientCertRef"))]
 #[x_kube(validation = Rule::new("!has(self.tls.clientCertRef) || self.endpoints.all(endpoint, endpoint.url.startsWith('https://'))")
-    .message("tls.clientCertRef needs https in the url of every endpoint"))]
+    .message("tls.clientCertRef needs an https url in every entry of endpoints"))]
 #[x_kube(validation = Rule::new("!(has(self.tls.caRef) || has(self.tls.serverName)) || \
         self.endpoints.exists(endpoint, endpoint.url.startsWith('https://')) || \
         (has(self.auth.oauth2) && self.auth.oauth2.tokenUrl.startsWith('https://'))")
-    .message("tls.caRef and tls.serverName say nothing of http: use https in the url of an endpoint, or remove them"))]
+    .message("tls.caRef and tls.serverName have no effect on http: use an https url in endpoints, or remove them"))]
 pub struct ExternalApiSpec {
-    /// Where the API is; every one of them offers all of it.
+    /// The endpoints of the API. Every endpoint serves the whole API.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["url".into()]))]
     pub endpoints: Vec<Endpoint>,
 
-    /// The credential that calls carry. Callers neither have nor see it.
+    /// The credential that the gateway adds to calls. Callers do not need it and never see it.
     #[serde(default)]
     pub auth: Auth,
 
-    /// How the endpoints with https are checked.
+    /// TLS settings for https endpoints.
     #[serde(default)]
     pub tls: Tls,
 
@@ -94,33 +94,33 @@ pub struct ExternalApiSpec {
     #[serde(default)]
     pub health_check: ApiHealthCheck,
 
-    /// How many calls are let through; without it any number.
+    /// Limits the rate of calls; unlimited if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
 
-    /// When an endpoint that fails is left alone for a while; without it never.
+    /// Stops calls to failing endpoints; no circuit breaker if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
 
-    /// Which failed calls are tried again; without it none. Only those with an idempotent method or an `Idempotency-Key` ever are,
-    /// and those that were never sent.
+    /// Retries failed calls; no retries if unset. Retried are calls with an idempotent method or an
+    /// `Idempotency-Key`, and calls that were not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
 
-    /// How long a call may take, all of its attempts included.
+    /// Timeout of a call, including all retries.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
 
-    /// What may be called through the gateway; without it nothing.
+    /// The methods and paths that can be called through the gateway; nothing can be called if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub allow: Vec<Allow>,
 
-    /// A Service that leads to the endpoints; without it there is none.
+    /// A Service for the endpoints; no Service if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
 
-    /// Leave it alone: no probes, no connections. `Ready` keeps its last value.
+    /// Stops probes and closes connections. `Ready` keeps its last value.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -129,21 +129,20 @@ fn default_timeout() -> Duration {
     Duration::from_secs(10)
 }
 
-/// One place where the API is.
+/// An endpoint of the API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    /// What the paths of calls and probes are appended to, such as `https://billing.example.com/v2`.
+    /// Base URL, to which the paths of calls and probes are appended, such as `https://billing.example.com/v2`.
     #[schemars(length(min = 8, max = 1024))]
     #[x_kube(validation = Rule::new("isURL(self) && self.matches('^https?://[^/?#@ ]+(/[^?# ]*)?$')")
-        .message("url must be http or https with a host and maybe a port and a path, and without user, query and fragment, \
-                  such as https://billing.example.com/v2"))]
+        .message("url must be an http or https URL without user, query and fragment, such as https://billing.example.com/v2"))]
     pub url: String,
-    /// Its share of the calls, relative to the other endpoints'; 0 for none.
+    /// Share of the calls, relative to the weights of the other endpoints; 0 for no calls.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 1000))]
     pub weight: u16,
-    /// Where it is, such as `eu-1`: callers in the same zone are sent to it first.
+    /// Topology zone, such as `eu-1`. Gateways and clients in the same zone prefer this endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
     pub zone: Option<String>,
@@ -153,19 +152,18 @@ fn default_weight() -> u16 {
     100
 }
 
-/// How the endpoints with https are checked: always in full, authority and name.
+/// TLS settings for https endpoints. CA and host name are always verified.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// The authorities to trust, for `auth.oauth2.tokenUrl` too; without it the public ones.
+    /// The CA certificates to trust, also for `auth.oauth2.tokenUrl`; defaults to the public CAs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
-    /// The name that the endpoints' certificates must have, instead of the host of the url.
+    /// Server name (SNI) to verify in the certificates of the endpoints, instead of the host in the url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"))]
     pub server_name: Option<String>,
-    /// A Secret of type kubernetes.io/tls with the certificate to show in every handshake: by calls, by probes and to
-    /// `auth.oauth2.tokenUrl`.
+    /// A Secret of type kubernetes.io/tls with the client certificate for calls, probes and `auth.oauth2.tokenUrl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert_ref: Option<SecretRef>,
 }
@@ -202,13 +200,13 @@ impl Managed for ExternalApi {
 }
 
 impl ExternalApi {
-    /// The names of the Secrets that hold what logs in.
+    /// The names of the Secrets with the credentials.
     pub fn secrets(&self) -> impl Iterator<Item = &String> {
         let certificate = self.spec.tls.client_cert_ref.as_ref();
         self.spec.auth.secrets().chain(certificate.map(|reference| &reference.name))
     }
 
-    /// The name of the Service; none where none is asked for.
+    /// The name of the Service; none without `spec.discovery`.
     #[must_use]
     pub fn service_name(&self) -> Option<String> {
         self.spec.discovery.as_ref()?.service(&self.name_any())

@@ -1,4 +1,4 @@
-//! Version `v1alpha1`: one file per kind.
+//! API version `v1alpha1`: one file per kind.
 
 pub mod database;
 pub mod external_api;

@@ -1,4 +1,4 @@
-//! `ServiceRegistration`: one instance of a service that runs outside of the cluster.
+//! `ServiceRegistration`: an instance of a service that runs outside of the cluster.
 
 mod health;
 mod status;
@@ -16,8 +16,8 @@ use crate::api::{
 pub use health::{InstanceHealthCheck, Load};
 pub use status::{ResolvedHost, ServiceRegistrationStatus};
 
-/// One instance of a service: probed, and found by its clients in the cluster through a Service that all instances of the
-/// service share.
+/// An instance of a service that runs outside of the cluster: it is probed, and clients reach it through a Service
+/// that all instances share.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "authlink.dev",
@@ -62,31 +62,32 @@ pub use status::{ResolvedHost, ServiceRegistrationStatus};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.healthCheck.portName) || self.ports.exists(port, port.name == self.healthCheck.portName)")
-    .message("healthCheck.portName must be the name of one of ports"))]
+    .message("healthCheck.portName must be the name of an entry in ports"))]
 #[x_kube(validation = Rule::new("self.healthCheck.type != 'Http' || \
         !self.ports.exists(port, has(port.appProtocol) && port.appProtocol == 'https' && \
             port.name == (has(self.healthCheck.portName) ? self.healthCheck.portName : self.ports[0].name))")
-    .message("healthCheck.type Http is asked without TLS, and the port is one of https: use type Tcp, or the healthCheck.portName of another port"))]
+    .message("healthCheck.type Http does not support TLS, and the probed port has appProtocol https: use type Tcp, or set healthCheck.portName to another port"))]
 #[x_kube(validation = Rule::new("!has(self.load) || self.healthCheck.type == 'Http'")
-    .message("load is read from the answer to a probe: it needs healthCheck.type Http"))]
+    .message("load is read from the response of a probe: it needs healthCheck.type Http"))]
 #[x_kube(validation = Rule::new("!has(self.load) || !has(self.load.jsonPointer) || \
         !has(self.healthCheck.http) || self.healthCheck.http.method != 'HEAD'")
-    .message("an answer to HEAD has no body: use load.fromHeader, or another healthCheck.http.method"))]
+    .message("load.jsonPointer cannot be used with method HEAD, whose responses have no body: use load.fromHeader, or healthCheck.http.method GET"))]
 pub struct ServiceRegistrationSpec {
-    /// The service, and the name of the Service that leads to its instances; it cannot be changed.
+    /// Name of the service and of its Kubernetes Service. Immutable.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"))]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("serviceName cannot be changed: create a new ServiceRegistration"))]
+        .message("serviceName is immutable: create a new ServiceRegistration"))]
     pub service_name: String,
 
-    /// Tells the instances of a service apart; of two objects with the same one, the older has it. It cannot be changed.
+    /// ID of the instance, unique within the service. Of two objects with the same ID, the older one is registered.
+    /// Immutable.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$"))]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("instanceId cannot be changed: create a new ServiceRegistration"))]
+        .message("instanceId is immutable: create a new ServiceRegistration"))]
     pub instance_id: String,
 
-    /// Where the instance is: addresses, and host names, which are resolved again when their TTL is over. Each of them
-    /// is probed.
+    /// IP addresses and host names of the instance. Host names are resolved again when their TTL expires. Each
+    /// address is probed.
     #[schemars(
         length(min = 1, max = 16),
         inner(
@@ -99,13 +100,13 @@ pub struct ServiceRegistrationSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub addresses: Vec<String>,
 
-    /// On which it serves, at every address. The Service has those of the oldest instance, and leads to those
-    /// of the others that have the same names.
+    /// The ports of the instance, the same at every address. The Service has the port names of the oldest instance;
+    /// an instance whose port names differ is not reachable through it.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<ServicePort>,
 
-    /// What discovery is asked by, in the form of Kubernetes' own labels.
+    /// Labels to filter instances by in the discovery API of the gateway, with the syntax of Kubernetes labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(
         extend("maxProperties" = 32),
@@ -113,30 +114,31 @@ pub struct ServiceRegistrationSpec {
     )]
     #[x_kube(validation = Rule::new("self.all(key, key.size() <= 127 && \
             key.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$'))")
-        .message("a key of labels must be a name such as version or example.com/version"))]
+        .message("labels must have keys such as version or example.com/version"))]
     pub labels: BTreeMap<String, String>,
 
-    /// Where it is, such as `eu-1`: callers in the same zone are sent to it first.
+    /// Topology zone, such as `eu-1`. Clients in the same zone prefer this instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
     pub zone: Option<String>,
 
-    /// Its share of the calls through the gateway, relative to the other instances'; 0 for none.
+    /// Weight in the discovery API of the gateway, relative to the other instances; 0 for no calls.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 1000))]
     pub weight: u16,
 
-    /// Send it no new connections, whatever the probes say: it stays in the Service as terminating.
+    /// Drains the instance: it stays in the Service as terminating and gets no new connections, even if its probes
+    /// succeed.
     #[serde(default)]
     pub drain: bool,
 
-    /// A deleted instance, and an address that it has no more, is drained for so many seconds: not ready and terminating,
-    /// so that open connections can end. The time of `drain` counts.
+    /// Time in seconds for which a deleted instance or a removed address stays in the Service as not ready and
+    /// terminating, so that open connections can finish. The time since `drain` was set counts.
     #[serde(default = "default_drain_seconds")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: u32,
 
-    /// How loaded it is, by its own word.
+    /// Where probes read the load that the instance reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
 
@@ -144,7 +146,7 @@ pub struct ServiceRegistrationSpec {
     #[serde(default)]
     pub health_check: InstanceHealthCheck,
 
-    /// Leave it alone: no probes. `Ready` and its place in the Service stay as they are.
+    /// Stops probes. `Ready` and the endpoints in the Service keep their last values.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -156,17 +158,17 @@ fn default_drain_seconds() -> u32 {
     30
 }
 
-/// A port on which an instance serves.
+/// A port of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
-    /// Its name, the same at all instances.
+    /// Name of the port, the same for all instances.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
     /// TCP port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// What is spoken there, such as `http`, `https` or `kubernetes.io/h2c`.
+    /// Application protocol, such as `http`, `https` or `kubernetes.io/h2c`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),
@@ -186,7 +188,7 @@ impl Managed for ServiceRegistration {
         ConditionType::Registered,
     ];
 
-    /// Its endpoints: they are drained before it goes.
+    /// Its endpoints are drained before the object is removed.
     const HAS_EXTERNAL_STATE: bool = true;
 
     fn suspended(&self) -> bool {
@@ -197,7 +199,7 @@ impl Managed for ServiceRegistration {
         Some(&mut self.spec.health_check.schedule)
     }
 
-    /// One that is left alone sees to nothing, and need not hear of it.
+    /// A suspended object does not repair its Service.
     fn references(&self) -> Vec<Reference> {
         let service = (!self.spec.suspend).then(|| Reference::Service(self.spec.service_name.clone()));
         service.into_iter().collect()
@@ -205,7 +207,7 @@ impl Managed for ServiceRegistration {
 }
 
 impl ServiceRegistration {
-    /// The port that is probed. The schema lets no registration without ports through.
+    /// The port that is probed. Some for every valid object, since the schema requires a port.
     #[must_use]
     pub fn probed_port(&self) -> Option<&ServicePort> {
         let named = |name: &String| self.spec.ports.iter().find(|port| port.name == *name);

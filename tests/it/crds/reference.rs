@@ -13,10 +13,11 @@ use crate::commands::root;
 const HEAD: &str = "\
 # Custom resources
 
-Generated from the CRDs by the tests (`UPDATE_GOLDEN=1` writes it anew). Every kind is namespaced, and all of them are listed by
-`kubectl get auth-integrations`. [examples/](examples) has manifests to copy; `authlink check -f FILE` tries yours before you apply them.
+Generated from the CRDs by the tests (`UPDATE_GOLDEN=1` regenerates it). All kinds are namespaced; `kubectl get auth-integrations` lists the
+objects of every kind. [examples/](examples) has manifests to start from; `authlink check -f FILE` validates and probes a manifest
+before you apply it.
 
-Required fields are marked with \\*. References are to objects in the same namespace. An item of a list is written as `[]`.
+Required fields are marked with \\*. References are to objects in the same namespace. `[]` stands for an item of a list.
 ";
 
 /// The whole file.
@@ -52,9 +53,9 @@ pub(super) fn render(crds: &[CustomResourceDefinition]) -> String {
 const REASONS: &str = "
 ## Reasons
 
-The words that conditions, Events and metrics have in common. The message of a condition says what to do as well.
+The reasons of conditions and Events, and the label `reason` of metrics. The message of a condition includes the remedy.
 
-| Reason | Meaning | What to do |
+| Reason | Meaning | Remedy |
 | --- | --- | --- |
 ";
 

@@ -53,7 +53,7 @@ async fn a_port_where_nothing_listens_is_connection_refused() {
     let namespace = Namespace::create().await;
     let port = free_port();
     let specs = each(|_, spec| spec.with(&json!({ "port": port })));
-    all_fail(&namespace, &specs, "ConnectionRefused", "check that the server runs").await;
+    all_fail(&namespace, &specs, "ConnectionRefused", "check that the server is running").await;
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! The types that parameters of declared queries have.
+//! The parameter types of declared queries.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The type of a query's parameter.
+/// The type of a query parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are the documentation")]
@@ -19,7 +19,7 @@ pub enum ParamType {
 }
 
 impl ParamType {
-    /// All of them.
+    /// Every type.
     pub const ALL: [Self; 8] = [
         Self::Text,
         Self::Integer,
@@ -31,7 +31,7 @@ impl ParamType {
         Self::Bytes,
     ];
 
-    /// As users write it.
+    /// The name of the type in a spec.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,35 +1,36 @@
-//! The bounds of a `Database`'s connection pool.
+//! The connection pool settings of a `Database`.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::shared::Duration;
 
-/// The connections that authlink keeps, for each server. Objects with the same target, credential and pool share one.
+/// Connection pool settings, per server. Objects with the same server, credential and pool settings share a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.min <= self.max").message("pool.min must be at most pool.max"))]
 #[x_kube(validation = Rule::new("duration(self.monitorInterval) >= duration('5s')")
     .message("pool.monitorInterval must be at least 5s"))]
 pub struct Pool {
-    /// Connections at the most.
+    /// Maximum number of connections.
     #[serde(default = "pool_max")]
     #[schemars(range(min = 1, max = 1000))]
     pub max: u32,
-    /// Connections that are kept open when nobody needs them.
+    /// Minimum number of connections, which stay open when idle.
     #[serde(default = "pool_min")]
     #[schemars(range(min = 0, max = 1000))]
     pub min: u32,
-    /// How long a caller waits for a connection.
+    /// Maximum time that a caller waits for a connection.
     #[serde(default = "pool_acquire_timeout")]
     pub acquire_timeout: Duration,
-    /// A connection that nobody used for so long is closed, down to `min`.
+    /// Idle time after which a connection is closed; `min` connections stay open.
     #[serde(default = "pool_idle_timeout")]
     pub idle_timeout: Duration,
-    /// A connection older than this is closed; on mongodb it stays, and only a probe logs in anew.
+    /// Maximum age of a connection, after which it is closed. On mongodb connections are kept, and only the probe
+    /// logs in again.
     #[serde(default = "pool_max_lifetime")]
     pub max_lifetime: Duration,
-    /// How often the pool is looked at; at least 5s.
+    /// Interval at which pool usage is checked; at least 5s.
     #[serde(default = "pool_monitor_interval")]
     pub monitor_interval: Duration,
 }

@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::status::{CommonStatus, Status};
 
-/// What is known of the database.
+/// The observed state of a Database.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseStatus {
-    /// What every kind has.
+    /// Fields that every kind has.
     #[serde(flatten)]
     pub common: CommonStatus,
-    /// The server that answers; of several, the primary.
+    /// The server; with several hosts, the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerStatus>,
-    /// The connection pool of the operator's process, as last looked at.
+    /// The connection pool of the operator process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolStatus>,
     /// Declared queries that cannot be prepared.
@@ -24,38 +24,38 @@ pub struct DatabaseStatus {
     pub invalid_queries: Vec<InvalidQuery>,
 }
 
-/// The server that answers.
+/// The server that responds to probes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerStatus {
-    /// Its version, such as `15.18`.
+    /// Version of the server, such as `15.18`.
     pub version: String,
     /// `Primary` or `Replica`.
     pub role: String,
     /// Whether the connection is encrypted.
     pub tls: bool,
-    /// What tells this server from another one at the same address: PostgreSQL's system identifier, MySQL's
-    /// `server_uuid`, a replica set's id, Redis' run id. Absent where the server has none. Of several that take turns at
-    /// the address, the one that was new last.
+    /// Unique ID of the server: system identifier (PostgreSQL), `server_uuid` (MySQL), replica set ID (MongoDB) or
+    /// run ID (Redis). Absent if the server has none. If several servers alternate at the address, the one that was
+    /// first seen last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
 }
 
-/// The connection pool: numbers ride along with other changes, the metrics have them live.
+/// The connection pool. The numbers are updated along with other changes; the metrics have current ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolStatus {
-    /// Open connections of the most allowed, such as `1/10`.
+    /// Open connections and the maximum, such as `1/10`.
     pub summary: String,
-    /// Open connections.
+    /// Number of open connections.
     pub size: u32,
-    /// Open and free.
+    /// Number of idle connections.
     pub idle: u32,
-    /// Open and lent.
+    /// Number of connections in use.
     pub in_use: u32,
-    /// Callers that wait for one.
+    /// Number of callers waiting for a connection.
     pub waiting: u32,
-    /// 95 % of the last callers got theirs within this many milliseconds.
+    /// 95th percentile of the time to acquire a connection, in milliseconds.
     pub acquire_p95_ms: u64,
 }
 
@@ -63,9 +63,9 @@ pub struct PoolStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InvalidQuery {
-    /// Its name.
+    /// Name of the query.
     pub name: String,
-    /// What the server says of it.
+    /// The error message of the server.
     pub message: String,
 }
 

@@ -6,40 +6,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::shared::{SecretRef, SecretValueRef};
 
-/// The credential that calls carry: a type, and the block that it needs.
+/// The credential that the gateway adds to calls: a type, and the settings of that type.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.bearer) == (self.type in ['Bearer', 'BearerAndApiKey'])")
-    .message("auth.bearer is needed by auth.type Bearer and BearerAndApiKey, and by no other: add it, remove it or change the type"))]
+    .message("auth.bearer must be set if and only if auth.type is Bearer or BearerAndApiKey"))]
 #[x_kube(validation = Rule::new("has(self.apiKey) == (self.type in ['ApiKey', 'BearerAndApiKey'])")
-    .message("auth.apiKey is needed by auth.type ApiKey and BearerAndApiKey, and by no other: add it, remove it or change the type"))]
+    .message("auth.apiKey must be set if and only if auth.type is ApiKey or BearerAndApiKey"))]
 #[x_kube(validation = Rule::new("has(self.basic) == (self.type == 'Basic')")
-    .message("auth.basic is needed by auth.type Basic, and by no other: add it, remove it or change the type"))]
+    .message("auth.basic must be set if and only if auth.type is Basic"))]
 #[x_kube(validation = Rule::new("has(self.oauth2) == (self.type == 'OAuth2ClientCredentials')")
-    .message("auth.oauth2 is needed by auth.type OAuth2ClientCredentials, and by no other: add it, remove it or change the type"))]
+    .message("auth.oauth2 must be set if and only if auth.type is OAuth2ClientCredentials"))]
 #[x_kube(validation = Rule::new("self.type != 'BearerAndApiKey' || !has(self.apiKey) || self.apiKey.header.lowerAscii() != 'authorization'")
-    .message("auth.apiKey.header Authorization is taken by auth.bearer: use another header, or auth.type ApiKey"))]
+    .message("auth.apiKey.header must not be Authorization, which carries auth.bearer: use another header, or auth.type ApiKey"))]
 pub struct Auth {
-    /// What kind of credential it is. With `Mtls` it is the certificate of `tls.clientCertRef`, which every other type
-    /// may have beside its own.
+    /// Type of the credential. `Mtls` uses the client certificate of `tls.clientCertRef`, which can be combined with
+    /// every other type.
     #[serde(rename = "type", default)]
     pub auth_type: AuthType,
-    /// For `Bearer` and `BearerAndApiKey`.
+    /// Settings for `Bearer` and `BearerAndApiKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer: Option<Bearer>,
-    /// For `ApiKey` and `BearerAndApiKey`.
+    /// Settings for `ApiKey` and `BearerAndApiKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKey>,
-    /// For `Basic`.
+    /// Settings for `Basic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basic: Option<Basic>,
-    /// For `OAuth2ClientCredentials`.
+    /// Settings for `OAuth2ClientCredentials`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oauth2: Option<OAuth2>,
 }
 
 impl Auth {
-    /// The names of the Secrets that hold it.
+    /// The names of the Secrets with the credential.
     pub fn secrets(&self) -> impl Iterator<Item = &String> {
         let names = [
             self.bearer.as_ref().map(|bearer| &bearer.token_ref.name),
@@ -51,47 +51,47 @@ impl Auth {
     }
 }
 
-/// What kind of credential calls carry.
+/// The type of the credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AuthType {
-    /// None.
+    /// No credential.
     #[default]
     None,
-    /// `Authorization: Bearer`, with a token that does not change by itself.
+    /// `Authorization: Bearer` with a static token (RFC 6750).
     Bearer,
-    /// A key in a header.
+    /// An API key in a header.
     ApiKey,
-    /// Both of them.
+    /// A static token and an API key.
     BearerAndApiKey,
-    /// `Authorization: Basic`, with user name and password (RFC 7617).
+    /// `Authorization: Basic` with user name and password (RFC 7617).
     Basic,
-    /// `Authorization: Bearer`, with tokens that are fetched and renewed (RFC 6749, section 4.4).
+    /// `Authorization: Bearer` with tokens of the client credentials grant (RFC 6749, section 4.4).
     OAuth2ClientCredentials,
     /// The client certificate.
     Mtls,
 }
 
-/// A token that does not change by itself.
+/// A static bearer token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bearer {
-    /// The Secret's key with the token.
+    /// The key of a Secret with the token.
     pub token_ref: SecretValueRef,
 }
 
-/// A key in a header.
+/// An API key in a header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiKey {
-    /// The header that carries it.
+    /// Name of the header.
     #[serde(default = "default_header")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
     #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['connection', 'content-length', 'content-type', 'cookie', \
             'expect', 'host', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer', \
             'transfer-encoding', 'upgrade'])")
-        .message("auth.apiKey.header has a meaning of its own in HTTP: use another one, such as X-API-Key"))]
+        .message("auth.apiKey.header must not be a header that HTTP itself uses: use another one, such as X-API-Key"))]
     pub header: String,
-    /// The Secret's key with the API key.
+    /// The key of a Secret with the API key.
     pub key_ref: SecretValueRef,
 }
 
@@ -103,26 +103,26 @@ fn default_header() -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Basic {
-    /// A Secret of type kubernetes.io/basic-auth or Opaque with the keys username and password.
+    /// A Secret of type kubernetes.io/basic-auth or Opaque, with the keys username and password.
     pub secret_ref: SecretRef,
 }
 
-/// A client that fetches its tokens. It sends its secret by `client_secret_basic`.
+/// The OAuth 2.0 client credentials grant. The client authenticates with `client_secret_basic`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OAuth2 {
     /// The token endpoint of the authorization server.
     #[schemars(length(min = 8, max = 1024))]
     #[x_kube(validation = Rule::new("isURL(self) && self.matches('^https?://[^/?#@ ]+(/[^# ]*)?$')")
-        .message("auth.oauth2.tokenUrl must be http or https with a host and maybe a port, a path and a query, and without user \
-                  and fragment, such as https://login.example.com/oauth2/token"))]
+        .message("auth.oauth2.tokenUrl must be an http or https URL without user and fragment, such as \
+                  https://login.example.com/oauth2/token"))]
     pub token_url: String,
-    /// The client's id.
+    /// The client ID.
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[ -~]+$"))]
     pub client_id: String,
-    /// The Secret's key with the client's secret.
+    /// The key of a Secret with the client secret.
     pub client_secret_ref: SecretValueRef,
-    /// What the tokens are asked to allow; without it what the server gives by itself.
+    /// The scopes to request; defaults to those that the authorization server grants on its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 256), regex(pattern = r"^[!#-\[\]-~]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::shared::HealthCheck;
 
-/// How each endpoint is probed: when, and by what.
+/// How each endpoint is probed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.type == 'Http' || !has(self.http)")
@@ -14,56 +14,58 @@ use crate::api::shared::HealthCheck;
 #[x_kube(validation = Rule::new("self.type == 'Http' || !self.authenticated")
     .message("healthCheck.authenticated needs healthCheck.type Http"))]
 pub struct ApiHealthCheck {
-    /// When, and how patiently.
+    /// Interval, timeout and thresholds.
     #[serde(flatten)]
     pub schedule: HealthCheck,
-    /// What is asked of an endpoint.
+    /// Type of the probe. `Http`: an HTTP request. `Tcp`: a TCP connection, with a TLS handshake for https. `None`:
+    /// no probe; the endpoints are assumed to be healthy.
     #[serde(rename = "type", default)]
     pub check_type: CheckType,
-    /// The request of type `Http`, and the answer that it must get; without it `GET /`, answered by 200 to 299.
+    /// Request and expected response of type `Http`; defaults to `GET /` with a status from 200 to 299.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCheck>,
-    /// Whether probes carry the credential of `spec.auth`; only then they prove that it works.
+    /// Whether probes send the credential of `spec.auth`. Only then does `Connected` show whether the credential
+    /// works.
     #[serde(default)]
     pub authenticated: bool,
 }
 
-/// What is asked of an endpoint.
+/// The type of a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CheckType {
-    /// A request.
+    /// An HTTP request.
     #[default]
     Http,
-    /// A connection, and with https the TLS handshake.
+    /// A TCP connection, with a TLS handshake for https.
     Tcp,
-    /// Nothing: it is taken to be healthy.
+    /// No probe.
     None,
 }
 
-/// A request, and the answer that it must get.
+/// An HTTP request and the expected response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.method != 'HEAD' || !has(self.expectedBody)")
-    .message("an answer to HEAD has no body: remove healthCheck.http.expectedBody, or use the method GET"))]
+    .message("healthCheck.http.expectedBody cannot be used with method HEAD, whose responses have no body: use GET"))]
 pub struct HttpCheck {
-    /// Appended to the endpoint's url; may have a query.
+    /// Path, appended to the url of the endpoint; may include a query.
     #[serde(default = "default_path")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[!-\x22$-~]*$"))]
     pub path: String,
-    /// The method.
+    /// HTTP method.
     #[serde(default)]
     pub method: CheckMethod,
-    /// Statuses that mean health: single ones and ranges. Redirects are not followed.
+    /// Status codes of a successful probe, single ones or ranges such as `200-299`. Redirects are not followed.
     #[serde(default = "default_statuses")]
     #[schemars(
         length(min = 1, max = 16),
         inner(length(min = 3, max = 7), regex(pattern = r"^[2-5][0-9]{2}(-[2-5][0-9]{2})?$"))
     )]
     #[x_kube(validation = Rule::new("self.all(statuses, !statuses.contains('-') || statuses.split('-')[0] <= statuses.split('-')[1])")
-        .message("healthCheck.http.expectedStatuses has a range that ends before it starts: write the lower status first"))]
+        .message("healthCheck.http.expectedStatuses must have ranges with the lower status code first, such as 200-299"))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub expected_statuses: Vec<String>,
-    /// A text that the first 64 KiB of the answer must have.
+    /// A text that the first 64 KiB of the response body must contain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub expected_body: Option<String>,
@@ -87,7 +89,7 @@ impl Default for HttpCheck {
     }
 }
 
-/// The method of a probe: one that changes nothing.
+/// The HTTP method of a probe: a safe method (RFC 9110, section 9.2.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs, reason = "the names are the documentation")]
@@ -99,7 +101,7 @@ pub enum CheckMethod {
 }
 
 impl CheckMethod {
-    /// As HTTP writes it.
+    /// The name of the method in HTTP.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What the gateway does with calls of an `ExternalApi`.
+//! Rate limit, circuit breaker, retries and allow list of an `ExternalApi`.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::shared::Duration;
 
-/// How many calls are let through. The others are answered by 429 with `Retry-After`.
+/// A rate limit. Calls above it are rejected with status 429 and `Retry-After`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
-    /// Calls in each `per`.
+    /// Number of calls per `per`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: u32,
-    /// The span of time that `requests` is for.
+    /// The period that `requests` refers to.
     #[serde(default = "default_per")]
     pub per: Duration,
-    /// Calls that may come at once after a quiet time; by default `requests`.
+    /// Maximum number of calls in a burst; defaults to `requests`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub burst: Option<u32>,
-    /// Who shares it: `Gateway`: all callers of one pod of the gateway, so that several pods let as many times more through; `Caller`:
-    /// nobody, each caller has it for itself.
+    /// `Gateway`: one limit per gateway pod, shared by all callers. `Caller`: one limit per gateway pod and caller.
+    /// With several gateway pods the total is a multiple of `requests`.
     #[serde(default)]
     pub scope: Scope,
 }
@@ -30,35 +30,36 @@ fn default_per() -> Duration {
     Duration::from_secs(1)
 }
 
-/// Who shares a rate limit.
+/// The scope of a rate limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Scope {
-    /// All callers of one replica of the gateway.
+    /// One limit per gateway pod.
     #[default]
     Gateway,
-    /// Nobody: each caller has it for itself.
+    /// One limit per gateway pod and caller.
     Caller,
 }
 
-/// When an endpoint that fails is left alone for a while.
+/// A circuit breaker per endpoint and gateway pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CircuitBreaker {
-    /// Percent of the calls in `window` that must fail.
+    /// Percentage of failed calls in `window` at which the circuit opens.
     #[serde(default = "default_failure_threshold")]
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: u8,
-    /// Calls that there must be in `window` before the percentage counts.
+    /// Minimum number of calls in `window` before the circuit can open.
     #[serde(default = "default_min_requests")]
     #[schemars(range(min = 1, max = 100_000))]
     pub min_requests: u32,
-    /// The span of time that is looked back.
+    /// Sliding window over which calls are counted.
     #[serde(default = "default_window")]
     pub window: Duration,
-    /// How long no call is sent to the endpoint.
+    /// Time that the circuit stays open before it becomes half-open.
     #[serde(default = "default_open_for")]
     pub open_for: Duration,
-    /// Calls that then try it, and must all succeed.
+    /// Number of trial calls in the half-open state. The circuit closes when all of them succeed, and opens again
+    /// when one fails.
     #[serde(default = "default_half_open_requests")]
     #[schemars(range(min = 1, max = 100))]
     pub half_open_requests: u32,
@@ -80,29 +81,32 @@ fn default_half_open_requests() -> u32 {
     3
 }
 
-/// Which failed calls are tried again. Only those with an idempotent method or an `Idempotency-Key` ever are, and those that were
-/// never sent.
+/// Retries of failed calls. Retried are calls with an idempotent method or an `Idempotency-Key`, and calls that were
+/// not sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// Attempts at the most, the first one included.
+    /// Maximum number of attempts, including the first one.
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u8,
-    /// The failures that are worth another attempt; by default `connect-failure`, `5xx` and `429`. Where `timeout` is one, each
-    /// attempt has an equal share of what is left of `spec.timeout`, and else all of it.
+    /// The failures to retry: `connect-failure`, `reset` (the connection is closed before the response headers),
+    /// `timeout`, `5xx` and `429`; defaults to `connect-failure`, `5xx` and `429`. With `timeout`, the remaining time
+    /// of `spec.timeout` is divided equally among the remaining attempts; otherwise each attempt can use all of it.
     #[serde(default = "default_on")]
     #[schemars(length(min = 1, max = 5))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub on: Vec<RetryOn>,
-    /// The time between attempts.
+    /// Delay between attempts.
     #[serde(default)]
     pub backoff: Backoff,
-    /// Retries at the most, in percent of the calls: a system that is down is not hit harder for it.
+    /// Retry budget: maximum number of retries as a percentage of the calls, beyond 10 per second that are always
+    /// allowed. It limits the additional load on a failing API.
     #[serde(default = "default_budget_percent")]
     #[schemars(range(min = 0, max = 100))]
     pub budget_percent: u8,
-    /// Whether the answer's `Retry-After` is waited for, where `spec.timeout` leaves the time.
+    /// Whether a retry waits for the `Retry-After` of the response. If that exceeds the remaining time of
+    /// `spec.timeout`, there is no retry.
     #[serde(default = "default_respect_retry_after")]
     pub respect_retry_after: bool,
 }
@@ -120,36 +124,37 @@ fn default_respect_retry_after() -> bool {
     true
 }
 
-/// A failure that is worth another attempt.
+/// A failure that can be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RetryOn {
-    /// There was no connection: the endpoint has not seen the call.
+    /// The connection failed: the call was not sent.
     #[serde(rename = "connect-failure")]
     ConnectFailure,
-    /// The connection broke before the answer began.
+    /// The connection was closed before the response headers.
     #[serde(rename = "reset")]
     Reset,
-    /// No answer in time.
+    /// The attempt timed out.
     #[serde(rename = "timeout")]
     Timeout,
-    /// A status from 500 to 599.
+    /// The response has a status from 500 to 599.
     #[serde(rename = "5xx")]
     ServerError,
-    /// The status 429.
+    /// The response has the status 429.
     #[serde(rename = "429")]
     TooManyRequests,
 }
 
-/// The time between attempts: it doubles from `initial` to `max`, and each wait is shortened by chance.
+/// Exponential backoff with full jitter: the delay doubles from `initial` up to `max`, and a random part of it is
+/// used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("duration(self.initial) <= duration(self.max)")
     .message("retry.backoff.initial must be at most retry.backoff.max"))]
 pub struct Backoff {
-    /// Before the second attempt.
+    /// Maximum delay before the first retry.
     #[serde(default = "default_initial")]
     pub initial: Duration,
-    /// At the most.
+    /// Maximum delay before any retry.
     #[serde(default = "default_max")]
     pub max: Duration,
 }
@@ -167,23 +172,24 @@ impl Default for Backoff {
     }
 }
 
-/// Something that may be called. Headers by which a caller asks for another method or path, such as `X-HTTP-Method-Override`
-/// and `X-Original-URL`, do not reach the API.
+/// Methods and paths that can be called. Headers that override the method or the path, such as
+/// `X-HTTP-Method-Override` and `X-Original-URL`, are removed from calls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allow {
-    /// By these methods.
+    /// The HTTP methods.
     #[schemars(length(min = 1, max = 7))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub methods: Vec<Method>,
-    /// This path and those below it: `/invoices` allows `/invoices/7`, and not `/invoices-old`.
+    /// Path prefix, matched by whole segments: `/invoices` allows `/invoices` and `/invoices/7`, but not
+    /// `/invoices-old`.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^/[A-Za-z0-9._~!$&'()*+,=:@/-]*$"))]
     #[x_kube(validation = Rule::new("!self.contains('//') && !self.matches('/[.][.]?(/|$)')")
-        .message("allow.pathPrefix must be written without //, /./ and /../, since paths are compared after those are resolved"))]
+        .message("allow.pathPrefix must not contain //, /./ or /../"))]
     pub path_prefix: String,
 }
 
-/// A method.
+/// An HTTP method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs, reason = "the names are the documentation")]
@@ -198,7 +204,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// As HTTP writes it.
+    /// The name of the method in HTTP.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

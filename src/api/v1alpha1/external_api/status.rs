@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::status::{CommonStatus, Status};
 
-/// What is known of the API.
+/// The observed state of an ExternalApi.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalApiStatus {
-    /// What every kind has.
+    /// Fields that every kind has.
     #[serde(flatten)]
     pub common: CommonStatus,
-    /// Endpoints that are ready of all that there are, such as `2/3`.
+    /// Ready endpoints and all endpoints, such as `2/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints_summary: Option<String>,
-    /// The certificate of the endpoints that expires first.
+    /// The endpoint certificate that expires first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<CertificateStatus>,
 }
 
-/// A server's certificate.
+/// A server certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
-    /// When it expires.
+    /// Expiry time.
     pub not_after: Time,
 }
 

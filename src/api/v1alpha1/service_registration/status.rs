@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::status::{CommonStatus, Status};
 
-/// What is known of the instance.
+/// The observed state of a ServiceRegistration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRegistrationStatus {
-    /// What every kind has.
+    /// Fields that every kind has.
     #[serde(flatten)]
     pub common: CommonStatus,
-    /// What the host names among its addresses lead to.
+    /// The host names of `spec.addresses` with their IP addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["host".into()]))]
     pub resolved: Vec<ResolvedHost>,
-    /// Since when it is drained by `spec.drain`.
+    /// Time since which the instance is drained by `spec.drain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining_since: Option<Time>,
-    /// How loaded it is, by its own word, such as `0.42`: the most of its addresses. None while no answer has it. It is
-    /// as old as the numbers of `health`.
+    /// The load that the instance reports, such as `0.42`; the highest of its addresses. Absent while no response has
+    /// it. Updated as the numbers of `health`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<String>,
 }
 
-/// What a host name leads to.
+/// A resolved host name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResolvedHost {
-    /// The host name, as declared.
+    /// Host name, as in the spec.
     pub host: String,
-    /// Its addresses, without those that must not be registered.
+    /// IP addresses, without those that are not allowed in an EndpointSlice.
     pub addresses: Vec<String>,
 }
 

@@ -19,7 +19,7 @@ pub(super) fn refused() -> Vec<Refused> {
     let duration = "must be a duration from 1ms to 24h, such as 500ms, 30s or 1h30m";
     let pattern = "should match '^([0-9]+";
     let one_of = "set exactly one of host, hosts and uriSecretRef";
-    let all = "the URI of uriSecretRef says it all: remove credentialsRef, port and database";
+    let all = "credentialsRef, port and database are part of the URI in uriSecretRef: remove them";
     let hosts: Vec<_> = (0..17).map(|number| json!({ "host": format!("h{number}") })).collect();
     let query = json!({ "name": "a", "statement": "select 1" });
     let pool = |field: &str, value: Value| spec(json!({ "pool": { field: value } }));
@@ -35,13 +35,13 @@ pub(super) fn refused() -> Vec<Refused> {
         (json!({ "type": "redis", "uriSecretRef": uri, "database": "1" }), all, all),
         (
             spec(json!({ "type": "redis", "database": "orders" })),
-            "database of a redis is its number, such as \"0\"",
-            "database of a redis is its number, such as \"0\"",
+            "database must be a number for type redis, such as \"0\"",
+            "database must be a number for type redis, such as \"0\"",
         ),
         (
             spec(json!({ "type": "mongodb", "tls": { "mode": "VerifyCa" } })),
-            "tls.mode VerifyCa is not offered for mongodb",
-            "tls.mode VerifyCa is not offered for mongodb",
+            "tls.mode VerifyCa is not supported for type mongodb",
+            "tls.mode VerifyCa is not supported for type mongodb",
         ),
         (
             tls(json!({ "mode": "None", "caRef": uri })),
@@ -128,13 +128,13 @@ pub(super) fn good() -> Vec<Value> {
 }
 
 #[test]
-fn the_type_of_a_database_cannot_be_changed() {
+fn the_type_of_a_database_is_immutable() {
     let place = Place::new("immutable");
     let before = manifest("Database", &spec(json!({ "suspend": true })));
     place.kubectl(&["create", "-f", "-"], &before.to_string()).well();
     let patch = ["patch", "database", "orders", "--type=merge", "-p", r#"{"spec":{"type":"mysql"}}"#];
     let said = place.kubectl(&patch, "");
-    let message = "type cannot be changed: create a new Database";
+    let message = "type is immutable: create a new Database";
     assert!(said.code == Some(1) && said.err.contains(message), "{said:?}");
 
     let mut after = before.clone();

@@ -24,7 +24,7 @@ pub(super) fn refused() -> Vec<Refused> {
 
 fn endpoints() -> Vec<Refused> {
     let url = |url: &str| json!({ "endpoints": [{ "url": url }] });
-    let wrong_url = |text: &str| both(url(text), "url must be http or https with a host");
+    let wrong_url = |text: &str| both(url(text), "url must be an http or https URL without user");
     let many: Vec<_> =
         (0..17).map(|number| json!({ "url": format!("https://h{number}.example.com") })).collect();
     let plain = |tls: Value| json!({ "endpoints": [{ "url": "http://api.example.com" }], "tls": tls });
@@ -47,7 +47,7 @@ fn endpoints() -> Vec<Refused> {
         (url("https:"), "should be at least 8 chars long", "spec.endpoints[0].url: "),
         both(
             json!({ "endpoints": [{ "url": "http://a.example", "weight": 0 }] }),
-            "no endpoint would be called: give at least one of endpoints a weight above 0",
+            "endpoints must have at least one entry with a weight above 0",
         ),
         (
             json!({ "endpoints": [{ "url": "http://a.example", "weight": 1001 }] }),
@@ -59,11 +59,17 @@ fn endpoints() -> Vec<Refused> {
             "should match",
             "spec.endpoints[0].zone: value does not match",
         ),
-        both(plain(json!({ "caRef": { "name": "ca" } })), "tls.caRef and tls.serverName say nothing of http"),
-        both(plain(json!({ "serverName": "a.example" })), "tls.caRef and tls.serverName say nothing of http"),
+        both(
+            plain(json!({ "caRef": { "name": "ca" } })),
+            "tls.caRef and tls.serverName have no effect on http",
+        ),
+        both(
+            plain(json!({ "serverName": "a.example" })),
+            "tls.caRef and tls.serverName have no effect on http",
+        ),
         both(
             plain(json!({ "clientCertRef": { "name": "c" } })),
-            "tls.clientCertRef needs https in the url of every endpoint",
+            "tls.clientCertRef needs an https url in every entry of endpoints",
         ),
         (
             spec(json!({ "tls": { "mode": "None" } })),
@@ -92,31 +98,34 @@ fn auth() -> Vec<Refused> {
             "Unsupported value: \"Digest\"",
             "spec.auth.type: must be one of",
         ),
-        both(auth(json!({ "type": "Bearer" })), "auth.bearer is needed by auth.type Bearer"),
-        both(auth(json!({ "bearer": { "tokenRef": value } })), "auth.bearer is needed by auth.type Bearer"),
+        both(auth(json!({ "type": "Bearer" })), "auth.bearer must be set if and only if"),
+        both(auth(json!({ "bearer": { "tokenRef": value } })), "auth.bearer must be set if and only if"),
         both(
             auth(json!({ "type": "BearerAndApiKey", "bearer": { "tokenRef": value } })),
-            "auth.apiKey is needed by auth.type ApiKey and BearerAndApiKey, and by no other",
+            "auth.apiKey must be set if and only if auth.type is ApiKey or BearerAndApiKey",
         ),
         both(
             auth(json!({ "type": "None", "apiKey": { "keyRef": value } })),
-            "auth.apiKey is needed by auth.type ApiKey and BearerAndApiKey, and by no other",
+            "auth.apiKey must be set if and only if auth.type is ApiKey or BearerAndApiKey",
         ),
-        both(auth(json!({ "type": "Basic" })), "auth.basic is needed by auth.type Basic"),
+        both(auth(json!({ "type": "Basic" })), "auth.basic must be set if and only if auth.type is Basic"),
         both(
             auth(json!({ "type": "Mtls", "basic": { "secretRef": { "name": "s" } } })),
-            "auth.basic is needed by auth.type Basic",
+            "auth.basic must be set if and only if auth.type is Basic",
         ),
         both(
             auth(json!({ "type": "OAuth2ClientCredentials" })),
-            "auth.oauth2 is needed by auth.type OAuth2ClientCredentials, and by no other",
+            "auth.oauth2 must be set if and only if auth.type is OAuth2ClientCredentials",
         ),
         both(auth(json!({ "type": "Mtls" })), "auth.type Mtls needs tls.clientCertRef"),
-        both(api_key("ApiKey", "Content-Length"), "auth.apiKey.header has a meaning of its own in HTTP"),
-        both(api_key("ApiKey", "HOST"), "auth.apiKey.header has a meaning of its own in HTTP"),
+        both(
+            api_key("ApiKey", "Content-Length"),
+            "auth.apiKey.header must not be a header that HTTP itself uses",
+        ),
+        both(api_key("ApiKey", "HOST"), "auth.apiKey.header must not be a header that HTTP itself uses"),
         both(
             api_key("BearerAndApiKey", "authorization"),
-            "auth.apiKey.header Authorization is taken by auth.bearer",
+            "auth.apiKey.header must not be Authorization, which carries auth.bearer",
         ),
         (api_key("ApiKey", "X Key"), "should match", "spec.auth.apiKey.header: value does not match"),
         (
@@ -162,11 +171,11 @@ fn health() -> Vec<Refused> {
         ),
         both(
             http(json!({ "method": "HEAD", "expectedBody": "ok" })),
-            "an answer to HEAD has no body: remove healthCheck.http.expectedBody, or use the method GET",
+            "healthCheck.http.expectedBody cannot be used with method HEAD",
         ),
         both(
             http(json!({ "expectedStatuses": ["204", "299-200"] })),
-            "healthCheck.http.expectedStatuses has a range that ends before it starts",
+            "healthCheck.http.expectedStatuses must have ranges with the lower status code first",
         ),
         (
             http(json!({ "expectedStatuses": ["2xx"] })),
@@ -194,7 +203,7 @@ fn health() -> Vec<Refused> {
 
 fn policy() -> Vec<Refused> {
     let allow = |path: &str| spec(json!({ "allow": [{ "methods": ["GET"], "pathPrefix": path }] }));
-    let dots = |path: &str| both(allow(path), "allow.pathPrefix must be written without //, /./ and /../");
+    let dots = |path: &str| both(allow(path), "allow.pathPrefix must not contain //, /./ or /../");
     let many: Vec<_> =
         (0..65).map(|number| json!({ "methods": ["GET"], "pathPrefix": format!("/{number}") })).collect();
     vec![
