@@ -1,8 +1,8 @@
-//! A caller's value is either what its parameter's declared type says, without loss, or refused without being repeated.
+//! A query parameter is either converted without loss, or rejected with a message that does not repeat it.
 #![no_main]
-#![allow(dead_code, reason = "the modules are the product's own, of which this uses a part")]
+#![allow(dead_code, reason = "only a part of the included modules is used")]
 
-// The modules instead of the crate, which would bring hundreds of others to be instrumented.
+// Single modules instead of the crate, whose hundreds of dependencies would be instrumented as well.
 #[path = "../../src/api/v1alpha1/database/param_type.rs"]
 #[rustfmt::skip]
 mod param_type;
@@ -10,7 +10,7 @@ mod param_type;
 #[rustfmt::skip]
 mod parameters;
 
-/// Where the product's modules look for what they use.
+/// The module paths that the included modules import from.
 mod api {
     pub mod v1alpha1 {
         pub mod database {
@@ -28,12 +28,12 @@ use libfuzzer_sys::fuzz_target;
 use parameters::{MAX_DIGITS, Value, bind};
 use serde_json::value::RawValue;
 
-/// What was ever said of a value. Whether a message repeats its value cannot be seen from the two, since the fuzzer learns to
-/// send pieces of messages; but if one did, there would be as many messages as values.
-static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// All error messages. A single message does not show whether it repeats the value, since the fuzzer learns to send parts of messages; but
+/// if messages repeated values, there would be as many messages as values.
+static MESSAGES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// More than there are types of parameters, times types of JSON.
-const MESSAGES: usize = 100;
+/// More than the number of parameter types times the number of JSON types.
+const MAX_MESSAGES: usize = 100;
 
 fuzz_target!(|json: &str| {
     let Ok(raw) = serde_json::from_str::<Box<RawValue>>(json) else { return };
@@ -41,20 +41,20 @@ fuzz_target!(|json: &str| {
     for kind in ParamType::ALL {
         match bind(&[kind], std::slice::from_ref(&raw)) {
             Ok(bound) => match bound[0].value() {
-                Some(value) => keeps(value, &raw, text.as_deref()),
+                Some(value) => assert_unchanged(value, &raw, text.as_deref()),
                 None => assert_eq!(raw.get(), "null"),
             },
             Err(mismatch) => {
-                let mut told = TOLD.lock().unwrap();
-                told.insert(mismatch.to_string());
-                assert!(told.len() <= MESSAGES, "{told:#?}");
+                let mut messages = MESSAGES.lock().unwrap();
+                messages.insert(mismatch.to_string());
+                assert!(messages.len() <= MAX_MESSAGES, "{messages:#?}");
             }
         }
     }
 });
 
-/// Whether the value is what was sent.
-fn keeps(value: &Value, raw: &RawValue, text: Option<&str>) {
+/// Asserts that the value is the one that was sent.
+fn assert_unchanged(value: &Value, raw: &RawValue, text: Option<&str>) {
     let digits = text.unwrap_or(raw.get());
     match value {
         Value::Text(kept) => assert_eq!(Some(kept.as_str()), text),

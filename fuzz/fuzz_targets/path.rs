@@ -1,8 +1,8 @@
-//! No server reads an allowed path as one outside of its prefix, however lenient it is.
+//! No server reads an allowed path as a path outside of its prefix, however lenient it is.
 #![no_main]
-#![allow(dead_code, reason = "the modules are the product's own, of which this uses a part")]
+#![allow(dead_code, reason = "only a part of the included modules is used")]
 
-// The modules instead of the crate, which would bring hundreds of others to be instrumented.
+// Single modules instead of the crate, whose hundreds of dependencies would be instrumented as well.
 #[path = "../../src/domain/path/lenient.rs"]
 mod lenient;
 #[path = "../../src/domain/path.rs"]
@@ -15,9 +15,9 @@ use path::normalize;
 
 fuzz_target!(|data: &str| {
     let Ok(path) = normalize(data) else { return };
-    assert_eq!(normalize(path.as_str()).as_ref(), Ok(&path), "a normal path stays as it is");
+    assert_eq!(normalize(path.as_str()).as_ref(), Ok(&path), "a normalized path does not change");
 
-    // Each path above it is a prefix that could allow it.
+    // Each of its parents is a prefix that could allow it.
     let normal = path.as_str();
     let ends = normal.match_indices('/').map(|(end, _)| end.max(1)).chain([normal.len()]);
     for prefix in ends.map(|end| normalize(&normal[..end]).unwrap()) {

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::watches::{Pauses, Readiness};
-use crate::domain::addresses::Learned;
+use crate::domain::addresses::ServiceRanges;
 
 /// Ranges are added once in a cluster's life, if ever, and so is the right to ask for them.
 const AGAIN: Duration = Duration::from_mins(5);
@@ -21,7 +21,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const PART: &str = "servicecidrs";
 
 /// Keeps up with them, for ever. The first answer cancels `asked`, be it that nobody says; until then `readiness` waits.
-pub async fn follow(client: Client, known: Learned, asked: CancellationToken, readiness: Readiness) {
+pub async fn follow(client: Client, known: ServiceRanges, asked: CancellationToken, readiness: Readiness) {
     readiness.wait(PART, "the first list is not here yet");
     let api = Api::<ServiceCIDR>::all(client);
     let mut pauses = Pauses::default();

@@ -290,7 +290,7 @@ impl ServicePublisher {
     /// The endpoints of a Service as last read, without those that leave it.
     pub fn endpoints(&self, namespace: &str, service: &str) -> Vec<DesiredEndpoint> {
         let slices = self.slices_of(namespace, service);
-        slices.iter().filter_map(|slice| slices::read(slice)).flat_map(Slice::staying).collect()
+        slices.iter().filter_map(|slice| slices::read(slice)).flat_map(Slice::without_draining).collect()
     }
 
     fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {

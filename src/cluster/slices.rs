@@ -54,7 +54,7 @@ pub(super) fn read(slice: &EndpointSlice) -> Option<Slice> {
         family,
         ports: ports.collect::<Option<_>>()?,
         endpoints: endpoints.collect::<Option<_>>()?,
-        leaving: leaving.unwrap_or_default(),
+        draining_since: leaving.unwrap_or_default(),
     })
 }
 
@@ -69,7 +69,7 @@ pub(super) fn write(slice: &Slice, service: &str, owner: &OwnerReference) -> End
         metadata: ObjectMeta {
             name: Some(slice.name.clone()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-            annotations: Some(leaving(&slice.leaving)),
+            annotations: Some(leaving(&slice.draining_since)),
             owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },

@@ -209,7 +209,7 @@ impl Reconciler for Controller {
         let namespace = registration.namespace().unwrap_or_default();
         let stage = self.instance(registration, Timestamp::now()).stage;
         match (self.publish(registration, cx).await?.outcome, stage) {
-            (PublishOutcome::Done { .. }, Stage::Leaving(left)) if !left.is_zero() => {
+            (PublishOutcome::Done { .. }, Stage::Terminating(left)) if !left.is_zero() => {
                 Ok(Finalized::RequeueAfter(left))
             }
             // Where there is no Service, as in a namespace that is going, there is nothing to drain.

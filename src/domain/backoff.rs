@@ -1,32 +1,33 @@
-//! When a failed pass is tried again.
+//! When an object is reconciled again.
 
 use std::time::Duration;
 
-/// What kind of a wait an error deserves.
+/// When a failed reconcile is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Only a change by the user can help: of the object, or of what it names.
+    /// When the object or an object that it references changes; nothing else can help.
     OnChange,
-    /// The outside must change by itself: look again after the usual interval.
+    /// After the resync interval: the target has to change.
     AfterInterval,
-    /// Likely to pass soon: try again, slower each time.
+    /// With exponential backoff: the failure is probably temporary.
     Backoff,
 }
 
-/// Objects are looked at again at least so often, even when nothing happened.
+/// The resync interval: every object is reconciled at least this often.
 pub const RESYNC: Duration = Duration::from_mins(10);
 
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_mins(5);
+const INITIAL: Duration = Duration::from_secs(1);
+const MAX: Duration = Duration::from_mins(5);
 
-/// The wait before the next try: 1 s, 2 s, 4 s, ... 5 min, each shortened by up to half as `chance` (0 to 1) says.
+/// The delay before the next reconcile. With backoff it is 1 s, 2 s, 4 s, ... 5 min, each reduced by up to half;
+/// `chance` (0 to 1) is the jitter.
 #[must_use]
 pub fn delay(retry: Retry, failures: u32, chance: f64) -> Duration {
     match retry {
         Retry::OnChange | Retry::AfterInterval => RESYNC,
         Retry::Backoff => {
-            let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
-            doubled.min(LONGEST).mul_f64(1.0 - 0.5 * chance.clamp(0.0, 1.0))
+            let doubled = INITIAL.saturating_mul(1 << failures.saturating_sub(1).min(16));
+            doubled.min(MAX).mul_f64(1.0 - 0.5 * chance.clamp(0.0, 1.0))
         }
     }
 }
@@ -40,7 +41,7 @@ mod tests {
         let delays: Vec<_> =
             (1..=11).map(|failures| delay(Retry::Backoff, failures, 0.0).as_secs()).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        assert_eq!(delay(Retry::Backoff, u32::MAX, 0.0), LONGEST);
+        assert_eq!(delay(Retry::Backoff, u32::MAX, 0.0), MAX);
     }
 
     #[test]

@@ -1,37 +1,38 @@
-//! A circuit breaker: a target that fails is left alone for a while, and then tried with care.
+//! A circuit breaker: calls to a failing target are rejected for a time, and then a few trial calls decide whether it
+//! has recovered.
 
 use std::time::Duration;
 
 use super::window::Window;
 
-/// When the circuit opens, and how it closes again.
+/// The settings of a circuit breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakerConfig {
-    /// It opens when so many percent of the calls in the window failed.
+    /// Percentage of failed calls in the window at which the circuit opens.
     pub failure_threshold: u8,
-    /// ... of at least so many.
+    /// Minimum number of calls in the window before the circuit can open.
     pub min_requests: u32,
-    /// The time over which calls are counted.
+    /// The sliding window over which calls are counted.
     pub window: Duration,
-    /// How long it stays open.
+    /// How long the circuit stays open.
     pub open_for: Duration,
-    /// So many trial calls must succeed to close it, and no more than these are let through until then; at least 1.
+    /// Number of trial calls in the half-open state, at least 1. All of them must succeed to close the circuit.
     pub half_open_requests: u32,
 }
 
-/// What the circuit does with calls; of several circuits, the greatest is the worst.
+/// The state of a circuit, ordered from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// Lets them through.
+    /// Calls are sent.
     Closed,
-    /// Lets a few through, to see.
+    /// A few trial calls are sent.
     HalfOpen,
-    /// Refuses them.
+    /// Calls are rejected.
     Open,
 }
 
 impl State {
-    /// The word that users read.
+    /// The name in statuses and Events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +42,7 @@ impl State {
         }
     }
 
-    /// The number that metrics and the store have for it: 0 closed, 1 half-open, 2 open.
+    /// The number in metrics and in the store: 0 closed, 1 half-open, 2 open.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -51,7 +52,7 @@ impl State {
         }
     }
 
-    /// The state of this number.
+    /// The state with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -63,21 +64,21 @@ impl State {
     }
 }
 
-/// Leave for one call, to be given back: with its result, or without where it has none.
+/// The permission for one call, to be given back with [`Breaker::record`] or [`Breaker::cancel`].
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {
-    /// The state that the circuit turned to by this permit: `HalfOpen` with the first trial, else none.
-    pub turned: Option<State>,
+    /// The state that the circuit changed to: `HalfOpen` for the first trial call, otherwise none.
+    pub transition: Option<State>,
     epoch: u64,
 }
 
-/// The circuit of one target.
+/// The circuit breaker of one target.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     settings: BreakerConfig,
     phase: Phase,
-    /// Counts the transitions: the result of a call that was let through before the last one says nothing of now.
+    /// Counts the transitions: the result of a call from before the last one is ignored.
     epoch: u64,
     results: Window,
 }
@@ -86,11 +87,11 @@ pub struct Breaker {
 enum Phase {
     Closed,
     Open { until: Duration },
-    HalfOpen { given: u32, passed: u32, last: Duration },
+    HalfOpen { issued: u32, succeeded: u32, last: Duration },
 }
 
-/// After so long, at the most, a trial that is under way may have ended.
-const TRIAL: Duration = Duration::from_secs(1);
+/// The maximum `Retry-After` while all trial calls are in flight.
+const TRIAL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Breaker {
     /// A closed circuit.
@@ -100,7 +101,7 @@ impl Breaker {
         Self { settings, phase: Phase::Closed, epoch: 0, results }
     }
 
-    /// The state. An open circuit that may be tried again is `Open` until someone does.
+    /// The state. An open circuit becomes `HalfOpen` with the first trial call.
     #[must_use]
     pub fn state(&self) -> State {
         match self.phase {
@@ -110,33 +111,35 @@ impl Breaker {
         }
     }
 
-    /// Leave for a call; `now` is the time since any start.
+    /// Requests the permission for a call; `now` is a monotonic time.
     ///
     /// # Errors
-    /// When there is none, with the time after which to ask again.
+    /// The call is rejected; the error is the time after which to try again.
     pub fn allow(&mut self, now: Duration) -> Result<Permit, Duration> {
         let trials = self.settings.half_open_requests.max(1);
-        let turned = match &mut self.phase {
+        let transition = match &mut self.phase {
             Phase::Closed => None,
             Phase::Open { until } if now < *until => return Err(until.saturating_sub(now)),
-            Phase::Open { .. } => Some(self.turn(Phase::HalfOpen { given: 1, passed: 0, last: now })),
-            Phase::HalfOpen { given, passed, last } => {
+            Phase::Open { .. } => {
+                Some(self.transition_to(Phase::HalfOpen { issued: 1, succeeded: 0, last: now }))
+            }
+            Phase::HalfOpen { issued, succeeded, last } => {
                 let renewed = last.saturating_add(self.settings.open_for);
-                // A trial that takes so long, such as a slow download, must not shut everybody else out.
-                if *given >= trials && now >= renewed {
-                    *given = *passed;
+                // Slow trial calls, such as downloads, must not block all other calls.
+                if *issued >= trials && now >= renewed {
+                    *issued = *succeeded;
                 }
-                if *given >= trials {
-                    return Err(renewed.saturating_sub(now).min(TRIAL));
+                if *issued >= trials {
+                    return Err(renewed.saturating_sub(now).min(TRIAL_RETRY_AFTER));
                 }
-                (*given, *last) = (*given + 1, now);
+                (*issued, *last) = (*issued + 1, now);
                 None
             }
         };
-        Ok(Permit { turned, epoch: self.epoch })
+        Ok(Permit { transition, epoch: self.epoch })
     }
 
-    /// Takes the result of a call, and gives the state that the circuit turned to by it.
+    /// Records the result of a call. Returns the state that the circuit changed to, if it did.
     pub fn record(&mut self, Permit { epoch, .. }: Permit, ok: bool, now: Duration) -> Option<State> {
         if epoch != self.epoch {
             return None;
@@ -144,29 +147,30 @@ impl Breaker {
         match &mut self.phase {
             Phase::Closed => {
                 self.results.add(!ok, now);
-                self.fails(now).then(|| self.open(now))
+                self.threshold_reached(now).then(|| self.open(now))
             }
             Phase::Open { .. } => None,
             Phase::HalfOpen { .. } if !ok => Some(self.open(now)),
-            Phase::HalfOpen { passed, .. } => {
-                *passed += 1;
-                let enough = *passed >= self.settings.half_open_requests;
-                enough.then(|| self.turn(Phase::Closed))
+            Phase::HalfOpen { succeeded, .. } => {
+                *succeeded += 1;
+                let enough = *succeeded >= self.settings.half_open_requests;
+                enough.then(|| self.transition_to(Phase::Closed))
             }
         }
     }
 
-    /// Takes the leave of a call back that says nothing of the target: another call may try.
+    /// Returns the permit of a call without a result, such as one whose caller disconnected. Another call can be the
+    /// trial.
     pub fn cancel(&mut self, Permit { epoch, .. }: Permit) {
-        if let Phase::HalfOpen { given, passed, .. } = &mut self.phase
+        if let Phase::HalfOpen { issued, succeeded, .. } = &mut self.phase
             && epoch == self.epoch
         {
-            // Of those that took too long, some were given anew: there may be none left to take back.
-            *given = given.saturating_sub(1).max(*passed);
+            // Permits of slow trials may have been issued again already: then there is none left to return.
+            *issued = issued.saturating_sub(1).max(*succeeded);
         }
     }
 
-    fn fails(&self, now: Duration) -> bool {
+    fn threshold_reached(&self, now: Duration) -> bool {
         let (all, failed) = self.results.counts(now);
         failed > 0
             && all >= u64::from(self.settings.min_requests)
@@ -174,10 +178,10 @@ impl Breaker {
     }
 
     fn open(&mut self, now: Duration) -> State {
-        self.turn(Phase::Open { until: now.saturating_add(self.settings.open_for) })
+        self.transition_to(Phase::Open { until: now.saturating_add(self.settings.open_for) })
     }
 
-    fn turn(&mut self, phase: Phase) -> State {
+    fn transition_to(&mut self, phase: Phase) -> State {
         self.phase = phase;
         self.epoch += 1;
         self.results.clear();
@@ -203,7 +207,7 @@ mod tests {
         })
     }
 
-    /// Calls that are let through, one after the other, and what each turned the circuit to.
+    /// Makes calls one after the other, and returns the transition that each caused.
     fn call(breaker: &mut Breaker, results: &[bool], now: Duration) -> Vec<Option<State>> {
         results
             .iter()
@@ -248,15 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn after_a_while_a_few_trials_close_it() {
+    fn after_open_for_the_trial_calls_close_it() {
         let mut breaker = open();
         let permits: Vec<_> = (0..3).map(|_| breaker.allow(at(15)).unwrap()).collect();
-        let turned: Vec<_> = permits.iter().map(|permit| permit.turned).collect();
-        assert_eq!(turned, [Some(State::HalfOpen), None, None]);
+        let transitions: Vec<_> = permits.iter().map(|permit| permit.transition).collect();
+        assert_eq!(transitions, [Some(State::HalfOpen), None, None]);
         assert!(breaker.allow(at(16)).is_err(), "no more than the trials");
-        let turned: Vec<_> = permits.into_iter().map(|permit| breaker.record(permit, true, at(17))).collect();
-        assert_eq!(turned, [None, None, Some(State::Closed)]);
-        assert_eq!(call(&mut breaker, &[false; 3], at(17)), [None; 3], "what was before is forgotten");
+        let transitions: Vec<_> =
+            permits.into_iter().map(|permit| breaker.record(permit, true, at(17))).collect();
+        assert_eq!(transitions, [None, None, Some(State::Closed)]);
+        assert_eq!(call(&mut breaker, &[false; 3], at(17)), [None; 3], "earlier results are forgotten");
     }
 
     #[test]
@@ -267,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_says_nothing_is_given_to_another_call() {
+    fn a_trial_without_a_result_is_given_to_another_call() {
         let mut breaker = breaker();
         let early = breaker.allow(at(0)).unwrap();
         call(&mut breaker, &[false; 4], at(0));
@@ -278,25 +283,25 @@ mod tests {
         assert!(breaker.allow(at(18)).is_err(), "that one was no trial");
         breaker.cancel(lost);
         assert_eq!(call(&mut breaker, &[true], at(18)), [None]);
-        assert!(breaker.allow(at(19)).is_err(), "two have passed, one is under way");
+        assert!(breaker.allow(at(19)).is_err(), "two succeeded, one is in flight");
         assert_eq!(breaker.record(slow, true, at(20)), Some(State::Closed));
     }
 
     #[test]
-    fn trials_that_take_long_do_not_shut_others_out() {
+    fn slow_trials_do_not_block_other_calls() {
         let mut breaker = open();
         assert_eq!(call(&mut breaker, &[true], at(15)), [None]);
         let [slow, slower] = [breaker.allow(at(16)), breaker.allow(at(17))].map(Result::unwrap);
-        assert_eq!(breaker.allow(at(18)).unwrap_err(), TRIAL);
+        assert_eq!(breaker.allow(at(18)).unwrap_err(), TRIAL_RETRY_AFTER);
         assert_eq!(call(&mut breaker, &[true], at(32)), [None]);
         breaker.cancel(slower);
         assert_eq!(call(&mut breaker, &[true], at(33)), [Some(State::Closed)]);
-        assert_eq!(breaker.record(slow, false, at(34)), None, "the result comes too late");
+        assert_eq!(breaker.record(slow, false, at(34)), None, "the result is too late");
         assert_eq!(breaker.state(), State::Closed);
     }
 
     #[test]
-    fn trials_that_are_given_up_after_others_were_given_leave_as_many_as_there_were() {
+    fn cancelled_trials_whose_permits_were_issued_again_do_not_add_permits() {
         let mut breaker = open();
         let slow: Vec<_> = (0..3).map(|_| breaker.allow(at(15)).unwrap()).collect();
         let anew = breaker.allow(at(30)).unwrap();
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_from_before_it_opened_has_no_say_in_the_trial() {
+    fn the_result_of_a_call_from_before_it_opened_is_ignored() {
         let mut breaker = breaker();
         let slow = breaker.allow(at(0)).unwrap();
         call(&mut breaker, &[false; 4], at(0));
@@ -326,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_nothing_at_all_still_let_calls_through() {
+    fn settings_of_zero_still_allow_calls() {
         let mut breaker = Breaker::new(BreakerConfig {
             failure_threshold: 0,
             min_requests: 0,

@@ -1,37 +1,39 @@
-//! Which of several endpoints gets a call.
+//! Load balancing: which of several endpoints gets a call.
 
 /// An endpoint to choose from.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
-    /// Whether it can take calls: its probes pass, and its circuit lets calls through.
+    /// Whether it accepts calls: it is healthy and its circuit is not open.
     pub ready: bool,
-    /// Where it is.
+    /// Its topology zone.
     pub zone: Option<&'a str>,
-    /// Its share of the calls, beside the weights of the others; 0 for none while another one is there.
+    /// Its share of the calls, relative to the weights of the others. One with weight 0 is used only if there is no
+    /// other.
     pub weight: u32,
-    /// Its load as it is measured here, see [`Load`](super::load::Load).
+    /// Its load as measured by this process, see [`Load`](super::load::Load).
     pub measured: f64,
-    /// Its load as it says itself, not below 0; compared only where both endpoints say one.
+    /// The load that it reports, at least 0. Compared only if both endpoints report one.
     pub reported: Option<f64>,
-    /// Whether the same call has failed there already.
+    /// Whether an earlier attempt of the same call was sent to it.
     pub tried: bool,
 }
 
-/// What else decides.
+/// The preferences of a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Preference<'a> {
-    /// Where the caller is: endpoints of the same zone come first.
+    /// The zone to prefer.
     pub zone: Option<&'a str>,
-    /// The panic rule: choose among all when none is ready, since it may be the probes that are broken.
+    /// Panic mode: if no endpoint is ready, choose among all of them, since the probes may be wrong.
     pub panic: bool,
 }
 
-/// The index of the endpoint that gets the next call; none when there is none to choose.
+/// The index of the endpoint for the next call; none if there is none to choose.
 ///
-/// Of those that are ready, have a weight, were not tried, and are in the caller's zone (each only if any are), two different ones
-/// are drawn by weight, as the `chances` (0 to 1) say. The first one gets the call, so that the weights hold, unless its load
-/// is more than twice the second one's. This is the "power of two choices": nearly as even as to compare all, and
-/// callers that know no more than each other do not all run to the same one.
+/// Endpoints that are ready, have a weight, were not tried and are in the preferred zone are preferred, in this
+/// order. Of those that are left, two different ones are drawn by weight, with the random numbers `chances` (0 to 1).
+/// The first gets the call, so that the weights are respected, unless its load is more than twice that of the second
+/// ("power of two choices"). That balances nearly as well as a comparison of all endpoints, and gateways that do not
+/// know each other's calls do not all choose the same endpoint.
 #[must_use]
 pub fn choose(candidates: &[Candidate<'_>], prefer: Preference<'_>, chances: [f64; 2]) -> Option<usize> {
     let mut pool: Vec<usize> = (0..candidates.len()).collect();
@@ -47,7 +49,7 @@ pub fn choose(candidates: &[Candidate<'_>], prefer: Preference<'_>, chances: [f6
     second.filter(|second| overloaded(&candidates[first], &candidates[*second])).or(Some(first))
 }
 
-/// Keeps what is wanted; if nothing is, keeps all and says so.
+/// Keeps the preferred endpoints. If there is none, keeps all and returns false.
 fn narrow(pool: &mut Vec<usize>, wanted: impl Fn(usize) -> bool) -> bool {
     let any = pool.iter().any(|index| wanted(*index));
     if any {
@@ -56,18 +58,18 @@ fn narrow(pool: &mut Vec<usize>, wanted: impl Fn(usize) -> bool) -> bool {
     any
 }
 
-/// Takes one out of the pool, each with a chance by its weight.
+/// Removes a random endpoint from the pool, weighted.
 fn draw(pool: &mut Vec<usize>, candidates: &[Candidate<'_>], chance: f64) -> Option<usize> {
-    // Where there are weights of 0, all are: then each counts alike.
+    // If one weight is 0, all are: then they are drawn with equal probability.
     let weight = |index: &usize| f64::from(candidates[*index].weight.max(1));
     let mut point = chance.clamp(0.0, 1.0) * pool.iter().map(weight).sum::<f64>();
     let found = pool.iter().position(|index| {
         point -= weight(index);
         point < 0.0
     });
-    // With a chance of 1, and by the last digit of a sum, the point can lie at the very end.
-    let place = found.or(pool.len().checked_sub(1))?;
-    Some(pool.remove(place))
+    // With a chance of 1, or because of rounding, the point can lie at the end.
+    let position = found.or(pool.len().checked_sub(1))?;
+    Some(pool.remove(position))
 }
 
 fn overloaded(first: &Candidate<'_>, second: &Candidate<'_>) -> bool {
@@ -84,7 +86,7 @@ mod tests {
     const IDLE: Candidate<'_> =
         Candidate { ready: true, zone: None, weight: 1, measured: 1.0, reported: None, tried: false };
 
-    /// Percent of the calls that each gets, over all chances.
+    /// The percentage of calls that each endpoint gets, over all chances.
     fn shares(candidates: &[Candidate<'_>], prefer: Preference<'_>) -> Vec<u32> {
         let mut calls = vec![0; candidates.len()];
         for step in 0..10_000 {
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_hold_while_the_loads_are_alike() {
+    fn weights_are_respected_while_the_loads_are_similar() {
         let weighted = |weight, measured| Candidate { weight, measured, ..IDLE };
         assert_eq!(any(&[weighted(90, 1.0), weighted(10, 1.9)]), [90, 10]);
         assert_eq!(any(&[weighted(90, 1.9), weighted(10, 1.0)]), [90, 10]);
@@ -112,11 +114,11 @@ mod tests {
     fn an_endpoint_with_more_than_twice_the_load_of_the_other_gets_nothing() {
         assert_eq!(any(&[IDLE, Candidate { measured: 2.1, ..IDLE }]), [100, 0]);
         let shares = any(&[IDLE, IDLE, Candidate { measured: 9.0, ..IDLE }]);
-        assert_eq!(shares[2], 0, "whoever is drawn with it is lighter");
+        assert_eq!(shares[2], 0, "the other one that is drawn has less load");
     }
 
     #[test]
-    fn only_ready_endpoints_are_chosen_and_without_any_the_panic_rule_decides() {
+    fn only_ready_endpoints_are_chosen_except_in_panic_mode() {
         let down = Candidate { ready: false, ..IDLE };
         assert_eq!(any(&[down, IDLE, Candidate { measured: 99.0, ..down }]), [0, 100, 0]);
         assert_eq!(any(&[down, down]), [0, 0]);
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_zero_is_chosen_only_where_nothing_else_is_ready() {
+    fn weight_zero_is_chosen_only_if_no_other_endpoint_is_ready() {
         let none = Candidate { weight: 0, ..IDLE };
         assert_eq!(any(&[none, Candidate { measured: 99.0, ..IDLE }]), [0, 100]);
         assert_eq!(any(&[none, Candidate { ready: false, ..IDLE }]), [100, 0]);
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_call_has_failed_it_goes_again_only_if_no_other_is_good() {
+    fn an_endpoint_that_was_tried_is_chosen_again_only_if_no_other_is_available() {
         let tried = Candidate { tried: true, ..IDLE };
         assert_eq!(any(&[tried, Candidate { measured: 99.0, ..IDLE }]), [0, 100]);
         assert_eq!(
@@ -147,16 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_zone_comes_first_if_anyone_is_there() {
+    fn the_preferred_zone_is_used_if_it_has_an_endpoint() {
         let at = |zone| Candidate { zone: Some(zone), ..IDLE };
         let from = |zone| Preference { zone: Some(zone), panic: false };
         assert_eq!(shares(&[at("a"), at("b"), IDLE], from("b")), [0, 100, 0]);
         assert_eq!(shares(&[at("a"), at("b")], from("c")), [50, 50]);
         assert_eq!(shares(&[at("a"), IDLE], Preference::default()), [50, 50]);
         let down = Candidate { ready: false, ..at("b") };
-        assert_eq!(shares(&[at("a"), down], from("b")), [100, 0], "readiness comes before nearness");
+        assert_eq!(
+            shares(&[at("a"), down], from("b")),
+            [100, 0],
+            "readiness is more important than the zone"
+        );
         let drained = Candidate { weight: 0, ..at("b") };
-        assert_eq!(shares(&[at("a"), drained], from("b")), [100, 0], "and so does the weight");
+        assert_eq!(shares(&[at("a"), drained], from("b")), [100, 0], "and so is the weight");
     }
 
     #[test]

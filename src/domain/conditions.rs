@@ -1,35 +1,35 @@
-//! From what a reconcile found to the conditions that users read.
+//! Computes the conditions of an object, and the Events for their transitions.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{ConditionType, Reason};
 
-/// What a reconcile says of one condition.
+/// The new value of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionUpdate {
-    /// Which condition.
+    /// The condition type.
     pub kind: ConditionType,
     /// `True`, `False`, or none for `Unknown`.
     pub holds: Option<bool>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Why, for people: no counters and no times, so that the same state always has the same text.
+    /// The message. It has no counters and no times, so that the same state always has the same message.
     pub message: String,
 }
 
 impl ConditionUpdate {
-    /// The condition is true.
+    /// Sets the condition to true.
     pub fn is_true(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
         Self { kind, holds: Some(true), reason, message: message.into() }
     }
 
-    /// The condition is false.
+    /// Sets the condition to false.
     pub fn is_false(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
         Self { kind, holds: Some(false), reason, message: message.into() }
     }
 
-    /// What a condition says, where it is one of ours.
+    /// The value of an existing condition; none if its type or reason is not one of authlink's.
     #[must_use]
     pub fn from_condition(condition: &Condition) -> Option<Self> {
         let kind = *ConditionType::ALL.iter().find(|kind| kind.as_str() == condition.type_)?;
@@ -42,13 +42,13 @@ impl ConditionUpdate {
         Some(Self { kind, holds, reason, message: condition.message.clone() })
     }
 
-    /// It is not known whether the condition is true.
+    /// Sets the condition to unknown.
     pub fn unknown(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
         Self { kind, holds: None, reason, message: message.into() }
     }
 }
 
-/// Appends to a failure's text what to do about it.
+/// Appends the remedy of a reason to an error message.
 #[must_use]
 pub fn advise(reason: Reason, detail: &str) -> String {
     match reason.remedy() {
@@ -58,8 +58,8 @@ pub fn advise(reason: Reason, detail: &str) -> String {
     }
 }
 
-/// Completes what a reconcile found: a condition of `always` that it did not get to is `Unknown`, and `Ready` is false with the
-/// reason of the first of `ready_when` that is false, and unknown while one of them is.
+/// Adds `Ready`, and the conditions of `always` that are missing from `found` as `Unknown`. `Ready` is false with the
+/// reason of the first of `ready_when` that is false, unknown while one of them is unknown, and true otherwise.
 #[must_use]
 pub fn complete(
     always: &[ConditionType],
@@ -77,19 +77,23 @@ pub fn complete(
             ConditionUpdate::is_false(ConditionType::Ready, failing.reason, failing.message.clone())
         }
         (None, Some(_)) => {
-            ConditionUpdate::unknown(ConditionType::Ready, Reason::Pending, "not all checks are done yet")
+            ConditionUpdate::unknown(ConditionType::Ready, Reason::Pending, "not all checks have completed")
         }
-        (None, None) => ConditionUpdate::is_true(ConditionType::Ready, Reason::Available, "all checks pass"),
+        (None, None) => {
+            ConditionUpdate::is_true(ConditionType::Ready, Reason::Available, "all checks succeed")
+        }
     };
-    let unreached: Vec<_> = always
+    let missing: Vec<_> = always
         .iter()
         .filter(|kind| update(kind).is_none())
-        .map(|kind| ConditionUpdate::unknown(*kind, Reason::Pending, "an earlier check failed"))
+        .map(|kind| {
+            ConditionUpdate::unknown(*kind, Reason::Pending, "not checked because an earlier check failed")
+        })
         .collect();
-    std::iter::once(ready).chain(found).chain(unreached).collect()
+    std::iter::once(ready).chain(found).chain(missing).collect()
 }
 
-/// The conditions to write: each keeps its old transition time unless its status changed.
+/// The conditions to write. The transition time of a condition changes only with its status.
 #[must_use]
 pub fn merge(
     old: &[Condition],
@@ -108,7 +112,7 @@ pub fn merge(
             let unchanged = old
                 .iter()
                 .find(|condition| condition.type_ == update.kind.as_str() && condition.status == status)
-                // The schema's default has no real time: the first reconcile sets it.
+                // The schema's default has the Unix epoch: the first reconcile sets a real time.
                 .filter(|condition| condition.last_transition_time.0 != Timestamp::UNIX_EPOCH);
             Condition {
                 type_: update.kind.as_str().to_owned(),
@@ -123,30 +127,31 @@ pub fn merge(
         .collect()
 }
 
-/// A change of a condition that is worth an Event.
+/// A transition of a condition that is reported as an Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// Which condition.
+    /// The condition type.
     pub kind: ConditionType,
-    /// Whether the change is for the worse.
+    /// Whether the Event is a `Warning`.
     pub warning: bool,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Why, for people.
+    /// The message.
     pub message: String,
 }
 
-/// The Events that a change of conditions deserves.
+/// The transitions to report as Events.
 ///
-/// `Ready` is reported when it is lost, when it comes back and when its reason changes while it is lost; `Degraded`
-/// when it comes. The first success is not an Event: nothing happened to the object, and its status says it.
+/// `Ready` is reported when it becomes false, when it becomes true again and when its reason changes while it is
+/// false; `Degraded` when it becomes true. The first `Ready=True` is not reported: it is the expected outcome, and
+/// the status has it.
 #[must_use]
 pub fn transitions(old: &[Condition], updates: &[ConditionUpdate]) -> Vec<Transition> {
     let mut events = Vec::new();
     for update in updates {
         let before = old.iter().find(|condition| condition.type_ == update.kind.as_str());
         let was = before.map(|condition| (condition.status.as_str(), condition.reason.as_str()));
-        let worth = match (update.kind, update.holds) {
+        let report = match (update.kind, update.holds) {
             (ConditionType::Ready, Some(true)) => was.is_some_and(|(status, _)| status == "False"),
             (ConditionType::Ready, Some(false)) | (ConditionType::Degraded, Some(true)) => {
                 let status = if update.holds == Some(true) { "True" } else { "False" };
@@ -154,7 +159,7 @@ pub fn transitions(old: &[Condition], updates: &[ConditionUpdate]) -> Vec<Transi
             }
             _ => false,
         };
-        if worth {
+        if report {
             events.push(Transition {
                 kind: update.kind,
                 warning: update.kind == ConditionType::Degraded || update.holds == Some(false),
@@ -197,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reconcile_did_not_reach_is_unknown_and_keeps_ready_from_being_true() {
+    fn a_condition_that_was_not_checked_is_unknown_and_so_is_ready() {
         let updates = found(connected(), None);
         assert_eq!((updates[0].kind, updates[0].holds), (Ready, None));
         assert_eq!((updates[2].kind, updates[2].holds, updates[2].reason), (Healthy, None, Reason::Pending));
     }
 
     #[test]
-    fn ready_is_true_when_all_hold() {
+    fn ready_is_true_when_all_conditions_are_true() {
         assert_eq!(found(connected(), Some(healthy()))[0].holds, Some(true));
     }
 
@@ -219,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn the_default_of_the_schema_gives_way_to_a_real_time() {
+    fn the_time_of_the_schemas_default_is_replaced_by_a_real_time() {
         let pending = ConditionUpdate::unknown(Healthy, Reason::Pending, "");
         let default = merge(&[], std::slice::from_ref(&pending), None, Timestamp::UNIX_EPOCH);
         assert_eq!(merge(&default, &[pending], None, LATER)[0].last_transition_time.0, LATER);
     }
 
     #[test]
-    fn events_tell_of_loss_recovery_and_another_reason_and_of_nothing_else() {
+    fn events_report_failure_recovery_and_another_reason_and_nothing_else() {
         let good = found(connected(), Some(healthy()));
         let bad = found(refused(), None);
         let worse = found(ConditionUpdate::is_false(Connected, Reason::TlsFailed, ""), None);

@@ -1,7 +1,7 @@
-//! Which EndpointSlices a Service should have, given those that it has.
+//! The desired EndpointSlices of a Service, given the existing ones.
 //!
-//! An address stays in the slice that it is in, so that a change writes as few slices as possible; one that leaves is
-//! drained first: not ready and terminating, so that new connections go elsewhere while open ones can end.
+//! An address stays in its slice, so that a change writes as few slices as possible. A removed address is drained
+//! first: it is not ready and terminating, so that it gets no new connections while open ones can finish.
 
 use core::net::IpAddr; // The addresses of `std::net`, without its sockets.
 use std::{
@@ -11,34 +11,34 @@ use std::{
 
 use jiff::Timestamp;
 
-/// As many endpoints as Kubernetes' own controller puts into a slice (`--max-endpoints-per-slice`).
+/// The maximum number of endpoints of a slice, as in Kubernetes' own controller (`--max-endpoints-per-slice`).
 pub const SLICE_SIZE: usize = 100;
 
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
-    /// Its name, which ties the Service's port to the slices'.
+    /// Its name, which maps the port of the Service to the port of the slices.
     pub name: String,
     /// TCP port of the endpoints.
     pub port: u16,
-    /// What is spoken there (`appProtocol`).
+    /// The application protocol (`appProtocol`).
     pub app_protocol: Option<String>,
 }
 
-/// One address that traffic can go to.
+/// An endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it is.
+    /// Its address.
     pub address: IpAddr,
-    /// The verdict of its probes.
+    /// Whether its probes succeed.
     pub healthy: bool,
-    /// It is leaving: no new connections.
+    /// Whether it is drained: it gets no new connections.
     pub draining: bool,
-    /// The failure domain that it is in.
+    /// Its topology zone.
     pub zone: Option<String>,
 }
 
-/// An endpoint, and the ports on which it serves.
+/// An endpoint and its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredEndpoint {
     /// Its ports.
@@ -57,13 +57,13 @@ pub enum Family {
 }
 
 impl Family {
-    /// Of an address.
+    /// The family of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// As `EndpointSlice.addressType` has it.
+    /// The value of `EndpointSlice.addressType`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -78,46 +78,47 @@ impl Family {
 pub struct Slice {
     /// Its name.
     pub name: String,
-    /// Of all its endpoints.
+    /// The family of its endpoints.
     pub family: Family,
-    /// Of all its endpoints.
+    /// The ports of its endpoints.
     pub ports: Vec<Port>,
-    /// At most [`SLICE_SIZE`].
+    /// Its endpoints, at most [`SLICE_SIZE`].
     pub endpoints: Vec<Endpoint>,
-    /// Since when an address that is desired no more is drained.
-    pub leaving: BTreeMap<IpAddr, Timestamp>,
+    /// The removed addresses, with the times at which their draining started.
+    pub draining_since: BTreeMap<IpAddr, Timestamp>,
 }
 
 impl Slice {
-    /// What is in it, without what is leaving.
+    /// The endpoints that are not drained.
     #[must_use]
-    pub fn staying(self) -> Vec<DesiredEndpoint> {
+    pub fn without_draining(self) -> Vec<DesiredEndpoint> {
         let endpoints = self.endpoints.into_iter().filter(|endpoint| !endpoint.draining);
         endpoints.map(|endpoint| DesiredEndpoint { ports: self.ports.clone(), endpoint }).collect()
     }
 }
 
-/// What should be.
+/// The desired slices of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Every slice that should exist.
     pub slices: Vec<Slice>,
-    /// When the next drained address is to go.
+    /// The time until the next address is drained and can be removed.
     pub next: Option<Duration>,
 }
 
-/// How addresses that leave are drained.
+/// How removed addresses are drained.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
-    /// For how long.
+    /// The time to drain.
     pub time: Duration,
-    /// Those that have been drained already, and go at once.
-    pub over: BTreeSet<IpAddr>,
+    /// Addresses that are drained already and are removed immediately.
+    pub drained: BTreeSet<IpAddr>,
 }
 
 type Group = (Family, Vec<Port>);
 
-/// Plans the slices of a Service. What leaves is drained, unless it was draining as an address that was still desired.
+/// Plans the slices of a Service. A removed address is drained, unless it was already draining while it was still
+/// desired.
 #[must_use]
 pub fn plan(
     service: &str,
@@ -130,7 +131,7 @@ pub fn plan(
     let mut next = None;
     let mut slices: Vec<Slice> = existing
         .iter()
-        .map(|slice| Slice { endpoints: Vec::new(), leaving: BTreeMap::new(), ..slice.clone() })
+        .map(|slice| Slice { endpoints: Vec::new(), draining_since: BTreeMap::new(), ..slice.clone() })
         .collect();
     for (old, new) in existing.iter().zip(&mut slices) {
         let group = missing.get_mut(&(old.family, old.ports.clone()));
@@ -140,29 +141,30 @@ pub fn plan(
                 new.endpoints.push(kept);
                 continue;
             }
-            let since = old.leaving.get(&endpoint.address).copied();
-            if drain.over.contains(&endpoint.address) || (endpoint.draining && since.is_none()) {
+            let since = old.draining_since.get(&endpoint.address).copied();
+            if drain.drained.contains(&endpoint.address) || (endpoint.draining && since.is_none()) {
                 continue;
             }
-            // A clock that was set back, or is another leader's, must not make it stay for longer.
+            // A clock that was set back, or that of another leader, must not extend the drain time.
             let since = since.map_or(now, |since| since.min(now));
             let drained = Duration::try_from(now.duration_since(since)).unwrap_or_default();
             let left = drain.time.checked_sub(drained).filter(|left| !left.is_zero());
             if let Some(left) = left {
                 next = Some(next.map_or(left, |next: Duration| next.min(left)));
-                new.leaving.insert(endpoint.address, since);
+                new.draining_since.insert(endpoint.address, since);
                 new.endpoints.push(Endpoint { draining: true, ..endpoint.clone() });
             }
         }
     }
     for ((family, ports), endpoints) in missing {
-        place(service, family, &ports, endpoints.into_values(), &mut slices);
+        assign(service, family, &ports, endpoints.into_values(), &mut slices);
     }
     slices.retain(|slice| !slice.endpoints.is_empty());
     Plan { slices, next }
 }
 
-/// One endpoint for each address and set of ports: of several, one that is healthy and stays.
+/// One endpoint for each address and set of ports. Of several, a healthy one and one that is not drained is
+/// preferred.
 fn grouped(desired: &[DesiredEndpoint]) -> BTreeMap<Group, BTreeMap<IpAddr, Endpoint>> {
     let mut groups = BTreeMap::<Group, BTreeMap<IpAddr, Endpoint>>::new();
     for DesiredEndpoint { ports, endpoint } in desired {
@@ -176,8 +178,8 @@ fn grouped(desired: &[DesiredEndpoint]) -> BTreeMap<Group, BTreeMap<IpAddr, Endp
     groups
 }
 
-/// Fills the slices that have room, and then new ones.
-fn place(
+/// Adds endpoints to slices with free capacity, and then to new ones.
+fn assign(
     service: &str,
     family: Family,
     ports: &[Port],
@@ -201,7 +203,7 @@ fn place(
             family,
             ports: ports.to_vec(),
             endpoints: vec![endpoint],
-            leaving: BTreeMap::new(),
+            draining_since: BTreeMap::new(),
         });
     }
 }
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
 
     const TIME: Duration = Duration::from_secs(30);
-    const DRAIN: &Drain = &Drain { time: TIME, over: BTreeSet::new() };
+    const DRAIN: &Drain = &Drain { time: TIME, drained: BTreeSet::new() };
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).expect("a time")
@@ -250,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_takes_a_hundred_and_a_change_leaves_the_others_alone() {
+    fn a_slice_has_up_to_a_hundred_endpoints_and_a_change_does_not_write_the_others() {
         let first = plan("db", &many(2000), &[], DRAIN, at(0));
         assert_eq!(first.slices.len(), 20);
         assert!(first.slices.iter().all(|slice| slice.endpoints.len() == SLICE_SIZE));
@@ -262,47 +264,47 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_leaves_is_drained_and_then_goes() {
+    fn a_removed_address_is_drained_first() {
         let two = [desired("192.0.2.1", true), desired("192.0.2.2", true)];
         let before = plan("db", &two, &[], DRAIN, at(0));
-        let leaving = plan("db", &two[..1], &before.slices, DRAIN, at(10));
-        assert_eq!(addresses(&leaving), [("192.0.2.1".to_owned(), false), ("192.0.2.2".to_owned(), true)]);
-        assert_eq!(leaving.next, Some(TIME));
-        let later = plan("db", &two[..1], &leaving.slices, DRAIN, at(25));
+        let draining = plan("db", &two[..1], &before.slices, DRAIN, at(10));
+        assert_eq!(addresses(&draining), [("192.0.2.1".to_owned(), false), ("192.0.2.2".to_owned(), true)]);
+        assert_eq!(draining.next, Some(TIME));
+        let later = plan("db", &two[..1], &draining.slices, DRAIN, at(25));
         assert_eq!(
             (later.slices.clone(), later.next),
-            (leaving.slices.clone(), Some(Duration::from_secs(15)))
+            (draining.slices.clone(), Some(Duration::from_secs(15)))
         );
         let gone = plan("db", &two[..1], &later.slices, DRAIN, at(40));
         assert_eq!((addresses(&gone), gone.next), (vec![("192.0.2.1".to_owned(), false)], None));
     }
 
     #[test]
-    fn a_clock_that_goes_back_does_not_drain_an_address_for_longer() {
+    fn a_clock_that_is_set_back_does_not_extend_the_drain_time() {
         let before = plan("db", &many(1), &[], DRAIN, at(0));
-        let leaving = plan("db", &[], &before.slices, DRAIN, at(100));
-        let back = plan("db", &[], &leaving.slices, DRAIN, at(40));
+        let draining = plan("db", &[], &before.slices, DRAIN, at(100));
+        let back = plan("db", &[], &draining.slices, DRAIN, at(40));
         assert_eq!((back.slices.len(), back.next), (1, Some(TIME)));
         assert_eq!(plan("db", &[], &back.slices, DRAIN, at(70)).slices, []);
     }
 
     #[test]
-    fn an_address_that_comes_back_while_it_is_drained_stays() {
+    fn an_address_that_is_added_again_while_it_is_drained_stays() {
         let one = [desired("192.0.2.1", true)];
         let before = plan("db", &one, &[], DRAIN, at(0));
-        let leaving = plan("db", &[], &before.slices, DRAIN, at(10));
-        let back = plan("db", &one, &leaving.slices, DRAIN, at(20));
+        let draining = plan("db", &[], &before.slices, DRAIN, at(10));
+        let back = plan("db", &one, &draining.slices, DRAIN, at(20));
         assert_eq!((back.slices, back.next), (before.slices, None));
     }
 
     #[test]
-    fn without_a_time_to_drain_an_address_goes_at_once() {
+    fn without_a_drain_time_an_address_is_removed_immediately() {
         let before = plan("db", &many(1), &[], DRAIN, at(0));
         assert_eq!(plan("db", &[], &before.slices, &Drain::default(), at(1)).slices, []);
     }
 
     #[test]
-    fn what_was_drained_while_it_was_wanted_is_not_drained_again() {
+    fn an_address_that_was_drained_while_it_was_desired_is_not_drained_again() {
         let mut one = [desired("192.0.2.1", true)];
         one[0].endpoint.draining = true;
         let before = plan("db", &one, &[], DRAIN, at(0));
@@ -311,12 +313,12 @@ mod tests {
         one[0].endpoint.draining = false;
         let back = plan("db", &one, &before.slices, DRAIN, at(2));
         assert_eq!(addresses(&back), [("192.0.2.1".to_owned(), false)]);
-        let over = Drain { time: TIME, over: [one[0].endpoint.address].into() };
-        assert_eq!(plan("db", &[], &back.slices, &over, at(3)).slices, []);
+        let drained = Drain { time: TIME, drained: [one[0].endpoint.address].into() };
+        assert_eq!(plan("db", &[], &back.slices, &drained, at(3)).slices, []);
     }
 
     #[test]
-    fn an_address_that_two_targets_have_is_there_once_and_healthy_if_one_is() {
+    fn an_address_of_two_targets_is_one_endpoint_and_healthy_if_one_of_them_is() {
         let plan = plan("db", &[desired("192.0.2.1", false), desired("192.0.2.1", true)], &[], DRAIN, at(0));
         let endpoints: Vec<_> = plan.slices.iter().flat_map(|slice| &slice.endpoints).collect();
         assert_eq!((endpoints.len(), endpoints[0].healthy), (1, true));

@@ -1,4 +1,4 @@
-//! From the health of each endpoint to the conditions of the object that has them.
+//! Computes the conditions of an object from the health of its endpoints.
 
 use super::conditions::ConditionUpdate;
 use crate::api::{ConditionType, Reason, status::HealthState};
@@ -8,30 +8,30 @@ use crate::api::{ConditionType, Reason, status::HealthState};
 pub struct Endpoint {
     /// `host:port`.
     pub name: String,
-    /// The verdict of its monitor.
+    /// The state of its health check.
     pub state: HealthState,
-    /// Why its probes fail, and what to do about it.
+    /// The failure of its probes, with the remedy.
     pub failure: Option<(Reason, String)>,
 }
 
-/// `Connected` (for the reason that it has where it is true) and `Healthy`, and `Degraded` where only some endpoints
-/// are down. One that is healthy is enough.
+/// `Connected` and `Healthy`, which are true if at least one endpoint is healthy, and `Degraded` if only some are.
+/// `connected` are the reason and the message of `Connected` if it is true.
 #[must_use]
-pub fn judge(endpoints: &[Endpoint], (connected, how): (Reason, &str)) -> Vec<ConditionUpdate> {
+pub fn health_conditions(endpoints: &[Endpoint], connected: (Reason, &str)) -> Vec<ConditionUpdate> {
     let down: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.state != HealthState::Healthy).collect();
     if down.len() < endpoints.len() {
-        let mut verdicts = vec![
-            ConditionUpdate::is_true(ConditionType::Connected, connected, how),
-            ConditionUpdate::is_true(ConditionType::Healthy, Reason::ProbeSucceeded, "the probes pass"),
+        let mut updates = vec![
+            ConditionUpdate::is_true(ConditionType::Connected, connected.0, connected.1),
+            ConditionUpdate::is_true(ConditionType::Healthy, Reason::ProbeSucceeded, "the probes succeed"),
         ];
         if !down.is_empty() {
-            verdicts.push(ConditionUpdate::is_true(
+            updates.push(ConditionUpdate::is_true(
                 ConditionType::Degraded,
                 Reason::SomeEndpointsDown,
                 describe(&down),
             ));
         }
-        return verdicts;
+        return updates;
     }
     let (reason, message) = down
         .iter()
@@ -43,7 +43,7 @@ pub fn judge(endpoints: &[Endpoint], (connected, how): (Reason, &str)) -> Vec<Co
         ConditionUpdate::unknown(
             ConditionType::Healthy,
             Reason::ThresholdNotReached,
-            "probes fail, fewer times than healthCheck.unhealthyThreshold",
+            "probes fail, but healthCheck.unhealthyThreshold is not reached yet",
         )
     } else {
         ConditionUpdate::is_false(ConditionType::Healthy, Reason::ProbeFailed, message.clone())
@@ -71,31 +71,31 @@ mod tests {
         Endpoint { name: name.to_owned(), state, failure }
     }
 
-    fn judged(states: &[HealthState]) -> Vec<(ConditionType, Option<bool>, Reason)> {
+    fn conditions(states: &[HealthState]) -> Vec<(ConditionType, Option<bool>, Reason)> {
         let endpoints: Vec<_> = states.iter().map(|state| endpoint("db:1", *state)).collect();
-        judge(&endpoints, CONNECTED)
+        health_conditions(&endpoints, CONNECTED)
             .into_iter()
-            .map(|verdict| (verdict.kind, verdict.holds, verdict.reason))
+            .map(|update| (update.kind, update.holds, update.reason))
             .collect()
     }
 
     #[test]
     fn one_healthy_endpoint_is_enough_and_the_others_are_named() {
-        let verdicts = judge(
+        let updates = health_conditions(
             &[endpoint("a:1", HealthState::Healthy), endpoint("b:2", HealthState::Unhealthy)],
             CONNECTED,
         );
-        assert_eq!((verdicts[0].holds, verdicts[1].holds), (Some(true), Some(true)));
+        assert_eq!((updates[0].holds, updates[1].holds), (Some(true), Some(true)));
         assert_eq!(
-            verdicts[2],
+            updates[2],
             ConditionUpdate::is_true(ConditionType::Degraded, Reason::SomeEndpointsDown, "b:2: refused")
         );
     }
 
     #[test]
-    fn a_first_failure_is_told_at_once_and_is_not_yet_a_verdict() {
+    fn a_first_failure_makes_connected_false_and_leaves_healthy_unknown() {
         assert_eq!(
-            judged(&[HealthState::Unknown]),
+            conditions(&[HealthState::Unknown]),
             [
                 (ConditionType::Connected, Some(false), Reason::ConnectionRefused),
                 (ConditionType::Healthy, None, Reason::ThresholdNotReached),
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn all_down_is_unhealthy() {
         assert_eq!(
-            judged(&[HealthState::Unhealthy, HealthState::Unhealthy]),
+            conditions(&[HealthState::Unhealthy, HealthState::Unhealthy]),
             [
                 (ConditionType::Connected, Some(false), Reason::ConnectionRefused),
                 (ConditionType::Healthy, Some(false), Reason::ProbeFailed),

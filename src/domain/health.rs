@@ -1,75 +1,73 @@
-//! The verdict over a series of probes, with hysteresis: a target that answers now and then does not flap.
+//! The health state of a target, derived from its probes with hysteresis, so that it does not flap.
 
 use jiff::Timestamp;
 
 use crate::api::{Reason, status::HealthState};
 
-/// How many probes in a row it takes to change the verdict.
+/// The number of consecutive probes that change the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Failures that make a healthy target unhealthy; at least 1.
+    /// Failures after which a healthy target becomes unhealthy; at least 1.
     pub unhealthy: u32,
-    /// Passes that make an unhealthy target healthy; at least 1.
+    /// Successes after which an unhealthy target becomes healthy; at least 1.
     pub healthy: u32,
 }
 
-/// The verdict, and what it rests on.
+/// The health state of a target.
 #[derive(Clone, Debug)]
 pub struct Health {
     thresholds: Thresholds,
     state: HealthState,
     since: Timestamp,
-    /// The failure that the verdict names; none while healthy.
+    /// The reported reason of the failures; none while healthy.
     reason: Option<Reason>,
     failures: u32,
-    passes: u32,
-    /// The reason of the last failure, and how many times in a row it came.
+    successes: u32,
+    /// The reason of the last failure, and how many consecutive failures had it.
     streak: Option<(Reason, u32)>,
-    hour: Uptime,
+    uptime: Uptime,
 }
 
 impl Health {
-    /// Starts from what was known before: `Unknown` for a new target, or the verdict of an earlier process, which a
-    /// restart is no reason to forget.
+    /// Starts with the state `initial`: `Unknown` for a new target, or the state before a restart of the process.
     #[must_use]
-    pub fn new(thresholds: Thresholds, known: HealthState, now: Timestamp) -> Self {
+    pub fn new(thresholds: Thresholds, initial: HealthState, now: Timestamp) -> Self {
         Self {
             thresholds,
-            state: known,
+            state: initial,
             since: now,
             reason: None,
             failures: 0,
-            passes: 0,
+            successes: 0,
             streak: None,
-            hour: Uptime::default(),
+            uptime: Uptime::default(),
         }
     }
 
-    /// Takes one probe's outcome, and tells whether the verdict (its state or its reason) is now another one.
+    /// Records the outcome of a probe. Returns whether the state or the reported reason changed.
     ///
-    /// From `Unknown`, one pass makes a target healthy: there is nothing to flap from. While unhealthy, another
-    /// reason replaces the reported one only once it came `unhealthy` times in a row, since a server that restarts
-    /// gives several in turn.
+    /// One success is enough to change `Unknown` to `Healthy`. While unhealthy, a new reason is reported once
+    /// `unhealthy` consecutive failures had it, since a server that restarts fails for several reasons in turn.
     pub fn observe(&mut self, outcome: Result<(), Reason>, now: Timestamp) -> bool {
-        self.hour.add(outcome.is_ok(), now);
+        self.uptime.add(outcome.is_ok(), now);
         match outcome {
-            Ok(()) => self.pass(now),
+            Ok(()) => self.succeed(now),
             Err(reason) => self.fail(reason, now),
         }
     }
 
-    fn pass(&mut self, now: Timestamp) -> bool {
+    fn succeed(&mut self, now: Timestamp) -> bool {
         self.failures = 0;
         self.streak = None;
-        self.passes += 1;
+        self.successes += 1;
         let needed = if self.state == HealthState::Unhealthy { self.thresholds.healthy } else { 1 };
         self.state != HealthState::Healthy
-            && self.passes >= needed
-            && self.turn(HealthState::Healthy, None, now)
+            && self.successes >= needed
+            && self.transition(HealthState::Healthy, None, now)
     }
 
     fn fail(&mut self, reason: Reason, now: Timestamp) -> bool {
-        self.passes = 0;
+        self.successes = 0;
         self.failures += 1;
         let times = match self.streak {
             Some((last, times)) if last == reason => times + 1,
@@ -83,76 +81,76 @@ impl Health {
             }
             HealthState::Unhealthy => false,
             _ if self.failures >= self.thresholds.unhealthy => {
-                self.turn(HealthState::Unhealthy, Some(reason), now)
+                self.transition(HealthState::Unhealthy, Some(reason), now)
             }
             _ => false,
         }
     }
 
-    fn turn(&mut self, state: HealthState, reason: Option<Reason>, now: Timestamp) -> bool {
+    fn transition(&mut self, state: HealthState, reason: Option<Reason>, now: Timestamp) -> bool {
         (self.state, self.reason, self.since) = (state, reason, now);
         true
     }
 
-    /// The verdict.
+    /// The state.
     #[must_use]
     pub fn state(&self) -> HealthState {
         self.state
     }
 
-    /// When the verdict was reached.
+    /// The time of the last change of the state.
     #[must_use]
     pub fn since(&self) -> Timestamp {
         self.since
     }
 
-    /// Why it is unhealthy.
+    /// The reason why the target is unhealthy; none while healthy.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         self.reason
     }
 
-    /// Failures since the last pass.
+    /// The number of failures since the last success.
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
         self.failures
     }
 
-    /// The share of the last hour's probes that passed, as users read it.
+    /// The percentage of successful probes in the last hour, such as `99.9%`; none before the first probe.
     #[must_use]
     pub fn uptime_1h(&self) -> Option<String> {
-        self.hour.share()
+        self.uptime.percentage()
     }
 }
 
-/// Probes of the last hour, by minute.
+/// The probes of the last hour, per minute.
 #[derive(Clone, Debug, Default)]
 struct Uptime {
-    /// (minute since 1970, passed, all)
+    /// (minute since 1970, successes, probes)
     minutes: Vec<(i64, u32, u32)>,
 }
 
 impl Uptime {
-    fn add(&mut self, passed: bool, now: Timestamp) {
+    fn add(&mut self, success: bool, now: Timestamp) {
         let minute = now.as_second() / 60;
-        // Those that are ahead are of a clock that was set back since.
+        // Minutes in the future are from before the clock was set back.
         self.minutes.retain(|(then, ..)| (minute - 59..=minute).contains(then));
         if self.minutes.last().is_none_or(|last| last.0 != minute) {
             self.minutes.push((minute, 0, 0));
         }
         if let Some(last) = self.minutes.last_mut() {
-            last.1 += u32::from(passed);
+            last.1 += u32::from(success);
             last.2 += 1;
         }
     }
 
-    /// In tenths of a percent, rounded down: 100% means that not one failed.
-    fn share(&self) -> Option<String> {
-        let (passed, all) = self
+    /// Rounded down to tenths of a percent: 100% means that no probe failed.
+    fn percentage(&self) -> Option<String> {
+        let (successes, all) = self
             .minutes
             .iter()
             .fold((0_u64, 0_u64), |sum, minute| (sum.0 + u64::from(minute.1), sum.1 + u64::from(minute.2)));
-        let tenths = (passed * 1000).checked_div(all)?;
+        let tenths = (successes * 1000).checked_div(all)?;
         Some(if tenths % 10 == 0 {
             format!("{}%", tenths / 10)
         } else {
@@ -180,20 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_was_healthy_before_needs_the_threshold_to_turn() {
+    fn a_target_that_was_healthy_before_becomes_unhealthy_at_the_threshold() {
         let mut health = Health::new(Thresholds { unhealthy: 2, healthy: 2 }, HealthState::Healthy, NOW);
         assert_eq!(observe(&mut health, &[REFUSED, REFUSED]), [false, true]);
     }
 
     #[test]
-    fn one_pass_makes_an_unknown_target_healthy() {
+    fn one_success_makes_an_unknown_target_healthy() {
         let mut health = health();
         assert_eq!(observe(&mut health, &[Ok(()), Ok(())]), [true, false]);
         assert_eq!(health.state(), HealthState::Healthy);
     }
 
     #[test]
-    fn a_healthy_target_turns_unhealthy_at_the_threshold_and_not_before() {
+    fn a_healthy_target_becomes_unhealthy_at_the_threshold_and_not_before() {
         let mut health = health();
         assert_eq!(
             observe(&mut health, &[Ok(()), REFUSED, REFUSED, REFUSED, REFUSED]),
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unhealthy_target_turns_healthy_after_two_passes_in_a_row() {
+    fn an_unhealthy_target_becomes_healthy_after_two_consecutive_successes() {
         let mut health = health();
         observe(&mut health, &[REFUSED, REFUSED, REFUSED]);
         assert_eq!(observe(&mut health, &[Ok(()), REFUSED, Ok(()), Ok(())]), [false, false, false, true]);
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_restarts_all_the_time_does_not_flap() {
+    fn a_server_that_restarts_again_and_again_does_not_flap() {
         let mut health = health();
         observe(&mut health, &[Ok(())]);
         let restarts = [REFUSED, STARTING, Ok(())].repeat(20);
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn another_reason_is_reported_once_it_lasts() {
+    fn another_reason_is_reported_at_the_threshold() {
         let mut health = health();
         observe(&mut health, &[REFUSED, REFUSED, REFUSED]);
         assert_eq!(
@@ -248,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn uptime_forgets_what_is_ahead_of_a_clock_that_was_set_back() {
+    fn uptime_drops_minutes_in_the_future_when_the_clock_is_set_back() {
         let mut health = health();
         health.observe(REFUSED, NOW + Duration::from_hours(2));
         health.observe(Ok(()), NOW + Duration::from_hours(1));
         assert_eq!(health.uptime_1h().as_deref(), Some("100%"));
         health.observe(REFUSED, NOW);
         assert_eq!(health.uptime_1h().as_deref(), Some("0%"));
-        assert_eq!(health.hour.minutes.len(), 1);
+        assert_eq!(health.uptime.minutes.len(), 1);
     }
 }

@@ -1,8 +1,8 @@
-//! Latencies by size, in little space: what several replicas have counted can be added up.
+//! A compact latency histogram. Histograms of several replicas can be merged.
 
 use std::{fmt, str::FromStr, time::Duration};
 
-/// Buckets grow by 2^(1/4), from 1 ms to 15 min.
+/// The number of buckets. Their bounds grow by a factor of 2^(1/4), from 1 ms to 15 min.
 const BUCKETS: usize = 80;
 
 /// The upper bounds of the buckets, in microseconds.
@@ -18,30 +18,30 @@ const fn bounds() -> [u64; BUCKETS] {
     bounds
 }
 
-/// How many took how long. As text it is `bucket:count` for each bucket that is not empty, with blanks between.
+/// A histogram. Its text form is `bucket:count` for each non-empty bucket, separated by spaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// By bucket, in rising order.
+    /// The non-empty buckets, in ascending order.
     counts: Vec<(u8, u64)>,
 }
 
 impl Histogram {
-    /// Counts one; what takes longer than the last bucket goes into it.
+    /// Adds a latency. The last bucket has no upper bound.
     pub fn add(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros).min(BUCKETS - 1);
         self.count(u8::try_from(bucket).unwrap_or(u8::MAX), 1);
     }
 
-    /// Adds what another one has counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, count) in &other.counts {
             self.count(*bucket, *count);
         }
     }
 
-    /// 95 % took at most this long (nearest rank). It is the upper bound of a bucket: never less than the true value, and
-    /// from 1 ms to 15 min at most 19 % more. None where nothing was counted.
+    /// The 95th percentile (nearest rank). It is the upper bound of a bucket: never below the exact value, and from 1
+    /// ms to 15 min at most 19 % above it. None if the histogram is empty.
     #[must_use]
     pub fn p95(&self) -> Option<Duration> {
         let all: u64 = self.counts.iter().map(|(_, count)| count).sum();
@@ -65,30 +65,30 @@ impl Histogram {
 impl fmt::Display for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (bucket, count)) in self.counts.iter().enumerate() {
-            let blank = if index == 0 { "" } else { " " };
-            write!(f, "{blank}{bucket}:{count}")?;
+            let separator = if index == 0 { "" } else { " " };
+            write!(f, "{separator}{bucket}:{count}")?;
         }
         Ok(())
     }
 }
 
-/// The text is not that of a histogram.
+/// A text that is not a histogram.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no histogram")]
-pub struct NoHistogram;
+#[error("invalid histogram")]
+pub struct InvalidHistogram;
 
 impl FromStr for Histogram {
-    type Err = NoHistogram;
+    type Err = InvalidHistogram;
 
-    fn from_str(text: &str) -> Result<Self, NoHistogram> {
+    fn from_str(text: &str) -> Result<Self, InvalidHistogram> {
         let mut histogram = Self::default();
         for pair in text.split_ascii_whitespace() {
-            let (bucket, count) = pair.split_once(':').ok_or(NoHistogram)?;
-            let bucket: u8 = bucket.parse().map_err(|_| NoHistogram)?;
+            let (bucket, count) = pair.split_once(':').ok_or(InvalidHistogram)?;
+            let bucket: u8 = bucket.parse().map_err(|_| InvalidHistogram)?;
             if usize::from(bucket) >= BUCKETS {
-                return Err(NoHistogram);
+                return Err(InvalidHistogram);
             }
-            histogram.count(bucket, count.parse().map_err(|_| NoHistogram)?);
+            histogram.count(bucket, count.parse().map_err(|_| InvalidHistogram)?);
         }
         Ok(histogram)
     }
@@ -108,7 +108,7 @@ mod tests {
         histogram
     }
 
-    /// The nearest rank of the values themselves.
+    /// The nearest rank of the exact values.
     fn exact(micros: &[u64]) -> Duration {
         let mut sorted = micros.to_vec();
         sorted.sort_unstable();
@@ -131,23 +131,23 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_longer_than_the_last_bucket_counts_in_it() {
+    fn latencies_above_the_last_bound_are_counted_in_the_last_bucket() {
         let longest = Duration::from_micros(BOUNDS[BUCKETS - 1]);
         assert_eq!(of(&[u64::MAX, 2_000_000_000]).p95(), Some(longest));
         assert!(longest > Duration::from_mins(14));
     }
 
     #[test]
-    fn a_text_that_is_none_is_refused() {
+    fn an_invalid_text_is_rejected() {
         for text in ["1", "a:1", "1:b", "80:1", "-1:1", "1:1,2:2"] {
-            assert_eq!(text.parse::<Histogram>(), Err(NoHistogram), "{text}");
+            assert_eq!(text.parse::<Histogram>(), Err(InvalidHistogram), "{text}");
         }
         assert_eq!("".parse(), Ok(Histogram::default()));
     }
 
     proptest! {
         #[test]
-        fn it_is_never_too_low_and_at_most_19_percent_too_high(
+        fn the_percentile_is_never_too_low_and_at_most_19_percent_too_high(
             micros in prop::collection::vec(1000_u64..800_000_000, 1..300)
         ) {
             let (exact, shown) = (exact(&micros), of(&micros).p95().unwrap());
@@ -155,7 +155,7 @@ mod tests {
         }
 
         #[test]
-        fn parts_add_up_to_the_whole_also_as_text(
+        fn merged_parts_equal_the_whole_also_as_text(
             one in prop::collection::vec(0_u64..900_000_000, 0..100),
             other in prop::collection::vec(0_u64..900_000_000, 0..100),
         ) {

@@ -1,4 +1,4 @@
-//! From the registrations of one service to the one Service that they share.
+//! Combines the registrations of a service into the Service that they share.
 
 use core::net::IpAddr; // The addresses of `std::net`, without its sockets.
 use std::{
@@ -10,24 +10,24 @@ use jiff::Timestamp;
 
 use super::endpoint_slices::{DesiredEndpoint, Drain, Endpoint, Port};
 
-/// An instance as it was registered, and as it is known.
+/// An instance: its registration and its health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// The object that registers it.
     pub object: Object,
-    /// When it was created.
+    /// The creation time of the object.
     pub created: Timestamp,
-    /// What it is called among the instances.
+    /// Its ID within the service.
     pub id: String,
     /// Its ports.
     pub ports: Vec<Port>,
-    /// Where it is, and the verdict of the probes on each address.
+    /// Its addresses, and whether the probes of each succeed.
     pub addresses: Vec<(IpAddr, bool)>,
-    /// The failure domain that it is in.
+    /// Its topology zone.
     pub zone: Option<String>,
-    /// How long an address of it is drained.
+    /// How long its addresses are drained.
     pub drain: Duration,
-    /// What it wants to be.
+    /// Its stage of life.
     pub stage: Stage,
 }
 
@@ -40,79 +40,81 @@ pub struct Object {
     pub uid: String,
 }
 
-/// What an instance wants to be.
+/// The stage of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Used.
+    /// It gets new connections.
     Serving,
-    /// There, without new connections.
+    /// It is drained by `spec.drain`: it gets no new connections.
     Draining,
-    /// Gone, after what is left of its time to be drained.
-    Leaving(Duration),
+    /// It is deleted, and drained for the remaining time.
+    Terminating(Duration),
 }
 
-/// What a Service should be.
+/// The desired Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Composition {
-    /// Its own ports.
+    /// Its ports.
     pub ports: Vec<Port>,
-    /// Where it backend.
+    /// Its endpoints.
     pub desired: Vec<DesiredEndpoint>,
-    /// How addresses leave it.
+    /// How removed addresses are drained.
     pub drain: Drain,
-    /// The objects that it stands for, the oldest first.
+    /// The objects that own it, the oldest first.
     pub owners: Vec<Object>,
-    /// All others, which may have owned it before.
+    /// All other objects of the service, which may have owned it before.
     pub predecessors: Vec<Object>,
 }
 
 impl Instance {
-    /// Of two instances with one id, the one for which this is less has it.
+    /// The sort key that decides which of two instances with the same ID is registered: the lower one.
     fn age(&self) -> (Timestamp, &str) {
         (self.created, &self.object.uid)
     }
 
-    fn leaving(&self) -> bool {
-        matches!(self.stage, Stage::Leaving(_))
+    fn terminating(&self) -> bool {
+        matches!(self.stage, Stage::Terminating(_))
     }
 }
 
-/// The instance that has this id: the oldest that is not leaving.
+/// The instance that is registered with this ID: the oldest one that is not terminating.
 #[must_use]
 pub fn owner<'a>(instances: &'a [Instance], id: &str) -> Option<&'a Instance> {
-    let with_id = instances.iter().filter(|instance| instance.id == id && !instance.leaving());
+    let with_id = instances.iter().filter(|instance| instance.id == id && !instance.terminating());
     with_id.min_by_key(|instance| instance.age())
 }
 
-/// Puts the instances of a service together. One that leaves is no owner while others stay: whoever deletes it in the
-/// foreground would have the Service deleted with it.
+/// Combines the instances of a service. A terminating instance is not an owner while there are others: if it is
+/// deleted in the foreground, the garbage collector would delete the Service with it.
 #[must_use]
 pub fn compose(mut instances: Vec<Instance>) -> Composition {
-    instances.sort_unstable_by(|one, other| (one.leaving(), one.age()).cmp(&(other.leaving(), other.age())));
+    instances.sort_unstable_by(|one, other| {
+        (one.terminating(), one.age()).cmp(&(other.terminating(), other.age()))
+    });
     let object = |instance: &Instance| instance.object.clone();
     let mut predecessors: Vec<_> = instances.iter().map(object).collect();
     let mut ids = HashSet::new();
-    instances.retain(|instance| instance.leaving() || ids.insert(instance.id.clone()));
-    let (over, here): (Vec<_>, Vec<_>) =
-        instances.into_iter().partition(|instance| instance.stage == Stage::Leaving(Duration::ZERO));
-    let all_leave = here.iter().all(Instance::leaving);
-    let owners = here.iter().filter(|instance| all_leave || !instance.leaving());
+    instances.retain(|instance| instance.terminating() || ids.insert(instance.id.clone()));
+    let (drained, present): (Vec<_>, Vec<_>) =
+        instances.into_iter().partition(|instance| instance.stage == Stage::Terminating(Duration::ZERO));
+    let all_terminating = present.iter().all(Instance::terminating);
+    let owners = present.iter().filter(|instance| all_terminating || !instance.terminating());
     let owners: Vec<_> = owners.map(object).collect();
     let owning: HashSet<_> = owners.iter().map(|owner| &owner.uid).collect();
     predecessors.retain(|object| !owning.contains(&object.uid));
     Composition {
-        ports: here.first().map(|oldest| oldest.ports.clone()).unwrap_or_default(),
+        ports: present.first().map(|oldest| oldest.ports.clone()).unwrap_or_default(),
         owners,
         predecessors,
         drain: Drain {
-            time: here.iter().map(|instance| instance.drain).max().unwrap_or_default(),
-            over: over.iter().flat_map(|gone| &gone.addresses).map(|(address, _)| *address).collect(),
+            time: present.iter().map(|instance| instance.drain).max().unwrap_or_default(),
+            drained: drained.iter().flat_map(|gone| &gone.addresses).map(|(address, _)| *address).collect(),
         },
-        desired: here.iter().flat_map(desired).collect(),
+        desired: present.iter().flat_map(endpoints).collect(),
     }
 }
 
-fn desired(instance: &Instance) -> impl Iterator<Item = DesiredEndpoint> {
+fn endpoints(instance: &Instance) -> impl Iterator<Item = DesiredEndpoint> {
     let addresses: BTreeSet<_> = instance.addresses.iter().copied().collect();
     addresses.into_iter().map(|(address, healthy)| DesiredEndpoint {
         ports: instance.ports.clone(),
@@ -143,7 +145,8 @@ mod tests {
         }
     }
 
-    fn leading_to(composition: &Composition) -> Vec<(String, bool)> {
+    /// The address of each endpoint, and whether it is drained.
+    fn addresses(composition: &Composition) -> Vec<(String, bool)> {
         let endpoints = composition.desired.iter().map(|desired| &desired.endpoint);
         endpoints.map(|endpoint| (endpoint.address.to_string(), endpoint.draining)).collect()
     }
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_with_one_id_the_older_has_it_and_of_two_as_old_the_one_with_the_lower_uid() {
+    fn of_two_with_the_same_id_the_older_is_registered_and_at_the_same_age_the_one_with_the_lower_uid() {
         let all =
             [instance("c", 2, "1"), instance("b", 1, "1"), instance("a", 1, "2"), instance("z", 1, "1")];
         assert_eq!(owner(&all, "1").map(|owner| owner.object.uid.as_str()), Some("b"));
@@ -166,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_gives_its_id_up_and_is_drained_for_the_rest_of_its_time() {
+    fn a_terminating_instance_frees_its_id_and_is_drained_for_the_remaining_time() {
         let mut all = vec![instance("a", 1, "1"), instance("b", 2, "1")];
-        all[0].stage = Stage::Leaving(Duration::from_secs(3));
+        all[0].stage = Stage::Terminating(Duration::from_secs(3));
         assert_eq!(owner(&all, "1").map(|owner| owner.object.uid.as_str()), Some("b"));
         let composition = compose(all.clone());
         assert_eq!(
@@ -176,30 +179,30 @@ mod tests {
             ("b".to_owned(), "a".to_owned())
         );
         assert_eq!(
-            leading_to(&composition),
+            addresses(&composition),
             [("192.0.2.2".to_owned(), false), ("192.0.2.1".to_owned(), true)]
         );
-        all[0].stage = Stage::Leaving(Duration::ZERO);
+        all[0].stage = Stage::Terminating(Duration::ZERO);
         let composition = compose(all);
-        assert_eq!(leading_to(&composition), [("192.0.2.2".to_owned(), false)]);
-        assert_eq!(composition.drain.over, ["192.0.2.1".parse().expect("an address")].into());
+        assert_eq!(addresses(&composition), [("192.0.2.2".to_owned(), false)]);
+        assert_eq!(composition.drain.drained, ["192.0.2.1".parse().expect("an address")].into());
     }
 
     #[test]
-    fn the_last_ones_own_the_service_while_they_leave_and_with_them_all_is_gone() {
+    fn the_last_instances_own_the_service_until_they_are_drained() {
         let mut last = vec![instance("a", 1, "1")];
-        last[0].stage = Stage::Leaving(Duration::from_secs(3));
+        last[0].stage = Stage::Terminating(Duration::from_secs(3));
         assert_eq!(uids(&compose(last.clone()).owners), "a");
-        last[0].stage = Stage::Leaving(Duration::ZERO);
+        last[0].stage = Stage::Terminating(Duration::ZERO);
         let composition = compose(last);
         assert_eq!((composition.owners.len(), composition.desired.len()), (0, 0));
         assert_eq!(uids(&composition.predecessors), "a");
     }
 
     #[test]
-    fn the_ports_are_those_of_the_oldest_that_stays_and_the_time_to_drain_is_the_longest() {
+    fn the_ports_are_those_of_the_oldest_instance_and_the_drain_time_is_the_longest() {
         let mut all = vec![instance("a", 1, "1"), instance("b", 2, "2"), instance("c", 3, "3")];
-        all[0].stage = Stage::Leaving(Duration::from_secs(3));
+        all[0].stage = Stage::Terminating(Duration::from_secs(3));
         all[1].ports[0].port = 9090;
         all[2].drain = Duration::from_mins(1);
         let composition = compose(all);
@@ -209,11 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_drains_by_wish_is_there_without_new_connections() {
+    fn an_instance_with_spec_drain_is_a_draining_endpoint() {
         let mut one = instance("a", 1, "1");
         one.stage = Stage::Draining;
         let composition = compose(vec![one]);
-        assert_eq!(leading_to(&composition), [("192.0.2.1".to_owned(), true)]);
+        assert_eq!(addresses(&composition), [("192.0.2.1".to_owned(), true)]);
         assert_eq!(uids(&composition.owners), "a");
     }
 }

@@ -1,6 +1,7 @@
-//! The parts of which names in Kubernetes consist.
+//! DNS labels, the parts of Kubernetes names.
 
-/// Whether it is such a part (RFC 1123 2.1), however long: the API server counts the letters of a whole name, not of its parts.
+/// Whether the text is a DNS label (RFC 1123 2.1). Its length is not checked: the API server limits the length of the
+/// whole name.
 #[must_use]
 pub fn is_label(text: &str) -> bool {
     let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');

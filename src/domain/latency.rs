@@ -1,8 +1,8 @@
-//! The last latencies, for a percentile that costs no histogram.
+//! A percentile of the last latencies.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// How many latencies are kept.
+/// The number of latencies that are kept.
 pub const WINDOW: usize = 64;
 
 /// The last [`WINDOW`] latencies.
@@ -10,7 +10,7 @@ pub const WINDOW: usize = 64;
 pub struct Latencies(VecDeque<Duration>);
 
 impl Latencies {
-    /// Adds one, and drops the oldest beyond the window.
+    /// Adds a latency, and drops the oldest if the window is full.
     pub fn add(&mut self, latency: Duration) {
         if self.0.len() == WINDOW {
             self.0.pop_front();
@@ -18,13 +18,13 @@ impl Latencies {
         self.0.push_back(latency);
     }
 
-    /// The last one.
+    /// The last latency.
     #[must_use]
     pub fn last(&self) -> Option<Duration> {
         self.0.back().copied()
     }
 
-    /// 95 % of the window took at most this long (nearest rank).
+    /// The 95th percentile of the window (nearest rank).
     #[must_use]
     pub fn p95(&self) -> Option<Duration> {
         let mut sorted: Vec<_> = self.0.iter().copied().collect();
@@ -34,7 +34,7 @@ impl Latencies {
     }
 }
 
-/// Whole milliseconds, as statuses show them.
+/// Converts to whole milliseconds.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

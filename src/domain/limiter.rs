@@ -1,66 +1,69 @@
-//! A rate limiter: so many requests at once, and so many in a time after that.
+//! A rate limiter with bursts.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// GCRA, the generic cell rate algorithm (ITU-T I.371), which decides as a token bucket does and keeps one number.
+/// GCRA, the generic cell rate algorithm (ITU-T I.371), which is equivalent to a token bucket and needs a single
+/// number as its state.
 ///
-/// With time, requests are earned; each request that passes uses one; what is used may be at most `burst` ahead of what
-/// is earned, and what was earned and not used is lost. Both are counted since the start, in parts of a request so small
-/// that the count of a century fits: each takes 0.17 ns to earn, less than a clock can tell. Where GCRA in nanoseconds
-/// would round the time of each request (3 per second: 333,333,333.3 ns), nothing adds up here.
+/// Tokens are earned over time, and each request uses one. Used tokens can be at most `burst` ahead of earned ones;
+/// earned tokens that are not used are lost. Both are counted since the start, in units that are a small part of a
+/// token: a century fits into 64 bits, and a unit is earned in 0.17 ns, less than the resolution of a clock. So there
+/// is no accumulated rounding error, which GCRA has when it counts nanoseconds per request (3 per second:
+/// 333,333,333.3 ns).
 #[derive(Debug)]
 pub struct Limiter {
     requests: u128,
     per: u128,
-    /// The parts of one request.
-    one: u64,
+    /// The units of one token.
+    token: u64,
     burst: u64,
-    /// The parts that are used, or were lost.
+    /// The units that are used or lost.
     used: AtomicU64,
 }
 
 const CENTURY: u128 = Duration::from_hours(24 * 365 * 100).as_nanos();
 
 impl Limiter {
-    /// Lets `burst` requests pass at once, and `requests` in each `per` after that. Each is at least 1 (or 1 ns), and
-    /// `per` at most a century.
+    /// A limiter that allows `requests` per `per`, and a burst of `burst`. Each is at least 1 (or 1 ns), and `per` is
+    /// at most a century.
     #[must_use]
     pub fn new(requests: u32, per: Duration, burst: u32) -> Self {
         let requests = u128::from(requests.max(1));
         let per = per.as_nanos().clamp(1, CENTURY);
         let burst = u64::from(burst.max(1));
         let in_a_century = CENTURY * requests / per + u128::from(burst) + 1;
-        let one = saturated(u128::from(u64::MAX) / in_a_century).max(1);
-        Self { requests, per, one, burst: burst.saturating_mul(one), used: AtomicU64::new(0) }
+        let token = saturated(u128::from(u64::MAX) / in_a_century).max(1);
+        Self { requests, per, token, burst: burst.saturating_mul(token), used: AtomicU64::new(0) }
     }
 
-    /// Whether a request passes; `now` is the time since any start, at most a century ago. Never blocks.
+    /// Whether a request is allowed; `now` is a monotonic time of at most a century. Never blocks.
     ///
     /// # Errors
-    /// When it does not, with the time after which the next one will, if none comes before it.
+    /// The request is rejected; the error is the time after which the next one is allowed.
     pub fn check(&self, now: Duration) -> Result<(), Duration> {
         let earned = self.earned(now);
         let most = earned.saturating_add(self.burst);
-        let take = |used: u64| Some(used.max(earned).saturating_add(self.one)).filter(|after| *after <= most);
+        let take =
+            |used: u64| Some(used.max(earned).saturating_add(self.token)).filter(|after| *after <= most);
         // Relaxed: no other memory depends on the order.
         self.used.fetch_update(Relaxed, Relaxed, take).map(drop).map_err(|used| {
-            let needed = used.saturating_add(self.one).saturating_sub(self.burst);
-            self.when(needed).saturating_sub(now)
+            let needed = used.saturating_add(self.token).saturating_sub(self.burst);
+            self.earned_at(needed).saturating_sub(now)
         })
     }
 
-    /// The parts that are earned until `now`, rounded down.
+    /// The units that are earned until `now`, rounded down.
     fn earned(&self, now: Duration) -> u64 {
-        // At most 2^126: in a century, at most 2^64 parts are earned, and `per` is at most 2^62 ns.
-        saturated(now.as_nanos().min(CENTURY) * self.requests * u128::from(self.one) / self.per)
+        // At most 2^126: at most 2^64 units are earned in a century, and `per` is at most 2^62 ns.
+        saturated(now.as_nanos().min(CENTURY) * self.requests * u128::from(self.token) / self.per)
     }
 
-    /// The first nanosecond at which so many parts are earned.
-    fn when(&self, parts: u64) -> Duration {
-        let nanos = (u128::from(parts) * self.per).div_ceil(self.requests * u128::from(self.one));
+    /// The first nanosecond at which so many units are earned.
+    fn earned_at(&self, units: u64) -> Duration {
+        let nanos = (u128::from(units) * self.per).div_ceil(self.requests * u128::from(self.token));
         Duration::from_nanos(saturated(nanos))
     }
 }
@@ -77,13 +80,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How many pass at once.
+    /// The number of requests that are allowed at once.
     fn drain(limiter: &Limiter, now: Duration) -> u128 {
         (0..1_000_000).take_while(|_| limiter.check(now).is_ok()).count() as u128
     }
 
     #[test]
-    fn exactly_the_burst_passes_at_once_and_exactly_the_rate_after_that() {
+    fn exactly_the_burst_is_allowed_at_once_and_exactly_the_rate_after_that() {
         for requests in [1, 3, 7, 100, 999, 1_000_000] {
             let limiter = Limiter::new(requests, SECOND, 20_000);
             // As in a process that has run for ten years.
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_when_the_next_one_passes() {
+    fn a_rejection_has_the_time_until_the_next_request_is_allowed() {
         let limiter = Limiter::new(3, SECOND, 1);
         assert_eq!(limiter.check(SECOND), Ok(()));
         let wait = limiter.check(SECOND).unwrap_err();
@@ -105,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_is_not_saved_beyond_the_burst() {
+    fn unused_tokens_are_not_saved_beyond_the_burst() {
         let limiter = Limiter::new(10, SECOND, 5);
         assert_eq!(drain(&limiter, SECOND), 5);
         assert_eq!(drain(&limiter, SECOND * 3600), 5);
     }
 
     #[test]
-    fn threads_together_get_no_more_than_one_alone() {
+    fn several_threads_get_no_more_than_one() {
         let limiter = Limiter::new(1, SECOND, 1000);
         let threads = || (0..4).map(|_| || drain(&limiter, SECOND));
         let passed: u128 = std::thread::scope(|scope| {
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_settings_neither_overflow_nor_block_for_ever() {
+    fn extreme_settings_neither_overflow_nor_block_forever() {
         let settings =
             [(u32::MAX, Duration::from_nanos(1), u32::MAX), (0, Duration::ZERO, 0), (1, Duration::MAX, 1)];
         for (requests, per, burst) in settings {
@@ -139,7 +142,7 @@ mod tests {
         assert_eq!(slow.check(Duration::ZERO), Err(Duration::from_hours(24)));
     }
 
-    /// The token bucket of the textbook, in whole numbers: tokens are counted in 1/per.
+    /// A textbook token bucket in integers: tokens are counted in units of 1/per.
     struct Bucket {
         requests: u128,
         per: u128,
@@ -159,9 +162,9 @@ mod tests {
     }
 
     proptest! {
-        /// One nanosecond of tolerance, the least that a clock can tell.
+        /// The tolerance is one nanosecond, the resolution of the clock.
         #[test]
-        fn in_no_window_pass_more_than_the_burst_and_the_rate_allow(
+        fn no_window_has_more_requests_than_burst_and_rate_allow(
             requests in 1_u32..2_000, per in 1_u64..4_000_000_000, burst in 1_u32..20,
             gaps in prop::collection::vec(prop_oneof![Just(0), 0_u64..1000, 0_u64..1_000_000_000], 1..120),
         ) {
@@ -181,7 +184,7 @@ mod tests {
         }
 
         #[test]
-        fn whoever_asks_all_the_time_gets_no_less_than_from_a_token_bucket(
+        fn it_allows_no_fewer_requests_than_a_token_bucket(
             requests in 1_u32..2_000, per in 1_u64..4_000_000_000, burst in 1_u32..20,
             gaps in prop::collection::vec(prop_oneof![Just(0), 0_u64..1000, 0_u64..1_000_000_000], 1..120),
         ) {
@@ -200,7 +203,7 @@ mod tests {
         }
 
         #[test]
-        fn who_waits_as_told_passes_and_who_waits_less_does_not(
+        fn a_request_after_the_returned_time_is_allowed_and_one_before_it_is_not(
             requests in 1_u32..2_000, per in 1_u64..4_000_000_000, burst in 1_u32..20, start in 0_u64..u64::MAX / 8,
         ) {
             let limiter = Limiter::new(requests, Duration::from_nanos(per), burst);

@@ -1,25 +1,25 @@
-//! How much an endpoint has to do, seen from the one who calls it.
+//! The load of an endpoint, as measured by its caller.
 
 use std::time::Duration;
 
-/// What a latency from so long ago counts is down to a third (1/e).
-const MEMORY: f64 = 30.0;
+/// The time constant of the moving average, in seconds: the weight of a latency falls to 1/e in this time.
+const TIME_CONSTANT: f64 = 30.0;
 
-/// What one failure counts at the most: as much as a second of nothing but failures. By its time alone, the first one, or one
-/// after a long rest, would keep calls away for minutes.
-const FAILURE: f64 = 1.0 / MEMORY;
+/// The maximum weight of one failure: that of one second of failures only. By its elapsed time alone, the first
+/// failure, or one after a long pause, would keep calls away for minutes.
+const MAX_FAILURE_WEIGHT: f64 = 1.0 / TIME_CONSTANT;
 
-/// Shorter latencies are no difference: 1 ms.
-const LEAST: f64 = 0.001;
+/// The minimum latency, in seconds: below it, endpoints are considered equally fast.
+const MIN_LATENCY: f64 = 0.001;
 
-/// The calls in flight and the moving average of their latencies, weighted by time (EWMA).
+/// The number of calls in flight, and the exponentially weighted moving average of their latencies (EWMA).
 #[derive(Clone, Debug, Default)]
 pub struct Load {
     in_flight: u32,
-    /// Seconds; none before the first answer.
+    /// The average in seconds; none before the first response.
     latency: Option<f64>,
-    /// When the average was last taken.
-    at: Duration,
+    /// The time of the last update of the average.
+    updated: Duration,
 }
 
 impl Load {
@@ -28,41 +28,43 @@ impl Load {
         self.in_flight = self.in_flight.saturating_add(1);
     }
 
-    /// A call ends well, after so long; `now` is the time since any start.
+    /// A call succeeds after `latency`; `now` is a monotonic time.
     pub fn end(&mut self, latency: Duration, now: Duration) {
-        self.take(latency, 1.0, now);
+        self.record(latency, 1.0, now);
     }
 
-    /// A call fails. It counts as if it had used up its `timeout`: an endpoint that refuses at once must not look quick.
+    /// A call fails. It counts as if it had taken its whole `timeout`, so that an endpoint that fails immediately
+    /// does not look fast.
     pub fn fail(&mut self, timeout: Duration, now: Duration) {
-        self.take(timeout, FAILURE, now);
+        self.record(timeout, MAX_FAILURE_WEIGHT, now);
     }
 
-    /// A call ends that says nothing of the endpoint: its caller went away.
+    /// A call ends without a result, since its caller disconnected.
     pub fn cancel(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// What one more call would make it: calls x seconds. It falls with time, so that an endpoint that was slow once is
-    /// tried again; one without an answer so far counts as quick, for the same reason.
+    /// The load with one more call: number of calls times average latency in seconds. It decays over time, so that an
+    /// endpoint that was slow is tried again; an endpoint without a response so far counts as fast, for the same
+    /// reason.
     #[must_use]
     pub fn value(&self, now: Duration) -> f64 {
-        f64::from(self.in_flight.saturating_add(1)) * self.left(now).0.max(LEAST)
+        f64::from(self.in_flight.saturating_add(1)) * self.decayed(now).0.max(MIN_LATENCY)
     }
 
-    /// Counts a latency, as no more than this share of the average.
-    fn take(&mut self, latency: Duration, most: f64, now: Duration) {
+    /// Adds a latency to the average, with at most this weight.
+    fn record(&mut self, latency: Duration, max_weight: f64, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let (left, share) = self.left(now);
-        self.latency = Some(left + latency.as_secs_f64() * share.min(most));
-        self.at = self.at.max(now);
+        let (average, weight) = self.decayed(now);
+        self.latency = Some(average + latency.as_secs_f64() * weight.min(max_weight));
+        self.updated = self.updated.max(now);
     }
 
-    /// What is left of the average, and the share of a latency that comes now.
-    fn left(&self, now: Duration) -> (f64, f64) {
+    /// The decayed average, and the weight of a new latency.
+    fn decayed(&self, now: Duration) -> (f64, f64) {
         let Some(average) = self.latency else { return (0.0, 1.0) };
-        let kept = (-now.saturating_sub(self.at).as_secs_f64() / MEMORY).exp();
-        (average * kept, 1.0 - kept)
+        let decay = (-now.saturating_sub(self.updated).as_secs_f64() / TIME_CONSTANT).exp();
+        (average * decay, 1.0 - decay)
     }
 }
 
@@ -74,8 +76,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// The load after answers once a second that took so many milliseconds each.
-    fn answered(millis: &[u64]) -> Load {
+    /// The load after one response per second with these latencies.
+    fn after(millis: &[u64]) -> Load {
         let mut load = Load::default();
         for (second, latency) in (100..).zip(millis) {
             load.start();
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_load_is_the_calls_in_flight_times_the_latency() {
-        let mut load = answered(&[50]);
+        let mut load = after(&[50]);
         near(load.value(at(100)), 0.05);
         load.start();
         load.start();
@@ -100,42 +102,42 @@ mod tests {
     }
 
     #[test]
-    fn the_average_follows_the_latency_within_the_memory() {
+    fn the_average_follows_the_latency_within_the_time_constant() {
         let slower = [[10; 50], [100; 50]].concat();
         let [now, later] =
-            [&slower[..55], &slower[..]].map(|millis| answered(millis).value(at(99 + millis.len() as u64)));
+            [&slower[..55], &slower[..]].map(|millis| after(millis).value(at(99 + millis.len() as u64)));
         assert!((0.02..0.03).contains(&now), "{now}");
         assert!((0.08..0.1).contains(&later), "{later}");
     }
 
     #[test]
-    fn an_endpoint_that_was_slow_is_tried_again_after_a_while() {
-        let slow = answered(&[1000]);
+    fn an_endpoint_that_was_slow_is_tried_again_after_some_time() {
+        let slow = after(&[1000]);
         near(slow.value(at(100)), 1.0);
         near(slow.value(at(130)), 0.368);
-        near(slow.value(at(1000)), LEAST);
+        near(slow.value(at(1000)), MIN_LATENCY);
     }
 
     #[test]
-    fn before_the_first_answer_only_the_calls_count() {
+    fn before_the_first_response_only_the_number_of_calls_counts() {
         let mut load = Load::default();
-        near(load.value(at(5)), LEAST);
+        near(load.value(at(5)), MIN_LATENCY);
         load.start();
-        near(load.value(at(5)), 2.0 * LEAST);
+        near(load.value(at(5)), 2.0 * MIN_LATENCY);
         load.cancel();
         load.cancel();
-        near(load.value(at(5)), LEAST);
+        near(load.value(at(5)), MIN_LATENCY);
     }
 
     #[test]
-    fn what_fails_at_once_does_not_look_quick() {
-        let mut failing = answered(&[10; 10]);
+    fn an_endpoint_that_fails_immediately_does_not_look_fast() {
+        let mut failing = after(&[10; 10]);
         for _ in 0..10 {
             failing.start();
             failing.fail(Duration::from_secs(10), at(110));
         }
         assert!(failing.value(at(110)) > 0.02);
-        // Failures alone make it as slow as its time-out.
+        // With failures only, the average approaches the timeout.
         for second in 111..300 {
             failing.fail(Duration::from_secs(10), at(second));
         }
@@ -143,11 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_is_no_verdict_be_it_the_first_answer_or_one_after_a_long_rest() {
-        for mut load in [Load::default(), answered(&[50])] {
+    fn one_failure_has_a_small_effect_even_as_the_first_response_or_after_a_long_pause() {
+        for mut load in [Load::default(), after(&[50])] {
             load.fail(Duration::from_secs(10), at(1000));
             near(load.value(at(1000)), 0.333);
-            assert!(load.value(at(1060)) < 0.05, "others that take 50 ms are no better after a minute");
+            assert!(load.value(at(1060)) < 0.05, "an endpoint that takes 50 ms is no better after a minute");
             load.end(Duration::from_millis(50), at(1060));
             assert!(load.value(at(1060)) < 0.1, "{}", load.value(at(1060)));
         }

@@ -1,4 +1,4 @@
-//! Pure decisions: no IO, no async, and no clock (time is an argument).
+//! Pure decisions: no IO, no async, no clock (time is an argument).
 
 pub mod addresses;
 pub mod backoff;

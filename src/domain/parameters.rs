@@ -1,7 +1,7 @@
-//! The values that a caller gives for a query's parameters: each is read by its declared type, and nothing is lost.
+//! Query parameters: validates and converts the values of a caller by their declared types, without loss.
 //!
-//! Texts are as long as the caller's message may be; only numbers have a bound of their own, because their length
-//! is not the length of what they stand for.
+//! The length of texts is limited by the size of the request body. Numbers have a limit of their own, because a short
+//! text such as `1e999999` can stand for a very long number.
 
 use std::{fmt, str::FromStr};
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::v1alpha1::database::ParamType;
 
-/// Digits of a number when it is written out, `1e9` being ten. Servers take fewer in a column.
+/// The maximum number of digits of a number without an exponent; `1e9` has ten. Database columns support fewer.
 pub const MAX_DIGITS: u64 = 1000;
 
 /// A value with its declared type.
@@ -23,7 +23,7 @@ pub struct Parameter {
     value: Option<Value>,
 }
 
-/// A value that fits its declared type.
+/// A value of a declared type.
 #[derive(Clone)]
 #[allow(missing_docs, reason = "the names are those of the types")]
 pub enum Value {
@@ -44,63 +44,61 @@ impl Parameter {
         self.kind
     }
 
-    /// The value; none for null.
+    /// The value, or none for null.
     #[must_use]
     pub const fn value(&self) -> Option<&Value> {
         self.value.as_ref()
     }
 }
 
-/// Never the value: what prints this may be a log.
+/// Without the value, since this may be logged.
 impl fmt::Debug for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind.as_str())
     }
 }
 
-/// Values that are not what the query declares. It tells the place and the type, never the value.
+/// A value that does not match its declaration. The message has the position and the types, never the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// Too few, or too many.
-    #[error("the query takes {expected} parameters, and {given} are given")]
+    /// Wrong number of values.
+    #[error("expected {expected} parameters, got {given}")]
     Count {
-        /// As many as are declared.
+        /// The number of declared parameters.
         expected: usize,
-        /// As many as came.
+        /// The number of values.
         given: usize,
     },
-    /// One does not fit.
-    #[error("parameter {position} must be {}, which the {given} that is given is not", form(*.expected))]
+    /// A value of the wrong type.
+    #[error("parameter {position}: expected {}, got {given}", accepted(*.expected))]
     Type {
         /// Counted from 1.
         position: usize,
         /// The declared type.
         expected: ParamType,
-        /// The JSON type of what came.
+        /// The JSON type of the value, with its article.
         given: &'static str,
     },
 }
 
-/// What a type takes, as users read it.
-const fn form(kind: ParamType) -> &'static str {
+/// The values that a type accepts.
+const fn accepted(kind: ParamType) -> &'static str {
     match kind {
         ParamType::Text => "a string",
-        ParamType::Integer => {
-            "an integer of 64 bits (a number, or a string for programs whose numbers lose digits)"
-        }
-        ParamType::Number => "a decimal number of at most 1000 digits (a number or a string)",
+        ParamType::Integer => "a 64-bit integer (number or string)",
+        ParamType::Number => "a decimal number of at most 1000 digits (number or string)",
         ParamType::Boolean => "true or false",
-        ParamType::Timestamp => "a string with a time by RFC 3339, to the microsecond at most",
-        ParamType::Uuid => "a string with a UUID",
+        ParamType::Timestamp => "an RFC 3339 timestamp with at most microseconds (string)",
+        ParamType::Uuid => "a UUID (string)",
         ParamType::Json => "a JSON value",
-        ParamType::Bytes => "a string in base64 with padding",
+        ParamType::Bytes => "base64 with padding (string)",
     }
 }
 
-/// Reads each value by the declared type at its place. Null fits every type.
+/// Converts each value to the declared type at its position. Null is valid for every type.
 ///
 /// # Errors
-/// The first value that does not fit, or a wrong number of values.
+/// The first value of the wrong type, or a wrong number of values.
 pub fn bind(types: &[ParamType], values: &[Box<RawValue>]) -> Result<Vec<Parameter>, Mismatch> {
     if types.len() != values.len() {
         return Err(Mismatch::Count { expected: types.len(), given: values.len() });
@@ -119,19 +117,19 @@ pub fn bind(types: &[ParamType], values: &[Box<RawValue>]) -> Result<Vec<Paramet
 
 fn json_type(raw: &RawValue) -> &'static str {
     match raw.get().as_bytes().first() {
-        Some(b'"') => "string",
-        Some(b'{') => "object",
-        Some(b'[') => "array",
-        Some(b't' | b'f') => "boolean",
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
         Some(b'n') => "null",
-        _ => "number",
+        _ => "a number",
     }
 }
 
 fn read(kind: ParamType, raw: &RawValue) -> Option<Value> {
     let text = || serde_json::from_str::<String>(raw.get()).ok();
-    // A number as it is written, or the same in a string.
-    let digits = || if json_type(raw) == "number" { Some(raw.get().to_owned()) } else { text() };
+    // The digits of a number, or of a number in a string.
+    let digits = || if json_type(raw) == "a number" { Some(raw.get().to_owned()) } else { text() };
     match kind {
         ParamType::Text => text().map(Value::Text),
         ParamType::Integer => digits()?.parse().ok().map(Value::Integer),
@@ -144,9 +142,9 @@ fn read(kind: ParamType, raw: &RawValue) -> Option<Value> {
     }
 }
 
-/// A number in JSON's form (RFC 8259, section 6) that is not too long when it is written out.
+/// A number in JSON syntax (RFC 8259, section 6) of at most [`MAX_DIGITS`] digits.
 fn decimal(text: &str) -> Option<BigDecimal> {
-    // Reading takes time that grows faster than the text, and an exponent costs nothing to write.
+    // Parsing takes more than linear time, and a large exponent is a short text.
     if text.len() as u64 > MAX_DIGITS + 16 {
         return None;
     }
@@ -168,7 +166,8 @@ fn decimal(text: &str) -> Option<BigDecimal> {
     (written <= MAX_DIGITS).then_some(number)
 }
 
-/// `2024-05-06T07:08:09.123456+02:00` (RFC 3339, section 5.6), no finer than what databases keep.
+/// A timestamp such as `2024-05-06T07:08:09.123456+02:00` (RFC 3339, section 5.6), with at most microseconds, the
+/// resolution of databases.
 fn timestamp(text: &str) -> Option<Timestamp> {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00";
     let (time, rest) = text.as_bytes().split_at_checked(SHAPE.len())?;
@@ -188,7 +187,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
         [b'+' | b'-', offset @ ..] => offset.len() == 5 && offset[2] == b':',
         _ => false,
     };
-    // The reader below takes a leap second for the second before it.
+    // The parser below would read a leap second as the second before it.
     if !zoned || !time.iter().zip(SHAPE).all(fits) || time.ends_with(b"60") {
         return None;
     }
@@ -204,7 +203,7 @@ mod tests {
         RawValue::from_string(json.to_owned()).unwrap()
     }
 
-    /// The value as text that shows every digit; none when it does not fit.
+    /// The value as text with every digit; none if it is rejected.
     fn given(kind: ParamType, json: &str) -> Option<String> {
         let bound = bind(&[kind], &[raw(json)]).ok()?;
         Some(match bound[0].value().expect("not null") {
@@ -219,20 +218,20 @@ mod tests {
         })
     }
 
-    fn takes(kind: ParamType, pairs: &[(&str, &str)]) {
+    fn accepts(kind: ParamType, pairs: &[(&str, &str)]) {
         for (json, wanted) in pairs {
             assert_eq!(given(kind, json).as_deref(), Some(*wanted), "{json}");
         }
     }
 
-    fn refuses(kind: ParamType, values: &[&str]) {
+    fn rejects(kind: ParamType, values: &[&str]) {
         for json in values {
             assert_eq!(given(kind, json), None, "{json}");
         }
     }
 
     #[test]
-    fn null_fits_every_type() {
+    fn null_is_valid_for_every_type() {
         for kind in ParamType::ALL {
             let bound = bind(&[kind], &[raw("null")]).unwrap();
             assert!(bound[0].value().is_none());
@@ -241,23 +240,23 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_a_string_whatever_it_says() {
+    fn a_text_is_any_string() {
         let injection = r#""'; drop table users; -- \u0000 $1""#;
-        takes(
+        accepts(
             ParamType::Text,
             &[(r#""""#, ""), (injection, "'; drop table users; -- \0 $1"), (r#""\ud83d\ude00""#, "😀")],
         );
-        refuses(ParamType::Text, &["1", "true", "[]", "{}", r#""\ud83d""#]);
+        rejects(ParamType::Text, &["1", "true", "[]", "{}", r#""\ud83d""#]);
     }
 
     #[test]
     fn an_integer_keeps_every_digit() {
         let (min, max) = ("-9223372036854775808", "9223372036854775807");
-        takes(
+        accepts(
             ParamType::Integer,
             &[("0", "0"), (min, min), (max, max), (r#""9007199254740993""#, "9007199254740993")],
         );
-        refuses(
+        rejects(
             ParamType::Integer,
             &["9223372036854775808", "1.0", "1e3", r#""""#, r#"" 1""#, "true", "[1]"],
         );
@@ -266,7 +265,7 @@ mod tests {
     #[test]
     fn a_number_keeps_every_digit_and_its_scale() {
         let long = "12345678901234567890123456789012345678.900";
-        takes(
+        accepts(
             ParamType::Number,
             &[
                 ("1.50", "1.50"),
@@ -277,7 +276,7 @@ mod tests {
                 ("0", "0"),
             ],
         );
-        refuses(
+        rejects(
             ParamType::Number,
             &[
                 r#""NaN""#,
@@ -294,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn a_short_text_cannot_stand_for_an_endless_number() {
-        takes(ParamType::Number, &[("1e999", &format!("1{}", "0".repeat(999)))]);
+    fn a_number_with_too_many_digits_is_rejected_however_short_its_text_is() {
+        accepts(ParamType::Number, &[("1e999", &format!("1{}", "0".repeat(999)))]);
         let digits = "9".repeat(1001);
-        refuses(
+        rejects(
             ParamType::Number,
             &["1e1000", "1e-1001", "1e999999999999", "0e99999", "1.5e9223372036854775807", &digits],
         );
@@ -305,13 +304,13 @@ mod tests {
 
     #[test]
     fn a_boolean_is_true_or_false() {
-        takes(ParamType::Boolean, &[("true", "true"), ("false", "false")]);
-        refuses(ParamType::Boolean, &["0", "1", r#""true""#]);
+        accepts(ParamType::Boolean, &[("true", "true"), ("false", "false")]);
+        rejects(ParamType::Boolean, &["0", "1", r#""true""#]);
     }
 
     #[test]
     fn a_timestamp_has_a_zone_and_at_most_microseconds() {
-        takes(
+        accepts(
             ParamType::Timestamp,
             &[
                 (r#""2024-05-06T07:08:09Z""#, "2024-05-06T07:08:09Z"),
@@ -320,7 +319,7 @@ mod tests {
                 (r#""0001-01-01T00:00:00-00:30""#, "0001-01-01T00:30:00Z"),
             ],
         );
-        let refused = [
+        let rejected = [
             "2024-05-06T07:08:09",
             "2024-05-06",
             "2024-05-06 07:08:09Z",
@@ -334,45 +333,47 @@ mod tests {
             "2024-05-06T07:08:09é",
             "now",
         ];
-        for text in refused {
-            refuses(ParamType::Timestamp, &[&format!("\"{text}\"")]);
+        for text in rejected {
+            rejects(ParamType::Timestamp, &[&format!("\"{text}\"")]);
         }
-        refuses(ParamType::Timestamp, &["1714979289", "true"]);
+        rejects(ParamType::Timestamp, &["1714979289", "true"]);
     }
 
     #[test]
     fn a_uuid_is_a_string() {
         let uuid = "6f1c2a9e-0b3d-4c5e-8f70-112233445566";
-        takes(ParamType::Uuid, &[(&format!("\"{}\"", uuid.to_uppercase()), uuid)]);
-        refuses(ParamType::Uuid, &[r#""6f1c""#, "6"]);
+        accepts(ParamType::Uuid, &[(&format!("\"{}\"", uuid.to_uppercase()), uuid)]);
+        rejects(ParamType::Uuid, &[r#""6f1c""#, "6"]);
     }
 
     #[test]
     fn a_json_value_keeps_its_text() {
-        takes(ParamType::Json, &[(r#"{"b": 1.50, "a": [null]}"#, r#"{"b": 1.50, "a": [null]}"#), ("1", "1")]);
+        accepts(
+            ParamType::Json,
+            &[(r#"{"b": 1.50, "a": [null]}"#, r#"{"b": 1.50, "a": [null]}"#), ("1", "1")],
+        );
     }
 
     #[test]
     fn bytes_are_base64_with_padding() {
-        takes(ParamType::Bytes, &[(r#""AP8=""#, "[0, 255]"), (r#""""#, "[]")]);
-        refuses(ParamType::Bytes, &[r#""AP8""#, r#""AP_/""#, "[0, 255]"]);
+        accepts(ParamType::Bytes, &[(r#""AP8=""#, "[0, 255]"), (r#""""#, "[]")]);
+        rejects(ParamType::Bytes, &[r#""AP8""#, r#""AP_/""#, "[0, 255]"]);
     }
 
     #[test]
-    fn a_mismatch_names_the_place_and_the_types_and_never_the_value() {
+    fn a_mismatch_has_the_position_and_the_types_and_never_the_value() {
         let types = [ParamType::Text, ParamType::Uuid];
         let mismatch = bind(&types, &[raw(r#""x""#), raw(r#""s3cr3t""#)]).unwrap_err();
-        assert_eq!(mismatch, Mismatch::Type { position: 2, expected: ParamType::Uuid, given: "string" });
-        assert_eq!(
-            mismatch.to_string(),
-            "parameter 2 must be a string with a UUID, which the string that is given is not"
-        );
-        for (json, given) in [("1", "number"), ("true", "boolean"), ("[]", "array"), ("{}", "object")] {
+        assert_eq!(mismatch, Mismatch::Type { position: 2, expected: ParamType::Uuid, given: "a string" });
+        assert_eq!(mismatch.to_string(), "parameter 2: expected a UUID (string), got a string");
+        let rows = [("1", "a number"), ("true", "a boolean"), ("[]", "an array"), ("{}", "an object")];
+        for (json, given) in rows {
             let mismatch = bind(&types, &[raw(json), raw("null")]).unwrap_err();
             assert_eq!(mismatch, Mismatch::Type { position: 1, expected: ParamType::Text, given });
         }
         let mismatch = bind(&types, &[raw("null")]).unwrap_err();
         assert_eq!(mismatch, Mismatch::Count { expected: 2, given: 1 });
+        assert_eq!(mismatch.to_string(), "expected 2 parameters, got 1");
         assert_eq!(format!("{:?}", bind(&[ParamType::Text], &[raw(r#""s3cr3t""#)]).unwrap()), "[text]");
     }
 }

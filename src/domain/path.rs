@@ -1,4 +1,4 @@
-//! Request paths that mean the same to everyone who reads them, and which of them may be called.
+//! Request paths that every server reads in the same way, and which of them are allowed.
 
 #[cfg(test)]
 mod lenient;
@@ -7,62 +7,62 @@ use std::fmt;
 
 use percent_encoding::{percent_decode_str, percent_encode_byte};
 
-/// What every server takes (RFC 9110 4.1 asks for 8000 bytes of URI).
+/// The maximum length in bytes, which every server accepts (RFC 9110 4.1 recommends 8000 bytes for a URI).
 const MAX_LENGTH: usize = 8000;
 
-/// A normal path: it starts with `/`, has no segment that is empty (but the last one may be) or of dots alone, and is
-/// escaped where it must be and nowhere else. What is matched is what is forwarded.
+/// A normalized path: it starts with `/`, has no empty segment (except the last one) and no dot segment, and only the
+/// characters that need it are percent-encoded. The path that is matched is the path that is forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Path(String);
 
-/// Why a path is refused. Servers disagree on what such a path means, so that one could be allowed as one thing and
-/// answered as another; a client that means no harm has no use for them.
+/// Why a path is rejected; the message continues "the path ...". Servers read such paths in different ways, so that
+/// the path that is allowed could differ from the path that is served. Ordinary clients do not send them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// Longer than any path needs to be.
-    #[error("the path is longer than {MAX_LENGTH} bytes")]
+    /// Longer than [`MAX_LENGTH`].
+    #[error("is longer than {MAX_LENGTH} bytes")]
     TooLong,
     /// It does not start with `/`.
-    #[error("the path does not start with /")]
+    #[error("does not start with /")]
     NotAbsolute,
     /// A `%` without two hexadecimal digits.
-    #[error("the path has a % that two hexadecimal digits do not follow: write %20 for a space, say")]
-    BrokenEscape,
-    /// What a path cannot have unescaped (RFC 3986 3.3).
-    #[error("the path has a character that must be escaped with %")]
-    Unescaped,
-    /// Bytes that are no text.
-    #[error("the path is not UTF-8")]
+    #[error("contains an invalid percent-encoding: % must be followed by two hexadecimal digits")]
+    InvalidEncoding,
+    /// A character that a path cannot have (RFC 3986 3.3).
+    #[error("contains a character that must be percent-encoded")]
+    NotEncoded,
+    /// The decoded bytes are not UTF-8.
+    #[error("is not UTF-8")]
     NotUtf8,
-    /// Escaped or not.
-    #[error("the path has a control character")]
+    /// A control character, percent-encoded or not.
+    #[error("contains a control character")]
     Control,
     /// `\` or `%5C`, which some servers read as `/`.
-    #[error("the path has a backslash")]
+    #[error("contains a backslash")]
     Backslash,
-    /// `;` or `%3B`, from which on some servers ignore a segment.
-    #[error("the path has a semicolon")]
+    /// `;` or `%3B`, after which some servers ignore the rest of a segment.
+    #[error("contains a semicolon")]
     Semicolon,
     /// `%2F`, which some servers read as `/`.
-    #[error("the path has an escaped slash")]
-    EscapedSlash,
-    /// `%25`, which what is decoded twice reads as the start of another escape.
-    #[error("the path has an escaped percent sign")]
-    EscapedPercent,
-    /// `//`, which some servers read as `/` and some as the start of a host name.
-    #[error("the path has an empty segment")]
+    #[error("contains a percent-encoded slash")]
+    EncodedSlash,
+    /// `%25`, which a server that decodes twice reads as the start of another percent-encoding.
+    #[error("contains a percent-encoded percent sign")]
+    EncodedPercent,
+    /// `//`, which some servers read as `/`, and some as the start of a host name.
+    #[error("contains an empty segment")]
     EmptySegment,
-    /// `.` and `..`, escaped or not, and what some servers take for them (`...`, `..%20`, `..%3F`). Clients resolve them
-    /// before they send a path (RFC 3986 5.2.4).
-    #[error("the path has a segment of dots: resolve it before the call")]
-    Dots,
+    /// `.` and `..`, percent-encoded or not, and the variants that some servers read as one of them (`...`, `..%20`,
+    /// `..%3F`). Clients resolve dot segments before they send a path (RFC 3986 5.2.4).
+    #[error("contains a dot segment: resolve it before the call")]
+    DotSegment,
 }
 
-/// Brings a request's path, without its query, to the one form of all that mean the same (RFC 3986 6.2.2): what needs
-/// no escape has none, and hexadecimal digits are upper-case. A path in that form stays as it is.
+/// Normalizes a request path without its query (RFC 3986 6.2.2): characters that need no percent-encoding are
+/// decoded, and hexadecimal digits become upper-case. A normalized path does not change.
 ///
 /// # Errors
-/// When servers could read it in different ways.
+/// Servers could read the path in different ways.
 pub fn normalize(raw: &str) -> Result<Path, PathError> {
     if raw.len() > MAX_LENGTH {
         return Err(PathError::TooLong);
@@ -72,53 +72,53 @@ pub fn normalize(raw: &str) -> Result<Path, PathError> {
     }
     let mut normal = String::with_capacity(raw.len());
     let mut bytes = raw.bytes();
-    let mut any_escape = false;
+    let mut any_encoded = false;
     while let Some(first) = bytes.next() {
-        let escaped = first == b'%';
-        any_escape |= escaped;
-        let byte = if escaped { unescape(bytes.next(), bytes.next())? } else { first };
+        let encoded = first == b'%';
+        any_encoded |= encoded;
+        let byte = if encoded { decode(bytes.next(), bytes.next())? } else { first };
         match byte {
             b'\\' => return Err(PathError::Backslash),
             b';' => return Err(PathError::Semicolon),
-            b'%' => return Err(PathError::EscapedPercent),
-            b'/' if escaped => return Err(PathError::EscapedSlash),
+            b'%' => return Err(PathError::EncodedPercent),
+            b'/' if encoded => return Err(PathError::EncodedSlash),
             _ if byte.is_ascii_control() => return Err(PathError::Control),
-            _ if unreserved(byte) || (separating(byte) && !escaped) => normal.push(char::from(byte)),
-            _ if escaped => normal.push_str(percent_encode_byte(byte)),
-            _ => return Err(PathError::Unescaped),
+            _ if is_unreserved(byte) || (is_delimiter(byte) && !encoded) => normal.push(char::from(byte)),
+            _ if encoded => normal.push_str(percent_encode_byte(byte)),
+            _ => return Err(PathError::NotEncoded),
         }
     }
-    if any_escape && percent_decode_str(&normal).decode_utf8().is_err() {
+    if any_encoded && percent_decode_str(&normal).decode_utf8().is_err() {
         return Err(PathError::NotUtf8);
     }
     if normal.as_bytes().windows(2).any(|pair| pair == b"//") {
         return Err(PathError::EmptySegment);
     }
-    if normal.contains('.') && normal.split('/').any(dots) {
-        return Err(PathError::Dots);
+    if normal.contains('.') && normal.split('/').any(is_dot_segment) {
+        return Err(PathError::DotSegment);
     }
     Ok(Path(normal))
 }
 
-fn unescape(high: Option<u8>, low: Option<u8>) -> Result<u8, PathError> {
+fn decode(high: Option<u8>, low: Option<u8>) -> Result<u8, PathError> {
     let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
     let value = digit(high).zip(digit(low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-    value.ok_or(PathError::BrokenEscape)
+    value.ok_or(PathError::InvalidEncoding)
 }
 
-/// What means the same with and without an escape (RFC 3986 2.3).
-fn unreserved(byte: u8) -> bool {
+/// Unreserved characters, which are equivalent with and without percent-encoding (RFC 3986 2.3).
+fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// What a path may have without an escape, and what could mean something else with one (RFC 3986 2.2, 3.3). Not `;`.
-fn separating(byte: u8) -> bool {
+/// Delimiters that a path can have, whose meaning can change with percent-encoding (RFC 3986 2.2, 3.3). Without `;`.
+fn is_delimiter(byte: u8) -> bool {
     b"/!$&'()*+,=:@".contains(&byte)
 }
 
-/// Whether a segment is, or for some server could be, one of dots: Windows drops spaces and dots from its end, and who
-/// decodes before looking for the query ends it at a `?`.
-fn dots(segment: &str) -> bool {
+/// Whether some server reads the segment as a dot segment: Windows removes spaces and dots from its end, and a server
+/// that decodes before it looks for the query ends it at a `?`.
+fn is_dot_segment(segment: &str) -> bool {
     let end = ["%3F", "%23"].iter().filter_map(|mark| segment.find(mark)).min().unwrap_or(segment.len());
     let name = &segment[..end];
     name.contains('.') && name.split("%20").all(|part| part.bytes().all(|byte| byte == b'.'))
@@ -131,8 +131,8 @@ impl Path {
         &self.0
     }
 
-    /// Whether the path is the prefix or under it, by whole segments, as Kubernetes matches an Ingress's `Prefix`:
-    /// `/a` has `/a`, `/a/` and `/a/b` within, not `/ab`, and `/a/` means the same.
+    /// Whether the path matches the prefix, by whole segments, as a `Prefix` path of a Kubernetes Ingress: `/a`
+    /// matches `/a`, `/a/` and `/a/b`, but not `/ab`. `/a/` is equivalent to `/a`.
     #[must_use]
     pub fn within(&self, prefix: &Self) -> bool {
         let prefix = prefix.0.strip_suffix('/').unwrap_or(&prefix.0);
@@ -149,9 +149,9 @@ impl fmt::Display for Path {
 /// An entry of an `allow` list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allow {
-    /// These methods, as they are written (RFC 9110 9.1: case matters).
+    /// The HTTP methods, case-sensitive (RFC 9110 9.1).
     pub methods: Vec<String>,
-    /// ... on what is [`within`](Path::within) this.
+    /// The path prefix, see [`Path::within`].
     pub path_prefix: Path,
 }
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_same_is_written_the_same() {
+    fn equivalent_paths_have_the_same_normalized_form() {
         let written = [
             ("/", "/"),
             ("/invoices/7", "/invoices/7"),
@@ -192,21 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_read_in_different_ways_is_refused() {
+    fn paths_that_servers_read_in_different_ways_are_rejected() {
         use PathError::*;
-        let refused: &[(PathError, &[&str])] = &[
+        let rejected: &[(PathError, &[&str])] = &[
             (NotAbsolute, &["", "a", "*", "http://a/", "%2Fa", "\\a"]),
-            (BrokenEscape, &["/%", "/%2", "/%zz", "/%u002e", "/a%+1", "/%é"]),
-            (Unescaped, &["/a b", "/a?b", "/a#b", "/<a>", "/{id}", "/a|b", "/[a]", "/\"", "/^", "/`", "/é"]),
+            (InvalidEncoding, &["/%", "/%2", "/%zz", "/%u002e", "/a%+1", "/%é"]),
+            (NotEncoded, &["/a b", "/a?b", "/a#b", "/<a>", "/{id}", "/a|b", "/[a]", "/\"", "/^", "/`", "/é"]),
             (NotUtf8, &["/%ff", "/%c0%ae%c0%ae/a", "/%c0%af", "/%ed%a0%80", "/%c3"]),
             (Control, &["/a%00", "/a%0d%0aHost:x", "/a\0", "/a\n", "/%7f", "/a%09"]),
             (Backslash, &["/a\\..\\b", "/a%5cb", "/%5C"]),
             (Semicolon, &["/a/..;/b", "/a;v=1", "/;/a", "/a/..%3bx/b"]),
-            (EscapedSlash, &["/a%2fb", "/a/..%2Fb"]),
-            (EscapedPercent, &["/%252e%252e/a", "/a%25", "/%25%32%65"]),
+            (EncodedSlash, &["/a%2fb", "/a/..%2Fb"]),
+            (EncodedPercent, &["/%252e%252e/a", "/a%25", "/%25%32%65"]),
             (EmptySegment, &["//", "//evil.example/a", "/a//b", "/a//"]),
             (
-                Dots,
+                DotSegment,
                 &[
                     "/.",
                     "/..",
@@ -224,7 +224,7 @@ mod tests {
                 ],
             ),
         ];
-        for (error, paths) in refused {
+        for (error, paths) in rejected {
             for raw in *paths {
                 assert_eq!(normalize(raw), Err(*error), "{raw}");
             }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_matches_whole_segments_and_a_method_its_own_name() {
+    fn a_prefix_matches_whole_segments_and_methods_are_case_sensitive() {
         let allow = |prefix| Allow { methods: vec!["GET".into(), "PUT".into()], path_prefix: path(prefix) };
         for prefix in ["/invoices", "/invoices/", "/%69nvoices"] {
             for raw in ["/invoices", "/invoices/", "/invoices/7", "/invo%69ces/7/lines"] {
@@ -259,13 +259,13 @@ mod tests {
     const DOTS: &[&str] =
         &["..", "..", "%2e.", ".%2E", "...", ".", "%252e.", "%25%32%65.", "%c0%ae.", "%u002e.", ""];
 
-    /// What servers have taken for the end of a segment.
+    /// Characters that some server reads as the end of a segment.
     const ENDS: &[&str] = &[
         "/", "/", "//", "%2f", "%252F", "\\", "%5c", "%255c", "%c0%af", ";", ";x/", "%3b", "%253b", "?",
         "%3f", "#", "%23", "%00", "%2500", " ", "%20", "%09", "\n", "",
     ];
 
-    /// The rest of a raw path, often with a trick that has fooled servers.
+    /// The rest of a raw path, often with a path traversal.
     fn rest() -> impl Strategy<Value = String> {
         let trick = (select(ENDS), select(DOTS), select(ENDS))
             .prop_map(|(start, dots, end)| [start, dots, end].concat());
@@ -277,14 +277,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(5000))]
 
         #[test]
-        fn a_normal_path_stays_as_it_is(rest in prop_oneof![rest(), any::<String>()]) {
+        fn a_normalized_path_does_not_change(rest in prop_oneof![rest(), any::<String>()]) {
             if let Ok(normal) = normalize(&format!("/{rest}")) {
                 prop_assert_eq!(normalize(normal.as_str()), Ok(normal));
             }
         }
 
         #[test]
-        fn no_server_reads_an_allowed_path_as_one_outside_of_its_prefix(prefix in select(PREFIXES), rest in rest()) {
+        fn no_server_reads_an_allowed_path_as_a_path_outside_of_its_prefix(prefix in select(PREFIXES), rest in rest()) {
             let (prefix, path) = (path(prefix), normalize(&format!("{prefix}{rest}")));
             if let Ok(path) = path && path.within(&prefix) {
                 for decodings in 0..=3 {

@@ -1,4 +1,4 @@
-//! Whether a failed call is tried again, and when.
+//! Retries: whether a failed call is retried, and when.
 
 mod budget;
 
@@ -8,27 +8,27 @@ use jiff::Timestamp;
 
 pub use budget::Budget;
 
-/// What a retry may be for.
+/// A failure that can be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum On {
-    /// `connect-failure`: no connection came about, so that nothing was sent.
+    /// `connect-failure`: the connection failed, and nothing was sent.
     ConnectFailure,
-    /// `reset`: the connection ended before the answer did.
+    /// `reset`: the connection was closed before the end of the response.
     Reset,
-    /// `timeout`: no answer in time.
+    /// `timeout`: the attempt timed out.
     Timeout,
-    /// `429`: too many requests.
+    /// `429`: status 429.
     TooManyRequests,
-    /// `5xx`: any status from 500 to 599.
+    /// `5xx`: a status from 500 to 599.
     ServerError,
 }
 
 impl On {
-    /// Every word.
+    /// Every failure.
     pub const ALL: &'static [Self] =
         &[Self::ConnectFailure, Self::Reset, Self::Timeout, Self::TooManyRequests, Self::ServerError];
 
-    /// The word that users write.
+    /// The name in `spec.retry.on`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl On {
         }
     }
 
-    /// What a retry after an answer with this status would be for; none for a status that is no failure.
+    /// The failure that a response status stands for; none if the status is not a failure.
     #[must_use]
     pub const fn status(code: u16) -> Option<Self> {
         match code {
@@ -52,57 +52,56 @@ impl On {
 }
 
 impl FromStr for On {
-    type Err = UnknownWord;
+    type Err = UnknownFailure;
 
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.iter().copied().find(|on| on.as_str() == word).ok_or(UnknownWord)
+    fn from_str(name: &str) -> Result<Self, UnknownFailure> {
+        Self::ALL.iter().copied().find(|on| on.as_str() == name).ok_or(UnknownFailure)
     }
 }
 
-/// A word that is none of [`On::ALL`].
+/// A name that is not in [`On::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write one of connect-failure, reset, timeout, 429, 5xx")]
-pub struct UnknownWord;
+#[error("must be one of connect-failure, reset, timeout, 429, 5xx")]
+pub struct UnknownFailure;
 
-/// When calls are tried again.
+/// The retry policy of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How often a call is tried in all, the first time included.
+    /// The maximum number of attempts, including the first one.
     pub attempts: u32,
-    /// After which failures.
+    /// The failures to retry.
     pub on: Vec<On>,
-    /// The longest wait before the second attempt; it doubles with each further one.
+    /// The maximum delay before the first retry; it doubles with each further one.
     pub initial: Duration,
-    /// The longest wait before any attempt.
+    /// The maximum delay before any retry.
     pub max: Duration,
-    /// The longest `Retry-After` that is waited for. A server that asks for more is not called again: its answer goes
-    /// to the caller, who may have the time.
+    /// The maximum `Retry-After` to wait for. If it is longer, there is no retry, and the caller gets the response.
     pub longest_retry_after: Duration,
 }
 
-/// An attempt that failed.
+/// A failed attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// 1 for the first one.
+    /// The number of the attempt, from 1.
     pub number: u32,
-    /// The request's method.
+    /// The HTTP method.
     pub method: &'a str,
     /// Whether the request has an `Idempotency-Key`.
     pub idempotency_key: bool,
-    /// What went wrong.
+    /// The failure.
     pub failure: On,
-    /// What the answer's `Retry-After` says.
+    /// The `Retry-After` of the response.
     pub retry_after: Option<Duration>,
-    /// What is left of the call's time.
+    /// The remaining time of the call.
     pub left: Duration,
 }
 
 impl Policy {
-    /// The wait before the next attempt, which is taken from the budget; none when there is to be none.
+    /// The delay before the next attempt; none if the call is not retried. A retry is taken from the budget.
     ///
-    /// The wait is random, from none to the longest ("full jitter", as `chance` from 0 to 1 says): callers that failed
-    /// together do not come back together. It is never shorter than a `Retry-After`. Whether there still is a body to
-    /// send again is for the caller to know.
+    /// The delay is random between zero and its maximum (full jitter; `chance` is a random number from 0 to 1), so
+    /// that callers that failed together do not retry together. It is at least the `Retry-After`. The caller must
+    /// check whether the request body can be sent again.
     pub fn again(
         &self,
         failed: &Attempt<'_>,
@@ -110,20 +109,20 @@ impl Policy {
         chance: f64,
         now: Duration,
     ) -> Option<Duration> {
-        let asked = failed.retry_after.unwrap_or_default();
+        let retry_after = failed.retry_after.unwrap_or_default();
         let doubled = self.initial.saturating_mul(1 << failed.number.saturating_sub(1).min(16));
-        let wait = asked.max(doubled.min(self.max).mul_f64(chance.clamp(0.0, 1.0)));
-        let wanted = failed.number < self.attempts
+        let delay = retry_after.max(doubled.min(self.max).mul_f64(chance.clamp(0.0, 1.0)));
+        let retry = failed.number < self.attempts
             && self.on.contains(&failed.failure)
-            && repeatable(failed)
-            && asked <= self.longest_retry_after
-            && wait < failed.left;
-        // Last: what is not tried takes nothing.
-        (wanted && budget.take(now)).then_some(wait)
+            && is_retryable(failed)
+            && retry_after <= self.longest_retry_after
+            && delay < failed.left;
+        // The budget comes last: a call that is not retried must not use it.
+        (retry && budget.take(now)).then_some(delay)
     }
 
-    /// How long an attempt may take of what is `left` of the call's time: where a time-out is tried again there must be time
-    /// for that, so that each attempt has its share.
+    /// The timeout of an attempt, given the remaining time of the call. If timeouts are retried, it is an equal share
+    /// for each remaining attempt.
     #[must_use]
     pub fn share(&self, number: u32, method: &str, idempotency_key: bool, left: Duration) -> Duration {
         let again = self.on.contains(&On::Timeout) && (idempotency_key || idempotent(method));
@@ -132,25 +131,25 @@ impl Policy {
     }
 }
 
-/// Whether the request may be sent twice (RFC 9110 9.2.2): its method is idempotent, its server is told by a key to do
-/// it once, or it was never sent.
-fn repeatable(failed: &Attempt<'_>) -> bool {
+/// Whether the request can be sent twice (RFC 9110 9.2.2): its method is idempotent, it has an idempotency key, or it
+/// was not sent.
+fn is_retryable(failed: &Attempt<'_>) -> bool {
     failed.idempotency_key || failed.failure == On::ConnectFailure || idempotent(failed.method)
 }
 
-/// Whether doing it twice has the effect of doing it once (RFC 9110 9.2.2; methods are case-sensitive, 9.1).
+/// Whether the method is idempotent (RFC 9110 9.2.2; methods are case-sensitive, 9.1).
 #[must_use]
 pub fn idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
 
-/// The wait that a `Retry-After` asks for (RFC 9110 10.2.3): seconds, or a date, of which a past one means none. A text
-/// that is neither asks for nothing.
+/// Parses a `Retry-After` (RFC 9110 10.2.3): seconds, or a date; a date in the past is zero. None if the value is
+/// invalid.
 #[must_use]
 pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim_matches([' ', '\t']);
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than a number can hold are too many for anyone.
+        // A number of seconds that overflows is longer than any limit.
         return Some(value.parse().map_or(Duration::MAX, Duration::from_secs));
     }
     let date = Timestamp::try_from(httpdate::parse_http_date(value).ok()?).ok()?;
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn idempotent_calls_are_tried_again_and_others_only_with_a_key_or_if_never_sent() {
+    fn idempotent_calls_are_retried_and_others_only_with_a_key_or_if_not_sent() {
         for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
             assert!(again(&policy(), &failed(method, On::ServerError)).is_some(), "{method}");
         }
@@ -195,22 +194,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_named_failures_are_tried_again() {
+    fn only_the_listed_failures_are_retried() {
         let only = |on: On| Policy { on: vec![on], ..policy() };
         for named in On::ALL {
             for failure in On::ALL {
-                let tried = again(&only(*named), &failed("GET", *failure)).is_some();
-                assert_eq!(tried, named == failure, "{} on {}", failure.as_str(), named.as_str());
+                let retried = again(&only(*named), &failed("GET", *failure)).is_some();
+                assert_eq!(retried, named == failure, "{} on {}", failure.as_str(), named.as_str());
             }
         }
     }
 
     #[test]
-    fn the_words_and_the_statuses_are_those_that_users_write() {
+    fn names_and_statuses_are_those_of_the_spec() {
         for on in On::ALL {
             assert_eq!(on.as_str().parse(), Ok(*on));
         }
-        assert_eq!("4xx".parse::<On>(), Err(UnknownWord));
+        assert_eq!("4xx".parse::<On>(), Err(UnknownFailure));
         assert_eq!(
             [429, 500, 503, 599].map(|code| On::status(code).unwrap().as_str()),
             ["429", "5xx", "5xx", "5xx"]
@@ -219,29 +218,29 @@ mod tests {
     }
 
     #[test]
-    fn there_are_as_many_attempts_as_said_and_the_waits_double_up_to_the_longest() {
-        let waits = |attempts, max| -> Vec<_> {
+    fn the_number_of_attempts_is_limited_and_the_delays_double_up_to_the_maximum() {
+        let delays = |attempts, max| -> Vec<_> {
             let policy = Policy { attempts, max: Duration::from_millis(max), ..policy() };
-            let waits = (1..)
+            let delays = (1..)
                 .map_while(|number| again(&policy, &Attempt { number, ..failed("GET", On::ServerError) }));
-            waits.map(|wait| wait.as_millis()).collect()
+            delays.map(|delay| delay.as_millis()).collect()
         };
-        assert_eq!(waits(3, 5000), [100, 200]);
-        assert_eq!(waits(7, 1000), [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(waits(1, 5000), [0_u128; 0]);
-        assert_eq!(waits(40, 1000).len(), 39, "no overflow");
+        assert_eq!(delays(3, 5000), [100, 200]);
+        assert_eq!(delays(7, 1000), [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(delays(1, 5000), [0_u128; 0]);
+        assert_eq!(delays(40, 1000).len(), 39, "no overflow");
     }
 
     #[test]
-    fn jitter_takes_up_to_all_of_the_wait() {
-        let wait =
+    fn full_jitter_takes_up_to_all_of_the_delay() {
+        let delay =
             |chance| policy().again(&failed("GET", On::ServerError), &mut Budget::new(20), chance, NOW);
-        assert_eq!(wait(0.0), Some(Duration::ZERO));
-        assert_eq!(wait(0.25), Some(Duration::from_millis(25)));
+        assert_eq!(delay(0.0), Some(Duration::ZERO));
+        assert_eq!(delay(0.25), Some(Duration::from_millis(25)));
     }
 
     #[test]
-    fn retry_after_is_waited_for_up_to_the_bound_and_beyond_it_nothing_is_tried() {
+    fn a_retry_waits_for_retry_after_up_to_the_maximum_and_beyond_it_there_is_no_retry() {
         let after = |seconds| {
             let retry_after = Some(Duration::from_secs(seconds));
             again(&policy(), &Attempt { retry_after, ..failed("GET", On::TooManyRequests) })
@@ -252,34 +251,34 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_that_is_tried_again_leaves_the_others_their_share() {
+    fn if_timeouts_are_retried_each_attempt_has_an_equal_share_of_the_time() {
         let (policy, left) = (Policy { on: vec![On::Timeout], ..policy() }, Duration::from_secs(9));
         let shares = [1, 2, 3, 4].map(|number| policy.share(number, "GET", false, left).as_millis());
         assert_eq!(shares, [3000, 4500, 9000, 9000]);
-        assert_eq!(policy.share(1, "POST", false, left), left, "it is not tried again");
+        assert_eq!(policy.share(1, "POST", false, left), left, "POST is not retried");
         assert_eq!(policy.share(1, "POST", true, left), left / 3);
-        assert_eq!(self::policy().share(1, "GET", false, left), left, "time-outs are not");
+        assert_eq!(self::policy().share(1, "GET", false, left), left, "timeouts are not retried");
     }
 
     #[test]
     fn an_empty_budget_ends_the_retries() {
         let mut budget = Budget::new(20);
-        let tried = (0..1000)
+        let retried = (0..1000)
             .filter(|_| policy().again(&failed("GET", On::ServerError), &mut budget, 1.0, NOW).is_some());
-        assert_eq!(tried.count(), 100);
-        let refused = failed("POST", On::ServerError);
+        assert_eq!(retried.count(), 100);
+        let not_retryable = failed("POST", On::ServerError);
         let mut budget = Budget::new(20);
-        assert_eq!((0..1000).find_map(|_| policy().again(&refused, &mut budget, 1.0, NOW)), None);
+        assert_eq!((0..1000).find_map(|_| policy().again(&not_retryable, &mut budget, 1.0, NOW)), None);
         let late = Attempt { left: Duration::from_millis(100), ..failed("GET", On::ServerError) };
         assert_eq!((0..1000).find_map(|_| policy().again(&late, &mut budget, 1.0, NOW)), None);
         assert!(
             again(&policy(), &failed("GET", On::ServerError)).is_some(),
-            "what is not tried takes nothing"
+            "calls that are not retried do not use the budget"
         );
     }
 
     #[test]
-    fn retry_after_is_read_as_seconds_or_as_any_date_of_http() {
+    fn retry_after_is_parsed_as_seconds_or_as_any_http_date() {
         let now: Timestamp = "1994-11-06T08:49:37Z".parse().unwrap();
         let seconds = |value| retry_after(value, now).map(|wait| wait.as_secs());
         assert_eq!(["0", "120", " 7\t", "007"].map(seconds), [Some(0), Some(120), Some(7), Some(7)]);

@@ -1,21 +1,21 @@
-//! When and how patiently targets are probed.
+//! Intervals, timeouts and thresholds of probes.
 
 use std::time::Duration;
 
 use crate::api::shared::HealthCheck;
 
-/// When and how patiently a target is probed.
+/// The settings of the probes of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Schedule {
-    /// Time from one probe's start to the next one's.
+    /// Time between the starts of two probes.
     pub interval: Duration,
-    /// How long a probe may take.
+    /// Timeout of a probe.
     pub timeout: Duration,
-    /// Each wait is shortened by up to so many percent.
+    /// Maximum percentage by which jitter shortens the interval.
     pub jitter_percent: u8,
-    /// Failures that make it unhealthy.
+    /// Number of consecutive failures that make the target unhealthy.
     pub unhealthy_threshold: u32,
-    /// Passes that make it healthy again.
+    /// Number of consecutive successes that make the target healthy.
     pub healthy_threshold: u32,
 }
 
@@ -31,8 +31,9 @@ impl From<&HealthCheck> for Schedule {
     }
 }
 
-/// The wait from one probe's start to the next one's: `interval`, shortened by up to `jitter_percent` as `chance`
-/// (0 to 1) says. Jitter only shortens, so the promised time to notice a death holds.
+/// The time from the start of a probe to the next one: `interval`, shortened by up to `jitter_percent`; `chance` is a
+/// random number from 0 to 1. Jitter only shortens the interval, so that the time to detect a failure is bounded by
+/// the settings.
 #[must_use]
 pub fn next_probe(interval: Duration, jitter_percent: u8, chance: f64) -> Duration {
     interval.mul_f64(1.0 - f64::from(jitter_percent.min(50)) / 100.0 * chance.clamp(0.0, 1.0))
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jitter_only_shortens_the_wait() {
+    fn jitter_only_shortens_the_interval() {
         let interval = Duration::from_secs(10);
         assert_eq!(next_probe(interval, 10, 0.0), interval);
         assert_eq!(next_probe(interval, 10, 1.0), Duration::from_secs(9));

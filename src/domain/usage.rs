@@ -1,4 +1,4 @@
-//! What gateways count for an object, over the last hour: written in slots of a few minutes, read as sums.
+//! Usage statistics of an object over the last hour: gateways write them in time slots, the operator reads the sums.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -7,45 +7,45 @@ use std::{
 
 use super::histogram::Histogram;
 
-/// How long a slot is.
+/// The length of a time slot.
 pub const SLOT: Duration = Duration::from_mins(5);
 
-/// Slots that count, the one that is under way included: together the last 55 to 60 minutes.
+/// The number of slots in the window, including the current one: the last 55 to 60 minutes.
 const SLOTS: i64 = 12;
 
-/// The number of the slot, so many seconds after 1970.
+/// The number of the slot at a Unix time in seconds.
 #[must_use]
 pub fn slot(seconds: i64) -> i64 {
     seconds.div_euclid(i64::try_from(SLOT.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// The oldest slot that counts, while this one is under way.
+/// The oldest slot in the window, given the current one.
 #[must_use]
 pub fn oldest(now: i64) -> i64 {
     now - SLOTS + 1
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
-    /// It failed.
+    /// Whether it failed.
     pub failed: bool,
-    /// The rate limit refused it.
+    /// Whether the rate limit rejected it.
     pub limited: bool,
-    /// How long it took, of one that reached the target.
+    /// Its latency; none if it was not sent to the target.
     pub took: Option<Duration>,
 }
 
-/// Counts.
+/// The counts of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Calls.
+    /// Number of calls.
     pub requests: u64,
-    /// Those that failed.
+    /// Number of failed calls.
     pub errors: u64,
-    /// Those that the rate limit refused.
+    /// Number of calls rejected by the rate limit.
     pub limited: u64,
-    /// How long those took that reached the target.
+    /// Latencies of the calls that were sent to the target.
     pub latencies: Histogram,
 }
 
@@ -68,65 +68,64 @@ impl Counts {
     }
 }
 
-/// What one process has counted for one object, kept until it is written.
+/// The counts of one process for one object, until they are written to the store.
 #[derive(Clone, Debug, Default)]
-pub struct Tally(VecDeque<Page>);
+pub struct Tally(VecDeque<SlotCounts>);
 
-/// One slot of it.
 #[derive(Clone, Debug)]
-struct Page {
+struct SlotCounts {
     slot: i64,
     counts: Counts,
-    /// Its requests when it was last written.
+    /// The number of requests at the last write.
     written: u64,
 }
 
 impl Tally {
-    /// Counts a call in this slot. A clock that was set back counts in the last one.
+    /// Counts a call in this slot, or in the last one if the clock was set back.
     pub fn add(&mut self, slot: i64, call: &Call) {
-        if self.0.back().is_none_or(|page| page.slot < slot) {
-            self.0.push_back(Page { slot, counts: Counts::default(), written: 0 });
+        if self.0.back().is_none_or(|last| last.slot < slot) {
+            self.0.push_back(SlotCounts { slot, counts: Counts::default(), written: 0 });
         }
-        if let Some(page) = self.0.back_mut() {
-            page.counts.add(call);
+        if let Some(last) = self.0.back_mut() {
+            last.counts.add(call);
         }
     }
 
-    /// The slots that have changed since they were written, whole.
+    /// The slots that have changed since they were written, with all their counts.
     #[must_use]
     pub fn unwritten(&self) -> Vec<(i64, Counts)> {
-        let changed = self.0.iter().filter(|page| page.counts.requests != page.written);
-        changed.map(|page| (page.slot, page.counts.clone())).collect()
+        let changed = self.0.iter().filter(|it| it.counts.requests != it.written);
+        changed.map(|it| (it.slot, it.counts.clone())).collect()
     }
 
-    /// A slot was written when it had so many requests.
+    /// Marks a slot as written with this number of requests.
     pub fn written(&mut self, slot: i64, requests: u64) {
-        if let Some(page) = self.0.iter_mut().find(|page| page.slot == slot) {
-            page.written = requests;
+        if let Some(found) = self.0.iter_mut().find(|it| it.slot == slot) {
+            found.written = requests;
         }
     }
 
-    /// Drops what nobody needs any more, `now` being the slot that is under way; an hour without a store is kept.
+    /// Drops slots that are written or older than the window; `now` is the current slot. Without a store, an hour is
+    /// kept.
     pub fn trim(&mut self, now: i64) {
-        let needed = |page: &Page| {
-            page.slot >= now || (page.slot >= oldest(now) && page.written != page.counts.requests)
-        };
+        let needed =
+            |it: &SlotCounts| it.slot >= now || (it.slot >= oldest(now) && it.written != it.counts.requests);
         self.0.retain(needed);
     }
 
-    /// Whether it holds nothing.
+    /// Whether there are no counts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What all replicas have written, by object.
+/// The counts of all replicas, by object.
 #[derive(Clone, Debug, Default)]
 pub struct Usage(HashMap<String, BTreeMap<(i64, i64), Counts>>);
 
 impl Usage {
-    /// Takes what a replica has written of a slot, in place of what it had written before.
+    /// Sets the counts of a slot of a replica, replacing earlier ones.
     pub fn put(&mut self, uid: &str, slot: i64, replica: i64, counts: Counts) {
         match self.0.get_mut(uid) {
             Some(slots) => drop(slots.insert((slot, replica), counts)),
@@ -134,7 +133,7 @@ impl Usage {
         }
     }
 
-    /// Drops what is older than the window, `now` being the slot that is under way.
+    /// Drops slots that are older than the window; `now` is the current slot.
     pub fn trim(&mut self, now: i64) {
         let first = (oldest(now), i64::MIN);
         self.0.retain(|_, slots| {
@@ -143,7 +142,7 @@ impl Usage {
         });
     }
 
-    /// The sum over the window, `now` being the slot that is under way; none where nothing was counted in it.
+    /// The sum over the window; `now` is the current slot. None if the window has no counts.
     #[must_use]
     pub fn of(&self, uid: &str, now: i64) -> Option<Counts> {
         let mut sum = None;
@@ -158,7 +157,7 @@ impl Usage {
 mod tests {
     use super::*;
 
-    const WELL: Call = Call { failed: false, limited: false, took: Some(Duration::from_millis(1)) };
+    const OK: Call = Call { failed: false, limited: false, took: Some(Duration::from_millis(1)) };
     const FAILED: Call = Call { failed: true, limited: false, took: Some(Duration::from_millis(4)) };
     const LIMITED: Call = Call { failed: false, limited: true, took: None };
 
@@ -176,45 +175,45 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_call_has_no_latency() {
-        let all = counts(&[WELL, FAILED, LIMITED]);
+    fn a_rejected_call_has_no_latency() {
+        let all = counts(&[OK, FAILED, LIMITED]);
         assert_eq!((all.requests, all.errors, all.limited), (3, 1, 1));
         assert_eq!(all.latencies.p95(), Some(Duration::from_millis(4)));
         assert_eq!(counts(&[LIMITED]).latencies.p95(), None);
     }
 
     #[test]
-    fn what_is_written_is_dropped_once_its_slot_is_over() {
+    fn a_written_slot_is_dropped_at_its_end() {
         let mut tally = Tally::default();
-        tally.add(100, &WELL);
+        tally.add(100, &OK);
         tally.add(100, &FAILED);
-        assert_eq!(tally.unwritten(), [(100, counts(&[WELL, FAILED]))]);
+        assert_eq!(tally.unwritten(), [(100, counts(&[OK, FAILED]))]);
         tally.written(100, 2);
         tally.trim(100);
         assert!(tally.unwritten().is_empty() && !tally.is_empty());
-        tally.add(100, &WELL);
-        tally.add(101, &WELL);
-        assert_eq!(tally.unwritten(), [(100, counts(&[WELL, FAILED, WELL])), (101, counts(&[WELL]))]);
+        tally.add(100, &OK);
+        tally.add(101, &OK);
+        assert_eq!(tally.unwritten(), [(100, counts(&[OK, FAILED, OK])), (101, counts(&[OK]))]);
         tally.written(100, 3);
         tally.trim(101);
-        assert_eq!(tally.unwritten(), [(101, counts(&[WELL]))]);
+        assert_eq!(tally.unwritten(), [(101, counts(&[OK]))]);
     }
 
     #[test]
-    fn what_was_counted_while_it_was_written_is_written_later() {
+    fn calls_that_are_counted_during_a_write_are_written_later() {
         let mut tally = Tally::default();
-        tally.add(100, &WELL);
+        tally.add(100, &OK);
         let [(slot, sent)] = &tally.unwritten()[..] else { panic!("one slot") };
-        tally.add(100, &WELL);
+        tally.add(100, &OK);
         tally.written(*slot, sent.requests);
-        assert_eq!(tally.unwritten(), [(100, counts(&[WELL, WELL]))]);
+        assert_eq!(tally.unwritten(), [(100, counts(&[OK, OK]))]);
     }
 
     #[test]
-    fn an_hour_without_a_store_is_kept_and_no_more() {
+    fn without_a_store_one_hour_is_kept() {
         let mut tally = Tally::default();
         for slot in 100..130 {
-            tally.add(slot, &WELL);
+            tally.add(slot, &OK);
             tally.trim(slot);
         }
         let kept: Vec<_> = tally.unwritten().iter().map(|(slot, _)| *slot).collect();
@@ -222,25 +221,25 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_loses_no_call() {
+    fn no_call_is_lost_when_the_clock_is_set_back() {
         let mut tally = Tally::default();
-        tally.add(100, &WELL);
-        tally.add(99, &WELL);
-        assert_eq!(tally.unwritten(), [(100, counts(&[WELL, WELL]))]);
+        tally.add(100, &OK);
+        tally.add(99, &OK);
+        assert_eq!(tally.unwritten(), [(100, counts(&[OK, OK]))]);
     }
 
     #[test]
-    fn replicas_and_slots_add_up_and_a_slot_that_is_read_again_counts_once() {
+    fn replicas_and_slots_are_summed_and_a_slot_that_is_read_again_counts_once() {
         let mut usage = Usage::default();
-        usage.put("a", 100, 1, counts(&[WELL]));
-        usage.put("a", 100, 1, counts(&[WELL, FAILED]));
+        usage.put("a", 100, 1, counts(&[OK]));
+        usage.put("a", 100, 1, counts(&[OK, FAILED]));
         usage.put("a", 100, 2, counts(&[LIMITED]));
-        usage.put("a", 111, 1, counts(&[WELL]));
-        usage.put("b", 100, 1, counts(&[WELL]));
-        assert_eq!(usage.of("a", 111), Some(counts(&[WELL, FAILED, LIMITED, WELL])));
-        assert_eq!(usage.of("a", 112), Some(counts(&[WELL])), "an hour later");
+        usage.put("a", 111, 1, counts(&[OK]));
+        usage.put("b", 100, 1, counts(&[OK]));
+        assert_eq!(usage.of("a", 111), Some(counts(&[OK, FAILED, LIMITED, OK])));
+        assert_eq!(usage.of("a", 112), Some(counts(&[OK])), "an hour later");
         usage.trim(112);
-        assert_eq!(usage.of("a", 111), Some(counts(&[WELL])));
+        assert_eq!(usage.of("a", 111), Some(counts(&[OK])));
         assert_eq!(usage.of("b", 111), None);
         assert_eq!(usage.of("c", 111), None);
     }

@@ -1,39 +1,39 @@
-//! Counts over the last moments, for the price of a few numbers.
+//! Counters over a sliding window.
 
 use std::time::Duration;
 
 const SLOTS: usize = 10;
 
-/// Two counts, of all that happened and of those that were marked, over a sliding window. It slides by tenths: what it
-/// counts happened within the window, and of its oldest tenth some is forgotten early.
+/// Counts all events and the marked ones over a sliding window, which moves in steps of a tenth of its length. So it
+/// never counts events that are older than the window, and drops those in its oldest tenth early.
 #[derive(Clone, Debug)]
 pub struct Window {
     slot: Duration,
-    /// A ring; a slot whose number is another one than its time's is out of date.
+    /// A ring buffer. A slot whose number is lower than the expected one is expired.
     slots: [Slot; SLOTS],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// Since the start of time.
+    /// The number of slots since time zero.
     number: u64,
     all: u32,
     marked: u32,
 }
 
 impl Window {
-    /// An empty window over so long a time, at least 10 ns.
+    /// An empty window of this length, at least 10 ns.
     #[must_use]
     pub fn new(length: Duration) -> Self {
         let slot = (length / 10).max(Duration::from_nanos(1));
         Self { slot, slots: [Slot::default(); SLOTS] }
     }
 
-    /// Counts one, marked or not.
+    /// Counts an event.
     pub fn add(&mut self, marked: bool, now: Duration) {
         let number = self.number(now);
         let slot = &mut self.slots[index(number)];
-        // A caller that took the time a window ago and comes only now must not wipe out what is newer.
+        // A caller with an old timestamp must not reset a newer slot.
         if slot.number < number {
             *slot = Slot { number, ..Slot::default() };
         }
@@ -41,7 +41,7 @@ impl Window {
         slot.marked = slot.marked.saturating_add(u32::from(marked));
     }
 
-    /// All that happened in the window until `now`, and the marked ones of them.
+    /// The number of events in the window that ends at `now`, and of the marked ones.
     #[must_use]
     pub fn counts(&self, now: Duration) -> (u64, u64) {
         let oldest = self.number(now).saturating_sub(SLOTS as u64 - 1);
@@ -50,7 +50,7 @@ impl Window {
             .fold((0, 0), |(all, marked), slot| (all + u64::from(slot.all), marked + u64::from(slot.marked)))
     }
 
-    /// Forgets everything.
+    /// Resets the window.
     pub fn clear(&mut self) {
         self.slots = [Slot::default(); SLOTS];
     }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_window_is_forgotten_slot_by_slot() {
+    fn events_older_than_the_window_are_dropped_slot_by_slot() {
         let mut window = Window::new(at(10));
         window.add(true, at(100));
         window.add(false, at(101));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_caller_wipes_nothing_out() {
+    fn an_old_timestamp_does_not_reset_a_newer_slot() {
         let mut window = Window::new(at(10));
         window.add(true, at(110));
         window.add(true, at(100));

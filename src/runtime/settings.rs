@@ -1,4 +1,4 @@
-//! The flags of `authlink run`; each is also an environment variable.
+//! The flags of `authlink run`. Each one is also an environment variable.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,56 +10,56 @@ use super::leader::Election;
 use crate::{
     cluster::watches::Scope,
     controllers::engine,
-    domain::addresses::{Egress, Learned},
+    domain::addresses::{Egress, ServiceRanges},
     telemetry::log,
 };
 
-/// What a process does.
+/// A role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Role {
-    /// Makes the manifests true and reports in their status.
+    /// Reconciles and probes the objects, and writes their status.
     Operator,
-    /// Calls what the manifests describe, for callers that have the right to.
+    /// Serves the calls of authorized callers to the targets of the objects.
     Gateway,
 }
 
-/// Settings of a process.
+/// The settings of a process.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What it does.
+    /// The roles.
     pub roles: Vec<Role>,
-    /// Which namespaces; none means all.
+    /// The namespaces to watch; empty for all.
     pub watch_namespaces: Vec<String>,
-    /// Where `/livez`, `/readyz` and `/metrics` are.
+    /// Address of `/livez`, `/readyz` and `/metrics`.
     pub http_addr: SocketAddr,
-    /// Where the gateway listens.
+    /// Address of the gateway.
     pub gateway_addr: SocketAddr,
     /// Files with the gateway's certificate and key.
     pub gateway_tls: Option<(PathBuf, PathBuf)>,
-    /// Whether to take part in the election.
+    /// Whether to use leader election.
     pub leader_elect: bool,
     /// Namespace and name of the Lease.
     pub lease: (String, String),
-    /// How long the Lease holds.
+    /// Duration of the Lease.
     pub lease_duration: Duration,
-    /// Who this process is, in the Lease and in Events.
+    /// Identity of this process in the Lease and in Events.
     pub identity: String,
-    /// Where what must outlive a process is kept: a URL, maybe with a password.
+    /// URL of the store, which can contain a password.
     pub store: SecretString,
-    /// How often gateways write into the store, and the operator reads from it.
+    /// Interval at which gateways write to the store and the operator reads from it.
     pub store_interval: Duration,
-    /// The failure domain that this process is in.
+    /// Topology zone of this process.
     pub zone: Option<String>,
-    /// Which addresses may be reached.
+    /// Which addresses are allowed.
     pub egress: Egress,
-    /// DNS servers and search domains.
+    /// File with DNS servers and search domains.
     pub resolv_conf: PathBuf,
-    /// Of the engine.
+    /// Settings of the engine.
     pub engine: engine::EngineConfig,
 }
 
 impl Settings {
-    /// One scope for each namespace, or one for all.
+    /// One scope per watched namespace, or one for the cluster.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
         if self.watch_namespaces.is_empty() {
@@ -68,7 +68,7 @@ impl Settings {
         self.watch_namespaces.iter().cloned().map(Scope::Namespace).collect()
     }
 
-    /// The election to take part in.
+    /// The leader election.
     #[must_use]
     pub fn lease(&self) -> Election {
         let (namespace, name) = self.lease.clone();
@@ -76,43 +76,43 @@ impl Settings {
     }
 }
 
-/// The flags.
+/// The flags of `authlink run`.
 #[derive(Clone, Debug, Args)]
 #[command(args_override_self = true)]
 pub struct RunArgs {
-    /// What this process does
+    /// Roles of this process, separated by commas
     #[arg(long, env = "AUTHLINK_ROLES", value_delimiter = ',', default_value = "operator")]
     roles: Vec<Role>,
 
-    /// Namespaces to watch, separated by commas; all of them when empty
+    /// Namespaces to watch, separated by commas; all namespaces if empty
     #[arg(long, env = "AUTHLINK_WATCH_NAMESPACES", value_delimiter = ',')]
     watch_namespaces: Vec<String>,
 
-    /// Address of /livez, /readyz and /metrics
+    /// Listen address for /livez, /readyz and /metrics
     #[arg(long, env = "AUTHLINK_HTTP_ADDR", default_value = "0.0.0.0:8080")]
     http_addr: SocketAddr,
 
-    /// Address of the gateway, with --roles gateway
+    /// Listen address of the gateway
     #[arg(long, env = "AUTHLINK_GATEWAY_ADDR", default_value = "0.0.0.0:8081")]
     gateway_addr: SocketAddr,
 
-    /// File with the gateway's certificate, as PEM; without it the gateway speaks no TLS
+    /// File with the TLS certificate of the gateway (PEM); without it the gateway serves plain HTTP
     #[arg(long, env = "AUTHLINK_GATEWAY_TLS_CERT", requires = "gateway_tls_key")]
     gateway_tls_cert: Option<PathBuf>,
 
-    /// File with the key of the gateway's certificate
+    /// File with the private key of the TLS certificate (PEM)
     #[arg(long, env = "AUTHLINK_GATEWAY_TLS_KEY", requires = "gateway_tls_cert")]
     gateway_tls_key: Option<PathBuf>,
 
-    /// How log lines look
+    /// Format of the log
     #[arg(long, env = "AUTHLINK_LOG_FORMAT", default_value = "text")]
     pub log_format: log::Format,
 
-    /// What is logged: a level, or levels by module such as authlink=debug,kube=warn
+    /// Log level, or levels per module such as authlink=debug,kube=warn
     #[arg(long, env = "AUTHLINK_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 
-    /// Whether to work only while holding the Lease; false for a process that is alone
+    /// Use leader election: reconcile only while holding the Lease. Set to false for a single process
     #[arg(long, env = "AUTHLINK_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
 
@@ -124,71 +124,71 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_LEASE_NAMESPACE", default_value = "default")]
     lease_namespace: String,
 
-    /// How long the Lease holds; after a leader died another one works when it has ended, and a fifth of it later at the latest
+    /// Duration of the Lease. After a crash of the leader, another process takes over within 1.2 times this duration
     #[arg(long, env = "AUTHLINK_LEASE_DURATION", default_value = "15s", value_parser = duration)]
     lease_duration: Duration,
 
-    /// Who this process is, in the Lease and in Events; by default the host name and the process id
+    /// Identity of this process in the Lease and in Events; defaults to host name and process ID
     #[arg(long, env = "AUTHLINK_IDENTITY", default_value_t = default_identity())]
     identity: String,
 
-    /// The store: sqlite:///path/file.db, sqlite::memory: (kept only as long as this process) or
-    /// postgres://user:password@host/database, for one installation alone. What holds a password belongs into the environment;
-    /// a password may also come by PGPASSWORD
+    /// URL of the store: sqlite:///path/file.db, sqlite::memory: (lost when the process ends) or
+    /// postgres://user:password@host/database. Installations must not share a database. Set a URL with a password by
+    /// the environment variable, or set PGPASSWORD
     #[arg(long, env = "AUTHLINK_STORE", hide_env_values = true, default_value = "sqlite::memory:")]
     store: SecretString,
 
-    /// How often gateways write into the store, and the operator reads from it
+    /// Interval at which gateways write to the store and the operator reads from it
     #[arg(long, env = "AUTHLINK_STORE_INTERVAL", default_value = "15s", value_parser = duration)]
     store_interval: Duration,
 
-    /// Address ranges of the cluster's own Services and Pods, which are never registered as something outside of it. An operator
-    /// that watches all namespaces finds out those of the Services by itself, from Kubernetes 1.33 on
+    /// Service and Pod CIDRs of the cluster, which must not be registered as external targets. With all namespaces
+    /// watched and Kubernetes 1.33 or newer, the Service CIDRs are discovered
     #[arg(long, env = "AUTHLINK_CLUSTER_CIDRS", value_delimiter = ',')]
     cluster_cidrs: Vec<IpNet>,
 
-    /// Address ranges that are not public, and that HTTP targets may have all the same
+    /// Non-public CIDRs to which HTTP calls and probes are allowed
     #[arg(long, env = "AUTHLINK_EGRESS_ALLOW_CIDRS", value_delimiter = ',')]
     egress_allow_cidrs: Vec<IpNet>,
 
-    /// The zone of the gateway: endpoints of an ExternalApi in the same one are called first
+    /// Topology zone of the gateway, whose endpoints of an ExternalApi are preferred
     #[arg(long, env = "AUTHLINK_ZONE")]
     zone: Option<String>,
 
-    /// The DNS servers and search domains to use, in the form of resolv.conf(5)
+    /// File with DNS servers and search domains, in the format of resolv.conf(5)
     ///
-    /// Databases of mysql and mongodb are found by the system's all the same: their drivers do that by themselves.
+    /// Host names of mysql and mongodb databases are resolved by the system resolver, which their drivers use.
     #[arg(long, env = "AUTHLINK_RESOLV_CONF", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
 
-    /// Reconciles at the same time, of one kind
+    /// Maximum number of concurrent reconciles per kind
     #[arg(long, env = "AUTHLINK_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
 
-    /// How long one reconcile may take
+    /// Timeout of a reconcile
     #[arg(long, env = "AUTHLINK_RECONCILE_TIMEOUT", default_value = "60s", value_parser = duration)]
     reconcile_timeout: Duration,
 
-    /// The numbers in a status are at most this old; 0s: they only ride along with changes
+    /// Maximum age of the numbers in a status; 0s updates them only along with other changes
     #[arg(long, env = "AUTHLINK_STATUS_REFRESH", default_value = "30m", value_parser = duration)]
     status_refresh: Duration,
 
-    /// After finalizing has failed for so long, a deleted object goes all the same
+    /// Timeout of the cleanup of a deleted object: if it keeps failing for this long, the finalizer is removed anyway
     #[arg(long, env = "AUTHLINK_FINALIZE_TIMEOUT", default_value = "5m", value_parser = duration)]
     finalize_timeout: Duration,
 }
 
 impl RunArgs {
-    /// The settings that the flags ask for.
+    /// Converts the flags to settings.
     ///
     /// # Errors
-    /// The flag and what is wrong with it.
+    /// The name of an invalid flag, and what it must be.
     pub fn settings(self) -> Result<Settings, String> {
         if self.lease_duration < Duration::from_secs(1) {
-            return Err("--lease-duration: at least 1s is needed".to_owned());
+            return Err("--lease-duration: must be at least 1s".to_owned());
         }
         if self.store_interval < Duration::from_secs(1) {
-            return Err("--store-interval: at least 1s is needed".to_owned());
+            return Err("--store-interval: must be at least 1s".to_owned());
         }
         Ok(Settings {
             roles: self.roles,
@@ -205,9 +205,9 @@ impl RunArgs {
             zone: self.zone.filter(|zone| !zone.is_empty()),
             egress: Egress {
                 cluster: self.cluster_cidrs,
-                services: Learned::default(),
+                services: ServiceRanges::default(),
                 allowed: self.egress_allow_cidrs,
-                // Each Pod is told so.
+                // Kubernetes sets it in every Pod.
                 api_server: std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok()),
             },
             resolv_conf: self.resolv_conf,
@@ -223,7 +223,7 @@ impl RunArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed: kube::core::Duration =
-        text.parse().map_err(|error| format!("{error}, as in 30s or 1h30m"))?;
+        text.parse().map_err(|error| format!("{error}: use a duration such as 30s or 1h30m"))?;
     if parsed.is_negative() {
         return Err("must not be negative".to_owned());
     }

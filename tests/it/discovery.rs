@@ -204,7 +204,7 @@ async fn addresses_of_this_machine_its_link_and_the_cluster_are_refused() {
         namespace.database(name, &registered(&server).with(&json!({ "host": host }))).await;
         let database = namespace.expect(name, &[("Ready", "False", "AddressNotAllowed")]).await;
         let message = &condition(&database, "Registered").expect("Registered").message;
-        assert!(message.starts_with(host) && message.contains("may not be reached"), "{message}");
+        assert!(message.starts_with(host) && message.contains("is never allowed"), "{message}");
         assert_eq!(endpoints(&namespace, name).await, [], "{name}");
     }
 }

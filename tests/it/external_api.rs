@@ -152,7 +152,7 @@ async fn an_address_that_may_not_be_called_is_never_connected_to() {
         namespace.apply::<ExternalApi>(manifest(name, &[url], json!({}))).await;
         let refused = namespace.expect_of::<ExternalApi>(name, &[("Ready", "False", "AddressDenied")]).await;
         let message = &condition(&refused, "Connected").expect("Connected").message;
-        assert!(message.contains(host) && message.contains("may not be reached"), "{message}");
+        assert!(message.contains(host) && message.contains(" allowed: "), "{message}");
     }
 }
 

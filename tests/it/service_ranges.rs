@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use authlink::{
     cluster::{ranges, watches::Readiness},
-    domain::addresses::{Egress, Learned},
+    domain::addresses::{Egress, ServiceRanges},
 };
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{SOON, admin, client_of, gateway_kubeconfig, operator_kubeconfig};
 
 /// Asks as this account, until there is an answer.
-async fn ask(kubeconfig: PathBuf, known: &Learned) {
+async fn ask(kubeconfig: PathBuf, known: &ServiceRanges) {
     let (asked, readiness) = (CancellationToken::new(), Readiness::default());
     let client = client_of(&kubeconfig).await;
     let follow = ranges::follow(client, known.clone(), asked.clone(), readiness.clone());
@@ -28,10 +28,10 @@ async fn they_are_refused_once_an_operator_or_a_gateway_has_asked() {
     let address = kubernetes.ok().and_then(|it| it.spec?.cluster_ip?.parse().ok()).expect("an address");
     for kubeconfig in [operator_kubeconfig(), gateway_kubeconfig()] {
         let egress = Egress::default();
-        assert_eq!(egress.endpoint(address), Ok(()));
+        assert_eq!(egress.check_endpoint(address), Ok(()));
         ask(kubeconfig, &egress.services).await;
-        let refused = egress.endpoint(address).expect_err("refused").to_string();
+        let refused = egress.check_endpoint(address).expect_err("refused").to_string();
         assert!(refused.contains("the cluster's own Services"), "{refused}");
-        assert_eq!(egress.endpoint("10.99.0.1".parse().expect("an address")), Ok(()));
+        assert_eq!(egress.check_endpoint("10.99.0.1".parse().expect("an address")), Ok(()));
     }
 }

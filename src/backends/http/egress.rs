@@ -42,7 +42,8 @@ impl Egress {
     /// To the addresses that the policy lets calls go to, as the resolver finds them.
     #[must_use]
     pub fn guarded(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
-        let guard = move |found: &[IpAddr]| policy.vet(found.iter().copied()).map_err(|it| it.to_string());
+        let guard =
+            move |found: &[IpAddr]| policy.check_calls(found.iter().copied()).map_err(|it| it.to_string());
         Self::found_by(resolver, Arc::new(guard))
     }
 
@@ -50,7 +51,7 @@ impl Egress {
     #[must_use]
     pub fn to_endpoints(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
         let guard = move |found: &[IpAddr]| {
-            found.iter().try_for_each(|address| policy.endpoint(*address)).map_err(|it| it.to_string())
+            found.iter().try_for_each(|address| policy.check_endpoint(*address)).map_err(|it| it.to_string())
         };
         Self::found_by(resolver, Arc::new(guard))
     }

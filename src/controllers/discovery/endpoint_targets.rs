@@ -70,7 +70,7 @@ pub(in crate::controllers) async fn resolve_hosts(
         }
         let mut allowed = Vec::new();
         for address in addresses.list {
-            match cx.egress.endpoint(address) {
+            match cx.egress.check_endpoint(address) {
                 // The API server knows no IPv4-mapped addresses.
                 Ok(()) => allowed.push(address.to_canonical()),
                 Err(refused) => found.refused.push(format!("{host}: {refused}")),
@@ -99,7 +99,7 @@ impl ResolvedHosts {
         let mut desired: Vec<_> = each.collect();
         for DesiredEndpoint { ports, endpoint } in published {
             let is = |it: &DesiredEndpoint| (&it.ports, it.endpoint.address) == (&ports, endpoint.address);
-            if desired.iter().any(is) || egress.endpoint(endpoint.address).is_err() {
+            if desired.iter().any(is) || egress.check_endpoint(endpoint.address).is_err() {
                 continue;
             }
             let unresolved =

@@ -111,8 +111,8 @@ impl InstanceCache {
             .collect();
         ports.sort();
         let stage = match left(registration, now) {
-            Some(_) if addresses.is_empty() => Stage::Leaving(Duration::ZERO),
-            Some(left) => Stage::Leaving(left),
+            Some(_) if addresses.is_empty() => Stage::Terminating(Duration::ZERO),
+            Some(left) => Stage::Terminating(left),
             None if spec.drain => Stage::Draining,
             None => Stage::Serving,
         };

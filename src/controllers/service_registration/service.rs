@@ -45,7 +45,7 @@ impl Controller {
         let all = self.pick(|other| name.service_of(other).then(|| self.instance(other, now)));
         let mut composition = instances::compose(all);
         // Of instances that were not reconciled yet, only the status is known, and that has refused addresses too.
-        composition.desired.retain(|desired| cx.egress.endpoint(desired.endpoint.address).is_ok());
+        composition.desired.retain(|desired| cx.egress.check_endpoint(desired.endpoint.address).is_ok());
         let predecessors: Vec<_> = composition.predecessors.into_iter().map(|object| object.uid).collect();
         if composition.owners.is_empty() {
             cx.publisher.withdraw(&name.namespace, &predecessors, None, &cx.fence).await?;

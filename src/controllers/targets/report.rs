@@ -16,7 +16,7 @@ use crate::{
     },
     domain::{
         conditions::ConditionUpdate,
-        endpoints::{Endpoint, judge},
+        endpoints::{Endpoint, health_conditions},
     },
 };
 

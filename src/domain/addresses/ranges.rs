@@ -1,15 +1,15 @@
-//! The ranges of addresses that are not simply somewhere on the internet.
+//! The special-purpose address ranges.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A range, and what it is for.
+/// A range, and what it is used for.
 pub(super) type Range = (IpNet, &'static str);
 
-/// What the first range that holds the address is for.
+/// What the first range that contains the address is used for.
 pub(super) fn find(tables: &[&[Range]], target: IpAddr) -> Option<&'static str> {
-    tables.iter().copied().flatten().find(|(net, _)| net.contains(&target)).map(|(_, meaning)| *meaning)
+    tables.iter().copied().flatten().find(|(net, _)| net.contains(&target)).map(|(_, purpose)| *purpose)
 }
 
 const fn v4(address: [u8; 4], length: u8) -> IpNet {
@@ -23,58 +23,58 @@ const fn v6(first: [u16; 3], last: u16, length: u8) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, last), length))
 }
 
-const METADATA: &str = "a cloud gives its machines' credentials there";
+const METADATA: &str = "cloud metadata service";
 
-/// Refused even if allowed: nothing that users call is there.
-pub(super) const ALWAYS: &[Range] = &[
+/// Denied even if an allowed range contains them: no API that users call is there.
+pub(super) const ALWAYS_DENIED: &[Range] = &[
     (v4([169, 254, 169, 254], 32), METADATA),
-    (v4([169, 254, 0, 0], 16), "it is link-local"),
+    (v4([169, 254, 0, 0], 16), "link-local address"),
     (v6([0xfd00, 0xec2, 0], 0, 32), METADATA), // AWS: ::254 machines', ::23 pods'
     (v6([0xfd20, 0xce, 0], 0x254, 128), METADATA), // Google
     (v6([0xfd00, 0x42, 0], 0x42, 128), METADATA), // Scaleway
     (v4([168, 63, 129, 16], 32), METADATA),    // Azure, a public address
     (v4([100, 100, 100, 200], 32), METADATA),  // Alibaba
     (v4([192, 0, 0, 192], 32), METADATA),      // Oracle
-    (v4([0, 0, 0, 0], 32), "it is unspecified, which connects to this machine itself"),
-    (v6([0, 0, 0], 0, 128), "it is unspecified, which connects to this machine itself"),
+    (v4([0, 0, 0, 0], 32), "unspecified address, which connects to this machine"),
+    (v6([0, 0, 0], 0, 128), "unspecified address, which connects to this machine"),
 ];
 
-/// Refused unless it is named.
+/// Denied unless an allowed range lies within it.
 pub(super) const LOOPBACK: &[Range] =
-    &[(v4([127, 0, 0, 0], 8), "it is loopback"), (v6([0, 0, 0], 1, 128), "it is loopback")];
+    &[(v4([127, 0, 0, 0], 8), "loopback address"), (v6([0, 0, 0], 1, 128), "loopback address")];
 
-/// Where no single host is that others can reach.
-pub(super) const NO_HOST: &[Range] = &[
-    (v4([0, 0, 0, 0], 8), "it is of \"this network\" (RFC 1122 3.2.1.3)"),
-    (v4([224, 0, 0, 0], 4), "it is multicast"),
-    (v4([255, 255, 255, 255], 32), "it is broadcast"),
-    (v6([0x64, 0xff9b, 1], 0, 48), "it is translated to an IPv4 address that is not known here (RFC 8215)"),
-    (v6([0, 0, 0], 0, 8), "it is reserved (RFC 4291 2.4)"),
-    (v6([0xfe80, 0, 0], 0, 10), "it is link-local"),
-    (v6([0xff00, 0, 0], 0, 8), "it is multicast"),
+/// Not the address of a single reachable host.
+pub(super) const NOT_UNICAST: &[Range] = &[
+    (v4([0, 0, 0, 0], 8), "address of \"this network\" (RFC 1122 3.2.1.3)"),
+    (v4([224, 0, 0, 0], 4), "multicast address"),
+    (v4([255, 255, 255, 255], 32), "broadcast address"),
+    (v6([0x64, 0xff9b, 1], 0, 48), "local-use IPv4/IPv6 translation prefix (RFC 8215)"),
+    (v6([0, 0, 0], 0, 8), "reserved address (RFC 4291 2.4)"),
+    (v6([0xfe80, 0, 0], 0, 10), "link-local address"),
+    (v6([0xff00, 0, 0], 0, 8), "multicast address"),
 ];
 
-/// Neither on the internet nor by intention; the registries are those of RFC 6890.
+/// Not routed on the internet, from the registries of RFC 6890.
 pub(super) const NOT_PUBLIC: &[Range] = &[
-    (v4([10, 0, 0, 0], 8), "it is private (RFC 1918)"),
-    (v4([172, 16, 0, 0], 12), "it is private (RFC 1918)"),
-    (v4([192, 168, 0, 0], 16), "it is private (RFC 1918)"),
-    (v4([100, 64, 0, 0], 10), "it is shared by a carrier's customers (RFC 6598)"),
-    (v4([192, 0, 0, 0], 24), "it is of the IETF's protocol assignments (RFC 6890)"),
-    (v4([192, 0, 2, 0], 24), "it is for documentation (RFC 5737)"),
-    (v4([198, 51, 100, 0], 24), "it is for documentation (RFC 5737)"),
-    (v4([203, 0, 113, 0], 24), "it is for documentation (RFC 5737)"),
-    (v4([192, 88, 99, 0], 24), "it is a relay of 6to4 (RFC 7526)"),
-    (v4([198, 18, 0, 0], 15), "it is for benchmarks (RFC 2544)"),
-    (v4([240, 0, 0, 0], 4), "it is reserved (RFC 1112 4)"),
-    (v6([0xfc00, 0, 0], 0, 7), "it is private (RFC 4193)"),
-    (v6([0xfec0, 0, 0], 0, 10), "it is site-local (RFC 3879)"),
-    (v6([0x100, 0, 0], 0, 64), "it is discarded (RFC 6666)"),
-    (v6([0x2001, 0, 0], 0, 23), "it is of the IETF's protocol assignments, such as Teredo (RFC 2928)"),
-    (v6([0x2001, 0xdb8, 0], 0, 32), "it is for documentation (RFC 3849)"),
-    (v6([0x3fff, 0, 0], 0, 20), "it is for documentation (RFC 9637)"),
-    (v6([0x5f00, 0, 0], 0, 16), "it is a segment's identifier (RFC 9602)"),
+    (v4([10, 0, 0, 0], 8), "private address (RFC 1918)"),
+    (v4([172, 16, 0, 0], 12), "private address (RFC 1918)"),
+    (v4([192, 168, 0, 0], 16), "private address (RFC 1918)"),
+    (v4([100, 64, 0, 0], 10), "shared address space of carriers (RFC 6598)"),
+    (v4([192, 0, 0, 0], 24), "IETF protocol assignment (RFC 6890)"),
+    (v4([192, 0, 2, 0], 24), "documentation address (RFC 5737)"),
+    (v4([198, 51, 100, 0], 24), "documentation address (RFC 5737)"),
+    (v4([203, 0, 113, 0], 24), "documentation address (RFC 5737)"),
+    (v4([192, 88, 99, 0], 24), "6to4 relay (RFC 7526)"),
+    (v4([198, 18, 0, 0], 15), "benchmarking address (RFC 2544)"),
+    (v4([240, 0, 0, 0], 4), "reserved address (RFC 1112 4)"),
+    (v6([0xfc00, 0, 0], 0, 7), "unique local address (RFC 4193)"),
+    (v6([0xfec0, 0, 0], 0, 10), "site-local address (RFC 3879)"),
+    (v6([0x100, 0, 0], 0, 64), "discard-only address (RFC 6666)"),
+    (v6([0x2001, 0, 0], 0, 23), "IETF protocol assignment, such as Teredo (RFC 2928)"),
+    (v6([0x2001, 0xdb8, 0], 0, 32), "documentation address (RFC 3849)"),
+    (v6([0x3fff, 0, 0], 0, 20), "documentation address (RFC 9637)"),
+    (v6([0x5f00, 0, 0], 0, 16), "segment routing (SRv6) SID (RFC 9602)"),
 ];
 
-/// All of IPv6 that is given out to hosts on the internet.
+/// The global unicast addresses of IPv6 (RFC 4291 2.4).
 pub(super) const GLOBAL_V6: IpNet = v6([0x2000, 0, 0], 0, 3);

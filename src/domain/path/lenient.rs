@@ -1,9 +1,10 @@
-//! The most lenient server of all: for tests and fuzzing, never for use.
+//! A server that is as lenient as possible, for tests and fuzzing only.
 
 use percent_encoding::percent_decode;
 
-/// The segments that such a server reads from a path: it decodes so many times, takes `\` for `/`, ends at a NUL, a `?`
-/// or a `#`, ignores from each segment what follows a `;` and spaces at the end, and resolves dots (RFC 3986 5.2.4).
+/// The segments that such a server reads from a path: it decodes the path `decodings` times, reads `\` as `/`, ends
+/// the path at a NUL, `?` or `#`, ignores the part of a segment after a `;` and spaces at its end, and resolves dot
+/// segments (RFC 3986 5.2.4).
 #[must_use]
 pub(super) fn reading(path: &str, decodings: usize) -> Vec<Vec<u8>> {
     let decode = |bytes: Vec<u8>, _| percent_decode(&bytes).collect();
@@ -12,7 +13,7 @@ pub(super) fn reading(path: &str, decodings: usize) -> Vec<Vec<u8>> {
     for segment in until(&bytes, b"\0?#").split(|byte| b"/\\".contains(byte)) {
         match until(segment, b";").trim_ascii_end() {
             b"" | b"." => {}
-            // Windows drops dots and spaces at the end of a name, and may find a parent in what had more than two.
+            // Windows removes dots and spaces from the end of a name, and may read more than two dots as the parent.
             name if name.iter().all(|byte| b". ".contains(byte)) => drop(segments.pop()),
             name => segments.push(name.to_vec()),
         }

@@ -1,46 +1,46 @@
-//! How many retries a target gets in all.
+//! The retry budget of a target.
 
 use std::time::Duration;
 
 use super::super::window::Window;
 
-/// The time over which requests and retries are counted.
+/// The window over which requests and retries are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Retries that are always there, so that a target with few requests gets some: in [`WINDOW`], 10 per second.
-const LEAST: u64 = 100;
+/// The number of retries in a [`WINDOW`] that are always allowed (10 per second), for targets with few requests.
+const MIN_RETRIES: u64 = 100;
 
-/// Retries may be at most so many percent of the requests: when a target fails wholly, they add this much to its load
-/// and not a multiple of it. The model and its numbers are those of Finagle's `RetryBudget` (10 s, 10 retries per second
-/// beyond the percentage), which Linkerd took over.
+/// Limits retries to a percentage of the requests: when a target fails completely, they add this percentage to its
+/// load instead of a multiple of it. Model and numbers are those of Finagle's `RetryBudget` (10 s, 10 retries per
+/// second plus the percentage), which Linkerd uses as well.
 #[derive(Clone, Debug)]
 pub struct Budget {
     percent: u8,
-    /// All calls, and of them those that are retries.
+    /// All calls; the marked ones are retries.
     calls: Window,
 }
 
 impl Budget {
-    /// A budget of so many percent.
+    /// A budget of this percentage.
     #[must_use]
     pub fn new(percent: u8) -> Self {
         Self { percent, calls: Window::new(WINDOW) }
     }
 
-    /// Counts a request's first attempt; `now` is the time since any start.
+    /// Counts the first attempt of a request; `now` is a monotonic time.
     pub fn request(&mut self, now: Duration) {
         self.calls.add(false, now);
     }
 
-    /// Takes leave for one retry, if there is any.
+    /// Takes a retry from the budget. Returns whether it is allowed.
     pub fn take(&mut self, now: Duration) -> bool {
         let (all, retries) = self.calls.counts(now);
-        let most = LEAST + (all - retries) * u64::from(self.percent) / 100;
-        let left = retries < most;
-        if left {
+        let max = MIN_RETRIES + (all - retries) * u64::from(self.percent) / 100;
+        let allowed = retries < max;
+        if allowed {
             self.calls.add(true, now);
         }
-        left
+        allowed
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_the_percentage_of_the_requests_and_the_minimum() {
+    fn retries_are_limited_to_the_minimum_plus_the_percentage() {
         let now = Duration::from_mins(1);
         assert_eq!(retries(&mut Budget::new(20), 0, now), 100);
         assert_eq!(retries(&mut Budget::new(20), 10_000, now), 2100);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_ten_seconds_ago_counts_no_more() {
+    fn requests_and_retries_are_counted_for_ten_seconds() {
         let mut budget = Budget::new(20);
         assert_eq!(retries(&mut budget, 1000, Duration::from_mins(1)), 300);
         assert_eq!(retries(&mut budget, 0, Duration::from_secs(69)), 0);

@@ -162,7 +162,7 @@ impl ApiClient {
     fn permit(&self, index: usize, now: Duration) -> Result<Option<Permit>, Duration> {
         let Some(breaker) = &self.endpoints[index].breaker else { return Ok(None) };
         let permit = breaker.lock().allow(now)?;
-        self.tell(index, permit.turned);
+        self.tell(index, permit.transition);
         Ok(Some(permit))
     }
 

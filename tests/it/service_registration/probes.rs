@@ -98,7 +98,7 @@ async fn addresses_that_no_client_may_be_led_to_are_neither_probed_nor_registere
         let wanted = [("Connected", refused.0, refused.1), ("Registered", refused.0, refused.1)];
         let seen = expect(&namespace, name, &wanted).await;
         let message = &condition(&seen, "Ready").expect("Ready").message;
-        assert!(message.contains("may not be reached") && !message.contains("settings"), "{message}");
+        assert!(message.contains("is never allowed") && !message.contains("egress"), "{message}");
     }
     assert_eq!(endpoints(&namespace, "billing").await, []);
     assert_eq!(one.asked(), 0);
