@@ -13,7 +13,8 @@ use crate::{
     telemetry::log,
 };
 
-/// Connects an authentication platform with everything around it.
+/// Kubernetes operator and gateway that connect an authentication platform with databases, HTTP APIs and external
+/// services.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
 struct Cli {
@@ -23,26 +24,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the operator
+    /// Run the operator, the gateway, or both
     Run(Box<RunArgs>),
-    /// Print the CRDs, or write a file for each
+    /// Print the CRDs, or write one file per CRD
     Crds {
-        /// A folder for the files
+        /// Directory for the files
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Run the checks and probes of manifests once, without a cluster
+    /// Validate manifests and probe their targets once, without a cluster
     Check(CheckArgs),
 }
 
-/// Does what the command line asks for.
+/// Runs the command line.
 ///
 /// # Panics
-/// Where the system gives a process no threads.
+/// If the runtime cannot start its threads.
 #[tokio::main]
 #[must_use]
 pub async fn main() -> ExitCode {
-    // One TLS provider for every client; fails only if one was installed before, which is as good.
+    // One TLS provider for every client. It fails only if one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Cli::parse().run().await
 }
@@ -62,7 +63,7 @@ impl Cli {
 }
 
 async fn run(args: RunArgs) -> Result<(), String> {
-    let _until_all_is_written = log::init(&args.log_level, args.log_format)?;
+    let _flush_on_drop = log::init(&args.log_level, args.log_format)?;
     runtime::run(args.settings()?).await.map_err(|error| error.to_string())
 }
 

@@ -5,45 +5,34 @@ use std::io::{IsTerminal, stderr};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
-use super::{
-    access_log,
-    lines::{Guard, Lines},
-};
+pub use super::writer::{FlushGuard, Format};
+use super::{access_log, writer::LogWriter};
 
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Starts logging; `level` is a filter such as `info` or `authlink=debug,kube=warn`. What is logged is written within
-/// 20 ms. Dropping the guard writes the rest.
+/// Starts logging; `level` is a filter such as `info` or `authlink=debug,kube=warn`. Lines are written within 20 ms;
+/// dropping the guard writes the rest.
 ///
 /// # Errors
-/// A filter that cannot be read.
-pub fn init(level: &str, format: Format) -> Result<Guard, String> {
+/// An invalid filter.
+pub fn init(level: &str, format: Format) -> Result<FlushGuard, String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level {level:?}: {error}"))?;
-    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_statement));
-    let (lines, guard) = Lines::start(stderr()).map_err(|error| error.to_string())?;
-    access_log::init(format, lines.clone());
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(logs_no_statement));
+    let (writer, guard) = LogWriter::start(stderr()).map_err(|error| error.to_string())?;
+    access_log::init(format, writer.clone());
     match format {
         Format::Text => {
             let layer = fmt::layer().with_ansi(stderr().is_terminal());
-            registry.with(layer.with_writer(lines)).try_init()
+            registry.with(layer.with_writer(writer)).try_init()
         }
         Format::Json => {
             let layer = fmt::layer().json().flatten_event(true).with_current_span(true);
-            registry.with(layer.with_writer(lines)).try_init()
+            registry.with(layer.with_writer(writer)).try_init()
         }
     }
     .map_err(|error| error.to_string())?;
     Ok(guard)
 }
 
-/// A driver that would write statements and values of queries, which may be anything, is never asked for more than warnings.
-fn tells_no_statement(of: &Metadata<'_>) -> bool {
-    *of.level() <= Level::WARN || !of.target().starts_with("tokio_postgres")
+/// Below warnings, the PostgreSQL driver logs statements and parameters, which can contain secrets.
+fn logs_no_statement(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::WARN || !event.target().starts_with("tokio_postgres")
 }

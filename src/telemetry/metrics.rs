@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics text format. Names start with `authlink_`, times are seconds.
+//! Metrics in the OpenMetrics text format. Names start with `authlink_`, durations are in seconds.
 
 mod gateway;
 mod queries;
@@ -21,17 +21,17 @@ pub use store::StoreMetrics;
 
 /// Every metric of the process.
 pub struct Metrics {
-    /// Of the engine.
+    /// Metrics of the engine.
     pub engine: EngineMetrics,
-    /// Of the probes.
+    /// Metrics of the probes.
     pub probes: ProbeMetrics,
-    /// Of the gateway.
+    /// Metrics of the gateway.
     pub gateway: GatewayMetrics,
-    /// Of the declared queries.
+    /// Metrics of the declared queries.
     pub queries: QueryMetrics,
-    /// Of the store.
+    /// Metrics of the store.
     pub store: StoreMetrics,
-    /// 1 while this process holds the lease; in the registry only of a process that may.
+    /// 1 while this process holds the Lease. Registered only in processes that take part in the election.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
 }
@@ -43,11 +43,11 @@ impl Metrics {
         let mut registry = Registry::with_prefix("authlink");
         registry.register(
             "build",
-            "The version that runs",
+            "Version of the process",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         let rotations = Family::default();
-        registry.register("secret_rotation", "Changed credentials that were tried", rotations.clone());
+        registry.register("secret_rotation", "Changed credentials that were verified", rotations.clone());
         let metrics = Self {
             engine: EngineMetrics::register(&mut registry),
             probes: ProbeMetrics::register(&mut registry),
@@ -60,27 +60,27 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// A changed credential was tried: `rotated` or `refused`.
+    /// Counts a changed credential that was verified: `rotated` or `refused`.
     pub fn rotation(&self, result: &'static str) {
         self.rotations.get_or_create(&RotationLabels { result }).inc();
     }
 }
 
-/// The result of a rotation.
+/// The labels of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RotationLabels {
     /// `rotated` or `refused`.
     pub result: &'static str,
 }
 
-/// A kind.
+/// The label of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabels {
     /// Such as `Database`.
     pub kind: &'static str,
 }
 
-/// How a pass ended.
+/// The labels of a reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
     /// Such as `Database`.
@@ -89,19 +89,19 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
-/// Why a pass failed.
+/// The labels of a failed reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabels {
     /// Such as `Database`.
     pub kind: &'static str,
-    /// The word in the condition.
+    /// The reason, as in conditions.
     pub reason: &'static str,
 }
 
-/// Of the engine.
+/// Metrics of the engine.
 #[derive(Clone)]
 pub struct EngineMetrics {
-    passes: Family<OutcomeLabels, Counter>,
+    reconciles: Family<OutcomeLabels, Counter>,
     durations: Family<KindLabels, Histogram>,
     errors: Family<ErrorLabels, Counter>,
     status_writes: Family<KindLabels, Counter>,
@@ -110,52 +110,52 @@ pub struct EngineMetrics {
 impl EngineMetrics {
     fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            passes: Family::default(),
+            reconciles: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(buckets())),
             errors: Family::default(),
             status_writes: Family::default(),
         };
-        registry.register("reconcile", "Passes over an object", metrics.passes.clone());
+        registry.register("reconcile", "Reconciles, by outcome", metrics.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
-            "How long a pass takes",
+            "Duration of a reconcile",
             Unit::Seconds,
             metrics.durations.clone(),
         );
-        registry.register("reconcile_errors", "Passes that failed", metrics.errors.clone());
-        registry.register("status_writes", "Writes of a status", metrics.status_writes.clone());
+        registry.register("reconcile_errors", "Failed reconciles, by reason", metrics.errors.clone());
+        registry.register("status_writes", "Writes of object statuses", metrics.status_writes.clone());
         metrics
     }
 
-    /// A reconcile is over.
+    /// Counts a reconcile.
     pub fn reconciled(&self, kind: &'static str, outcome: &'static str, took: Duration) {
-        self.passes.get_or_create(&OutcomeLabels { kind, outcome }).inc();
+        self.reconciles.get_or_create(&OutcomeLabels { kind, outcome }).inc();
         self.durations.get_or_create(&KindLabels { kind }).observe(took.as_secs_f64());
     }
 
-    /// A reconcile failed.
+    /// Counts a failed reconcile.
     pub fn failed(&self, kind: &'static str, reason: Reason) {
         self.errors.get_or_create(&ErrorLabels { kind, reason: reason.as_str() }).inc();
     }
 
-    /// A status was written.
+    /// Counts a write of a status.
     pub fn status_written(&self, kind: &'static str) {
         self.status_writes.get_or_create(&KindLabels { kind }).inc();
     }
 }
 
-/// A probe's outcome.
+/// The labels of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProbeLabels {
     /// Such as `Database`.
     pub kind: &'static str,
     /// `success` or `failure`.
     pub result: &'static str,
-    /// The fault's class, or `ProbeSucceeded`.
+    /// The reason of the failure, or `ProbeSucceeded`.
     pub reason: &'static str,
 }
 
-/// Of the probes.
+/// Metrics of the probes.
 #[derive(Clone)]
 pub struct ProbeMetrics {
     probes: Family<ProbeLabels, Counter>,
@@ -168,13 +168,13 @@ impl ProbeMetrics {
             probes: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(buckets())),
         };
-        registry.register("probe", "Probes of outside systems", metrics.probes.clone());
+        registry.register("probe", "Probes of targets, by result", metrics.probes.clone());
         let durations = metrics.durations.clone();
-        registry.register_with_unit("probe_duration", "How long a probe takes", Unit::Seconds, durations);
+        registry.register_with_unit("probe_duration", "Duration of a probe", Unit::Seconds, durations);
         metrics
     }
 
-    /// A probe is over.
+    /// Counts a probe.
     pub fn observe(&self, kind: &'static str, outcome: Result<(), Reason>, took: Duration) {
         let (result, reason) = match outcome {
             Ok(()) => ("success", Reason::ProbeSucceeded),
@@ -185,7 +185,7 @@ impl ProbeMetrics {
     }
 }
 
-/// From 1 ms to 16 s, doubling.
+/// Histogram buckets from 1 ms to 16 s, by powers of two.
 fn buckets() -> impl Iterator<Item = f64> {
     prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 15)
 }

@@ -1,6 +1,6 @@
 //! Logs and metrics.
 
 pub mod access_log;
-mod lines;
 pub mod log;
 pub mod metrics;
+mod writer;

@@ -30,7 +30,7 @@ impl<S: TargetSettings> TargetObservation<S> {
         let is_probed = self.targets.iter().any(|target| target.settings.is_probed());
         if is_probed {
             let endpoints: Vec<_> = self.targets.iter().map(ObservedTarget::endpoint).collect();
-            report.conditions.extend(judge(&endpoints, S::CONNECTED));
+            report.conditions.extend(health_conditions(&endpoints, S::CONNECTED));
         } else {
             report.conditions.extend(unprobed());
         }

@@ -1,4 +1,4 @@
-//! Of the gateway.
+//! Metrics of the gateway.
 
 use std::time::Duration;
 
@@ -11,8 +11,7 @@ use prometheus_client::{
 
 use super::{buckets, series::Series};
 
-/// What is called of an object, and how that was answered. Its names are those of objects and of what their specs declare, so
-/// that callers cannot make new series.
+/// The labels of a call. Their values come from objects and their specs, so that callers cannot create new series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
     /// Such as `ExternalApi`.
@@ -21,24 +20,24 @@ struct CallLabels {
     namespace: String,
     /// The object's name.
     name: String,
-    /// The method, or the query.
+    /// The HTTP method, or the name of the query.
     operation: String,
-    /// The status of the answer.
+    /// The response status.
     code: u16,
 }
 
-/// The calls of one object.
+/// The call metrics of one object.
 pub struct Calls {
     kind: String,
     namespace: String,
     name: String,
     durations: Series<CallLabels, Histogram>,
-    /// Those that were used, by operation and code: a few, found without making labels.
+    /// A cache of histograms by operation and code, to look them up without allocating labels.
     used: RwLock<Vec<(String, u16, Histogram)>>,
 }
 
 impl Calls {
-    /// The answer of a call begins.
+    /// Counts a call when the response headers are sent.
     pub fn observe(&self, operation: &str, code: u16, took: Duration) {
         let took = took.as_secs_f64();
         let used = self.used.read();
@@ -61,14 +60,14 @@ impl Calls {
     }
 }
 
-/// An object of the gateway.
+/// The labels of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ObjectLabels {
     namespace: String,
     name: String,
 }
 
-/// Of the gateway.
+/// Metrics of the gateway.
 #[derive(Clone)]
 pub struct GatewayMetrics {
     durations: Series<CallLabels, Histogram>,
@@ -84,21 +83,21 @@ impl GatewayMetrics {
         metrics.durations.register(
             registry,
             "gateway_request_duration",
-            "How long it takes until the answer of a call begins",
+            "Time until the response headers of a call",
             Some(Unit::Seconds),
         );
-        metrics.limited.register(registry, "gateway_rate_limited", "Calls that a rate limit refused", None);
+        metrics.limited.register(registry, "gateway_rate_limited", "Calls rejected by the rate limit", None);
         metrics
     }
 
-    /// Those of this object.
+    /// The metrics of an object.
     #[must_use]
     pub fn calls(&self, kind: &str, namespace: &str, name: &str) -> Calls {
         let (kind, namespace, name) = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         Calls { kind, namespace, name, durations: self.durations.clone(), used: RwLock::default() }
     }
 
-    /// A rate limit refused a call of an ExternalApi.
+    /// Counts a call of an ExternalApi that its rate limit rejected.
     pub fn limited(&self, namespace: &str, name: &str) {
         let labels = ObjectLabels { namespace: namespace.to_owned(), name: name.to_owned() };
         self.limited.with(&labels, |limited| {
@@ -106,10 +105,10 @@ impl GatewayMetrics {
         });
     }
 
-    /// Drops the series of objects that are not there, by kind, namespace and name.
-    pub fn retain(&self, is_there: impl Fn(&str, &str, &str) -> bool) {
-        self.durations.retain(|call| is_there(&call.kind, &call.namespace, &call.name));
-        self.limited.retain(|labels| is_there("ExternalApi", &labels.namespace, &labels.name));
+    /// Removes the series of objects that do not exist, by kind, namespace and name.
+    pub fn retain(&self, exists: impl Fn(&str, &str, &str) -> bool) {
+        self.durations.retain(|call| exists(&call.kind, &call.namespace, &call.name));
+        self.limited.retain(|labels| exists("ExternalApi", &labels.namespace, &labels.name));
     }
 }
 
@@ -120,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_series_of_an_object_go_with_it_and_those_of_others_stay() {
+    fn the_series_of_an_object_are_removed_with_it_and_those_of_others_stay() {
         let mut registry = Registry::with_prefix("authlink");
         let metrics = GatewayMetrics::register(&mut registry);
         for name in ["gone", "kept"] {

@@ -1,4 +1,4 @@
-//! How long the declared queries take.
+//! Metrics of the declared queries.
 
 use std::time::Instant;
 
@@ -10,22 +10,22 @@ use prometheus_client::{
 
 use super::{buckets, series::Series};
 
-/// A query and how it ended. Each value is the name of something that is declared, or one of a few words.
+/// The labels of a query. Their values come from objects and their specs, or from a fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct QueryLabels {
     /// Such as `postgresql`.
     pub engine: &'static str,
-    /// Of the Database.
+    /// Namespace of the Database.
     pub namespace: String,
-    /// Of the Database.
+    /// Name of the Database.
     pub name: String,
-    /// Of the query.
+    /// Name of the query.
     pub query: String,
-    /// `success`, `abandoned`, or the kind of the fault.
+    /// `success`, `abandoned`, or the kind of the error.
     pub result: &'static str,
 }
 
-/// Of the declared queries.
+/// Metrics of the declared queries.
 #[derive(Clone)]
 pub struct QueryMetrics {
     durations: Series<QueryLabels, Histogram>,
@@ -37,13 +37,13 @@ impl QueryMetrics {
         metrics.durations.register(
             registry,
             "db_query_duration",
-            "How long a declared query takes, from asking for a connection to its last row",
+            "Duration of a declared query, from requesting a connection to the last row",
             Some(Unit::Seconds),
         );
         metrics
     }
 
-    /// A query of a Database is about to run.
+    /// Starts to measure a query.
     pub fn start(&self, engine: &'static str, namespace: &str, name: &str, query: &str) -> Observed {
         let labels = QueryLabels {
             engine,
@@ -55,9 +55,9 @@ impl QueryMetrics {
         Observed { metrics: self.clone(), labels, started: Instant::now() }
     }
 
-    /// Drops the series of Databases that are not there, by namespace and name.
-    pub fn retain(&self, is_there: impl Fn(&str, &str) -> bool) {
-        self.durations.retain(|labels| is_there(&labels.namespace, &labels.name));
+    /// Removes the series of Databases that do not exist, by namespace and name.
+    pub fn retain(&self, exists: impl Fn(&str, &str) -> bool) {
+        self.durations.retain(|labels| exists(&labels.namespace, &labels.name));
     }
 
     fn observe(&self, labels: &QueryLabels, started: Instant) {
@@ -65,8 +65,8 @@ impl QueryMetrics {
     }
 }
 
-/// A run that is under way. It counts when it ends, as `abandoned` when it is dropped.
-#[must_use = "dropping it says that the run was abandoned"]
+/// A running query. It is counted when it finishes, or as `abandoned` when this is dropped.
+#[must_use = "dropping it counts the query as abandoned"]
 pub struct Observed {
     metrics: QueryMetrics,
     labels: QueryLabels,
@@ -74,7 +74,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The run ended so.
+    /// Counts the query with this result.
     pub fn finish(mut self, result: &'static str) {
         self.labels.result = result;
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_counts_by_how_it_ended_and_goes_with_its_object() {
+    fn a_query_is_counted_by_its_result_and_its_series_are_removed_with_the_object() {
         let mut registry = Registry::with_prefix("authlink");
         let metrics = QueryMetrics::register(&mut registry);
         metrics.start("redis", "team", "cache", "get").finish("success");

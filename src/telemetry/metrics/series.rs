@@ -1,4 +1,4 @@
-//! Metrics by object, which go when their object goes.
+//! Metric families whose series are removed with their object.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash, sync::Arc};
 
@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// A family that knows which series it has: one of the library's does not tell.
+/// A family that keeps a list of its series, which those of the library do not expose.
 pub(super) struct Series<L, M> {
     family: Family<L, M, fn() -> M>,
     known: Arc<Mutex<HashSet<L>>>,
@@ -26,7 +26,7 @@ where
     L: Clone + Debug + Eq + Hash + EncodeLabelSet + Send + Sync + 'static,
     M: EncodeMetric + TypedMetric + Debug + Send + Sync + 'static,
 {
-    /// No series yet; `new` makes the metric of one.
+    /// A family without series; `new` creates the metric of a series.
     pub(super) fn new(new: fn() -> M) -> Self {
         Self { family: Family::new_with_constructor(new), known: Arc::default() }
     }
@@ -38,18 +38,18 @@ where
         }
     }
 
-    /// Uses the metric of these labels, a new one if there is none.
+    /// Calls `use_it` with the metric of these labels, which is created if necessary.
     pub(super) fn with(&self, labels: &L, use_it: impl FnOnce(&M)) {
         if let Some(metric) = self.family.get(labels) {
             return use_it(&metric);
         }
-        // Under the lock, so that nothing is made that `retain` has not seen.
+        // Under the lock, so that `retain` knows every series.
         let mut known = self.known.lock();
         known.insert(labels.clone());
         use_it(&self.family.get_or_create(labels));
     }
 
-    /// Drops the series that are not to be kept.
+    /// Removes the series for which `keep` is false.
     pub(super) fn retain(&self, keep: impl Fn(&L) -> bool) {
         let mut known = self.known.lock();
         known.retain(|labels| {

@@ -1,4 +1,4 @@
-//! Of the store.
+//! Metrics of the store.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -6,13 +6,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What was to be done.
+/// The label of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     operation: &'static str,
 }
 
-/// Of the store.
+/// Metrics of the store.
 #[derive(Clone, Default)]
 pub struct StoreMetrics {
     errors: Family<OperationLabels, Counter>,
@@ -21,12 +21,12 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let help = "Operations of the store that failed, each of which is tried again";
+        let help = "Failed operations of the store, which are retried";
         registry.register("store_errors", help, metrics.errors.clone());
         metrics
     }
 
-    /// An operation failed: `prepare`, `write`, `purge` or `read`.
+    /// Counts a failed operation: `prepare`, `write`, `purge` or `read`.
     pub fn failed(&self, operation: &'static str) {
         self.errors.get_or_create(&OperationLabels { operation }).inc();
     }
