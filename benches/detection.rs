@@ -1,7 +1,7 @@
-//! How long it takes from a server's death until the object says so, or its endpoint is ready no more in the EndpointSlice, and
-//! from its revival likewise.
+//! The time from the failure of a server until the object is Healthy=False, or its endpoint is not ready in the
+//! EndpointSlice, and the time from the recovery of the server.
 //!
-//! AUTHLINK_BENCH_KILLS (50) is the number of deaths.
+//! AUTHLINK_BENCH_KILLS (50) is the number of failures.
 
 mod support;
 
@@ -29,18 +29,18 @@ const INTERVAL_MS: u32 = 500;
 const TIMEOUT_MS: u32 = 250;
 const UNHEALTHY: u32 = 3;
 const HEALTHY: u32 = 2;
-/// What writing the status and seeing it may add.
+/// The time to write the status and to receive it from a watch.
 const SLACK_MS: u32 = 250;
 
-/// The same, and writing the slice.
+/// The same, including the write of the slice.
 const SLICE_SLACK_MS: u32 = 500;
 
-/// A server of the bench's own, since it dies.
+/// A server of the benchmark's own, which is killed.
 struct Server {
     script: String,
     folder: PathBuf,
     port: u16,
-    /// Where callers find it.
+    /// Its address.
     host: IpAddr,
 }
 
@@ -63,8 +63,8 @@ async fn main() -> Outcome<()> {
     cluster.make::<Database>(&[spec], 1).await?;
     let (deaths, revivals) = server.dies(kills, &mut watch).await?;
     cluster.clear::<Database>().await?;
-    describe(&mut report, &format!("death to Healthy=False, {kills} kills"), &deaths, UNHEALTHY, SLACK_MS);
-    let name = format!("revival to Healthy=True, {kills} revivals");
+    describe(&mut report, &format!("failure to Healthy=False, {kills} kills"), &deaths, UNHEALTHY, SLACK_MS);
+    let name = format!("recovery to Healthy=True, {kills} recoveries");
     describe(&mut report, &name, &revivals, HEALTHY, SLACK_MS);
 
     let server = Server::start("nginx").await?;
@@ -77,9 +77,9 @@ async fn main() -> Outcome<()> {
     cluster.make::<ExternalApi>(&[spec], 1).await?;
     let (deaths, revivals) = server.dies(kills, &mut watch).await?;
     cluster.clear::<ExternalApi>().await?;
-    let name = format!("death to not ready in the EndpointSlice, {kills} kills");
+    let name = format!("failure to not ready in the EndpointSlice, {kills} kills");
     describe(&mut report, &name, &deaths, UNHEALTHY, SLICE_SLACK_MS);
-    let name = format!("revival to ready in the EndpointSlice, {kills} revivals");
+    let name = format!("recovery to ready in the EndpointSlice, {kills} recoveries");
     describe(&mut report, &name, &revivals, HEALTHY, SLICE_SLACK_MS);
     operator.stop().await?;
     report.write()
@@ -97,7 +97,7 @@ fn describe(report: &mut Report, name: &str, times: &[f64], threshold: u32, slac
     let measure = |part: &str, value| Measure::new(format!("{name}, {part}"), value, "ms", bound);
     report.add(measure("p50", quantile(times, 0.5)));
     report.add(measure("p99", quantile(times, 0.99)).within());
-    report.add(measure("longest", quantile(times, 1.0)));
+    report.add(measure("maximum", quantile(times, 1.0)));
 }
 
 async fn within<T>(wait: impl Future<Output = Outcome<T>>) -> Outcome<T> {
@@ -121,7 +121,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Kills and revives it so often; gives how long it took each time until `watch` told, in milliseconds.
+    /// Kills and starts it this many times. Returns the times until `watch` shows it, in milliseconds.
     async fn dies(self, kills: usize, watch: &mut Watch) -> Outcome<(Vec<f64>, Vec<f64>)> {
         let (mut deaths, mut revivals) = (Vec::new(), Vec::new());
         within(watch.until("True")).await?;
@@ -152,7 +152,7 @@ impl Server {
         run("env", &["BIND=0.0.0.0", &self.script, &folder, &self.port.to_string(), verb], "").await.map(drop)
     }
 
-    /// Kills it; gives the moment in which its process was gone.
+    /// Kills it. Returns the time at which its process was gone.
     async fn kill(&self) -> Outcome<Instant> {
         let file = std::fs::read_to_string(self.folder.join("pid"))?;
         let pid = file.split_whitespace().next().ok_or("the server has no process id")?;
@@ -167,8 +167,7 @@ impl Server {
         Ok(tokio::try_join!(self.does("kill"), gone)?.1)
     }
 
-    /// Starts it again; gives the moment in which the first try to use it that succeeds began, the earliest that it can have
-    /// served.
+    /// Starts it again. Returns the start of the first successful login, the earliest time at which it can be available.
     async fn revive(&self) -> Outcome<Instant> {
         let answers = async {
             loop {
@@ -182,7 +181,7 @@ impl Server {
         Ok(tokio::try_join!(self.does("start"), answers)?.1)
     }
 
-    /// Whether a login works, or a connection where there is none.
+    /// Whether a login succeeds, or for nginx a connection.
     async fn answers(&self) -> bool {
         if !self.script.ends_with("postgresql") {
             return tokio::net::TcpStream::connect((self.host, self.port)).await.is_ok();
@@ -201,7 +200,7 @@ impl Server {
     }
 }
 
-/// A zombie is as dead as one that is gone.
+/// Whether the process is running; a zombie is not.
 fn lives(process: &Path) -> bool {
     let stat = std::fs::read_to_string(process).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))

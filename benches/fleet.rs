@@ -1,7 +1,7 @@
-//! Many objects: how long a start takes, how much memory they need, and what they cost while nothing happens.
+//! Many objects: duration of a start, memory, and CPU usage and writes while nothing changes.
 //!
-//! Shortened or lengthened by AUTHLINK_BENCH_SIZES (1000,5000), AUTHLINK_BENCH_ROUNDS (3; half of it for the larger
-//! sizes) and AUTHLINK_BENCH_REST (300s).
+//! Settings: AUTHLINK_BENCH_SIZES (1000,5000), AUTHLINK_BENCH_ROUNDS (3; half of it for the larger sizes) and
+//! AUTHLINK_BENCH_REST (300s).
 
 mod support;
 
@@ -30,10 +30,10 @@ use support::{
 /// The operator's default.
 const CONCURRENCY: usize = 16;
 
-/// The addresses of the test network are private ones, to which an ExternalApi does not lead by itself.
+/// The addresses of the test network are private, which must be allowed for ExternalApis.
 const EGRESS: [&str; 2] = ["--egress-allow-cidrs", "10.99.0.0/16"];
 
-/// How many ExternalApis there are at a start.
+/// The number of ExternalApis.
 const APIS: usize = 1000;
 
 /// Allowed growth of the cost per object, for the noise between two runs.
@@ -43,7 +43,7 @@ struct Bench {
     cluster: Cluster,
     specs: Vec<Value>,
     with_binding: Vec<Value>,
-    /// What the operator writes about each of the four servers.
+    /// The statuses that the operator writes for the four servers.
     statuses: Vec<Value>,
     report: Report,
 }
@@ -61,7 +61,7 @@ async fn main() -> Outcome<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let sizes = setting("AUTHLINK_BENCH_SIZES", "1000,5000".to_owned())?;
     let sizes = sizes.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-    let coalescer: usize = setting("AUTHLINK_BENCH_ROUNDS", 3)?;
+    let rounds: usize = setting("AUTHLINK_BENCH_ROUNDS", 3)?;
     let mut bench = Bench {
         cluster: Cluster::prepare("fleet").await?,
         specs: specs(false)?,
@@ -72,23 +72,23 @@ async fn main() -> Outcome<()> {
     bench.warm_up().await?;
     let mut per_object = Vec::new();
     for (index, size) in sizes.iter().enumerate() {
-        let coalescer = if index == 0 { coalescer } else { coalescer.div_ceil(2) };
-        per_object.push(bench.starts(*size, coalescer).await?);
+        let rounds = if index == 0 { rounds } else { rounds.div_ceil(2) };
+        per_object.push(bench.starts(*size, rounds).await?);
     }
     if let [(small, floor_small), .., (large, floor_large)] = per_object[..] {
-        let name = format!("cost per object, {} objects by {}", sizes[sizes.len() - 1], sizes[0]);
+        let name = format!("cost per object, {} objects relative to {}", sizes[sizes.len() - 1], sizes[0]);
         let growth = large / small;
         let measure = Measure::new(name, growth, "x", Some(floor_large / floor_small));
-        bench.report.add(measure.wanting("at most 1.1 x (10 % for noise)", growth <= NOISE));
+        bench.report.add(measure.wanting("at most 1.1 x (10 % noise)", growth <= NOISE));
     }
-    bench.apis(coalescer).await?;
+    bench.apis(rounds).await?;
     let most = sizes.iter().copied().max().unwrap_or_default();
     bench.rest(most, seconds("AUTHLINK_BENCH_REST", 300)?).await?;
     bench.report.write()
 }
 
 impl Bench {
-    /// One object for each server: learns the statuses for the floor, and warms up whatever gets faster by use.
+    /// Creates one object per server, to read the statuses for the floor and to warm up caches.
     async fn warm_up(&mut self) -> Outcome<()> {
         let start = self.start::<Database>(&self.specs, self.specs.len()).await?;
         let mut made = self.cluster.api::<Database>().list(&ListParams::default()).await?.items;
@@ -99,12 +99,12 @@ impl Bench {
         self.cluster.clear::<Database>().await
     }
 
-    /// The operator and the floor in turns; gives the seconds per object of both.
-    async fn starts(&mut self, size: usize, coalescer: usize) -> Outcome<(f64, f64)> {
+    /// Measures operator and floor in turn. Returns the seconds per object of both.
+    async fn starts(&mut self, size: usize, rounds: usize) -> Outcome<(f64, f64)> {
         let (mut floors, mut starts, mut bound, mut writes) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut bound_writes = Vec::new();
-        for round in 1..=coalescer {
+        for round in 1..=rounds {
             let floor = self.floor::<Database>(&self.specs, &self.statuses, size).await?;
             self.cluster.clear::<Database>().await?;
             let plain = self.start::<Database>(&self.specs, size).await?;
@@ -139,8 +139,8 @@ impl Bench {
         Ok((start / count, floor / count))
     }
 
-    /// The same for ExternalApis, each with a URL of its own, so that none shares its probes with another.
-    async fn apis(&mut self, coalescer: usize) -> Outcome<()> {
+    /// The same for ExternalApis, each with a URL of its own, so that they do not share probes.
+    async fn apis(&mut self, rounds: usize) -> Outcome<()> {
         let nginx = variable("AUTHLINK_TEST_NGINX")?;
         let specs: Vec<_> = (0..APIS)
             .map(|number| json!({ "endpoints": [{ "url": format!("http://{nginx}/{number}") }] }))
@@ -152,7 +152,7 @@ impl Bench {
         warm.operator.stop().await?;
         self.cluster.clear::<ExternalApi>().await?;
         let (mut floors, mut starts) = (Vec::new(), Vec::new());
-        for round in 1..=coalescer {
+        for round in 1..=rounds {
             let floor = self.floor::<ExternalApi>(&specs, &statuses, APIS).await?;
             self.cluster.clear::<ExternalApi>().await?;
             let start = self.start::<ExternalApi>(&specs, APIS).await?;
@@ -169,7 +169,7 @@ impl Bench {
         Ok(())
     }
 
-    /// The time that as many bare applies take.
+    /// Measures the same number of applies without an operator.
     async fn floor<K: Object>(&self, specs: &[Value], statuses: &[Value], size: usize) -> Outcome<f64> {
         let made = self.cluster.make::<K>(specs, size).await?;
         let mut watch = Watch::start::<K>(&self.cluster.operator, &self.cluster.namespace, "Ready").await?;
@@ -188,7 +188,7 @@ impl Bench {
         Ok((ready - began).as_secs_f64())
     }
 
-    /// Makes the objects, then starts the operator and waits for it to have all of them Ready.
+    /// Creates the objects, then starts the operator and waits until all of them are Ready.
     async fn start<K: Object>(&self, specs: &[Value], size: usize) -> Outcome<Start> {
         self.cluster.make::<K>(specs, size).await?;
         let mut watch = Watch::start::<K>(&self.cluster.admin, &self.cluster.namespace, "Ready").await?;
@@ -204,7 +204,7 @@ impl Bench {
         Ok(Start { seconds: (ready - began).as_secs_f64(), cpu, writes, operator })
     }
 
-    /// ObjectStates, processor and writes while nothing happens; probes go on every 30 seconds.
+    /// Measures memory, CPU and writes while nothing changes, with probes every 30 seconds.
     async fn rest(&mut self, size: usize, period: Duration) -> Outcome<()> {
         let Start { operator, .. } = self.start::<Database>(&self.specs, size).await?;
         tokio::time::sleep(Duration::from_secs(15)).await;
@@ -219,13 +219,13 @@ impl Bench {
         let name = format!("resident memory, {size} objects");
         self.report
             .add(Measure::new(name, memory, "MB", Some(102.0)).wanting("at most 120 MB", memory <= 120.0));
-        let name = format!("resident memory at its peak, {size} objects");
+        let name = format!("peak resident memory, {size} objects");
         self.report.add(Measure::new(name, peak, "MB", Some(102.0)));
         let seconds = period.as_secs();
-        let name = format!("CPU in {seconds} s at rest, {size} objects, probes every 30 s");
+        let name = format!("CPU in {seconds} s idle, {size} objects, probes every 30 s");
         self.report.add(Measure::new(name, used, "% of a core", Some(2.0)).wanting("under 2 %", used < 2.0));
         let writes = mark.writes(&self.cluster.user)?;
-        let name = format!("API writes in {seconds} s at rest, {size} objects");
+        let name = format!("API writes in {seconds} s idle, {size} objects");
         #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
         self.report.add(Measure::new(name, writes as f64, "writes", Some(0.0)).within());
         operator.stop().await?;

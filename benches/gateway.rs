@@ -1,6 +1,6 @@
-//! What a call through the gateway costs: beside nginx, beside the direct call, and beside the bare statement.
+//! The cost of a call through the gateway, compared to nginx, to a direct call, and to the statement alone.
 //!
-//! AUTHLINK_BENCH_SECONDS (10s) is how long each measure takes, AUTHLINK_BENCH_ROUNDS (3) how often.
+//! AUTHLINK_BENCH_SECONDS (10s) is the duration of a measurement, AUTHLINK_BENCH_ROUNDS (3) the number of repetitions.
 
 mod support;
 
@@ -29,17 +29,17 @@ use support::{
     run, seconds, setting, variable,
 };
 
-/// Both proxies have this core, wrk and what they call the other one.
+/// Both proxies use this core, wrk and the backend use the other one.
 const PROXY_CORE: &str = "0";
 const OTHER_CORE: &str = "1";
 const BOTH_CORES: &str = "0,1";
 const CONNECTIONS: usize = 64;
-/// Callers of queries, and connections of the bare loop.
+/// The number of callers of queries, and of connections of the sqlx loop.
 const CALLERS: usize = 16;
-/// Requests a second of the measures that are not at full speed.
+/// The request rate for latency and memory, per second.
 const RATE: u32 = 1000;
 const OBJECTS: usize = 1000;
-/// The test network is private, where an ExternalApi does not lead by itself.
+/// The addresses of the test network are private, which must be allowed for ExternalApis.
 const FLAGS: [&str; 4] = ["--roles", "operator,gateway", "--egress-allow-cidrs", "10.99.0.0/16"];
 
 struct Bench {
@@ -48,7 +48,7 @@ struct Bench {
     gateway: SocketAddr,
     backend: SocketAddr,
     proxy: SocketAddr,
-    coalescer: usize,
+    rounds: usize,
     period: Duration,
     report: Report,
 }
@@ -66,7 +66,7 @@ async fn main() -> Outcome<()> {
         gateway,
         backend,
         proxy,
-        coalescer: setting("AUTHLINK_BENCH_ROUNDS", 3)?,
+        rounds: setting("AUTHLINK_BENCH_ROUNDS", 3)?,
         period: seconds("AUTHLINK_BENCH_SECONDS", 10)?,
         report: Report::new("gateway"),
     };
@@ -88,7 +88,7 @@ impl Bench {
         format!("/v1/apis/{}/{name}/", self.cluster.namespace)
     }
 
-    /// An API with everything on that a call can pay for.
+    /// An ExternalApi with all features that add to the cost of a call.
     fn api(&self) -> Value {
         json!({
             "endpoints": [{ "url": format!("http://{}", self.backend) }],
@@ -108,7 +108,7 @@ impl Bench {
         }
     }
 
-    /// The gateway with one API, which is Ready and has been called.
+    /// Starts the gateway with one ExternalApi that is Ready and has been called.
     async fn with_one_api(&self, core: Option<&str>) -> Outcome<Operator> {
         let mut watch =
             Watch::start::<ExternalApi>(&self.cluster.admin, &self.cluster.namespace, "Ready").await?;
@@ -129,14 +129,14 @@ impl Bench {
         let through = self.call(self.gateway, self.path("fleet-00000"));
         let beside = self.call(self.proxy, "/");
         let (mut own, mut nginx) = (Vec::new(), Vec::new());
-        for round in 1..=self.coalescer {
+        for round in 1..=self.rounds {
             nginx.push(wrk(OTHER_CORE, &beside, CONNECTIONS, self.period).await?);
             own.push(wrk(OTHER_CORE, &through, CONNECTIONS, self.period).await?);
             println!("round {round}: nginx {:.0}/s, gateway {:.0}/s", nginx[round - 1], own[round - 1]);
         }
         self.end(operator).await?;
         let (own, nginx) = (median(&own), median(&nginx));
-        let name = format!("requests per second, {CONNECTIONS} connections, beside nginx");
+        let name = format!("requests per second, {CONNECTIONS} connections, compared to nginx");
         let measure = Measure::new(name, own, "1/s", Some(nginx));
         self.report.add(measure.wanting("at least 0.7 x nginx", own >= 0.7 * nginx));
         Ok(())
@@ -148,7 +148,7 @@ impl Bench {
         let direct = self.call(self.backend, "/");
         let beside = self.call(self.proxy, "/");
         let (mut own, mut bare, mut nginx) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.coalescer {
+        for _ in 0..self.rounds {
             for (call, took) in [(&direct, &mut bare), (&beside, &mut nginx), (&through, &mut own)] {
                 took.extend(paced(call, std::slice::from_ref(&call.path), RATE, self.period).await?);
             }
@@ -157,9 +157,9 @@ impl Bench {
         for (part, name, goal) in [(0.5, "p50", 0.3), (0.99, "p99", 1.5)] {
             let [own, bare, nginx] = [&own, &bare, &nginx].map(|took| quantile(took, part));
             let name = format!("latency at {RATE} requests/s, {name}");
-            let measure = Measure::new(format!("{name}, beside the direct call"), own, "ms", Some(bare));
+            let measure = Measure::new(format!("{name}, compared to a direct call"), own, "ms", Some(bare));
             self.report.add(measure.wanting(format!("adds at most {goal} ms"), own - bare <= goal));
-            self.report.add(Measure::new(format!("{name}, beside nginx"), own, "ms", Some(nginx)));
+            self.report.add(Measure::new(format!("{name}, compared to nginx"), own, "ms", Some(nginx)));
         }
         Ok(())
     }
@@ -189,17 +189,17 @@ impl Bench {
             wait_for(&call).await?;
             let served = Call { address: bare_server(pool.clone(), statement).await?, ..call.clone() };
             let (mut own, mut bare, mut http) = (Vec::new(), Vec::new(), Vec::new());
-            for _ in 0..self.coalescer {
+            for _ in 0..self.rounds {
                 bare.push(bare_loop(&pool, statement, self.period).await?);
                 http.push(wrk(BOTH_CORES, &served, CALLERS, self.period).await?);
                 own.push(wrk(BOTH_CORES, &call, CALLERS, self.period).await?);
             }
             let (own, bare, http) = (median(&own), median(&bare), median(&http));
             let name = format!("queries per second, {rows}, {CALLERS} callers");
-            let measure = Measure::new(format!("{name}, beside sqlx in a loop"), own, "1/s", Some(bare));
+            let measure = Measure::new(format!("{name}, compared to sqlx in a loop"), own, "1/s", Some(bare));
             self.report.add(measure.wanting("at least 0.7 x sqlx", own >= 0.7 * bare));
             self.report.add(Measure::new(
-                format!("{name}, beside a bare HTTP server"),
+                format!("{name}, compared to a minimal HTTP server"),
                 own,
                 "1/s",
                 Some(http),
@@ -231,7 +231,7 @@ impl Bench {
         let name = format!("resident memory of both roles, {OBJECTS} ExternalApis, {RATE} requests/s");
         let measure = Measure::new(name.clone(), memory, "MB", Some(100.0));
         self.report.add(measure.wanting("at most 100 MB", memory <= 100.0));
-        self.report.add(Measure::new(format!("{name}, at its peak"), peak, "MB", Some(100.0)));
+        self.report.add(Measure::new(format!("{name}, peak"), peak, "MB", Some(100.0)));
         Ok(())
     }
 }
@@ -257,7 +257,7 @@ async fn bare_pool(host: &str, port: u16) -> Outcome<PgPool> {
     Ok(pool)
 }
 
-/// Statements a second without anything around them.
+/// The number of statements per second in a loop.
 async fn bare_loop(pool: &PgPool, statement: &'static str, period: Duration) -> Outcome<f64> {
     let began = Instant::now();
     let loops = (0..CALLERS).map(|_| {
@@ -279,8 +279,7 @@ async fn bare_loop(pool: &PgPool, statement: &'static str, period: Duration) -> 
     Ok(all / began.elapsed().as_secs_f64())
 }
 
-/// A server that runs the statement for whoever asks, whatever that is, and says how many rows there were: what HTTP alone
-/// costs.
+/// A server that runs the statement for every request and responds with the number of rows, to measure the cost of HTTP.
 async fn bare_server(pool: PgPool, statement: &'static str) -> Outcome<SocketAddr> {
     let run = move || {
         let pool = pool.clone();
@@ -296,7 +295,7 @@ async fn bare_server(pool: PgPool, statement: &'static str) -> Outcome<SocketAdd
     Ok(address)
 }
 
-/// Calls until the gateway has seen the object, which its own watch brings.
+/// Calls until the watch of the gateway has received the object.
 async fn wait_for(call: &Call) -> Outcome<()> {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
@@ -309,7 +308,7 @@ async fn wait_for(call: &Call) -> Outcome<()> {
     }
 }
 
-/// The token of a ServiceAccount that may call everything in the namespace.
+/// The token of a ServiceAccount with permission for all calls in the namespace.
 async fn caller(cluster: &Cluster) -> Outcome<String> {
     let namespace = ["-n", &cluster.namespace];
     let does = async |args: &[&str]| run("kubectl", &[&namespace[..], args].concat(), "").await;
@@ -321,7 +320,7 @@ async fn caller(cluster: &Cluster) -> Outcome<String> {
     does(&["create", "token", "caller", "--audience=authlink", "--duration=2h"]).await
 }
 
-/// An nginx with one worker; it ends with the value.
+/// An nginx with one worker, which is stopped when this is dropped.
 struct Nginx(Child);
 
 impl Nginx {

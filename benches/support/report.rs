@@ -1,4 +1,4 @@
-//! What was measured: for the terminal, and as docs/benchmarks.json and docs/benchmarks.md.
+//! Writes the results to the terminal, to docs/benchmarks.json and to docs/benchmarks.md.
 
 use std::{
     fmt::Write as _,
@@ -10,64 +10,66 @@ use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 
-/// What a reader of the table needs to know, whatever the numbers are.
+/// The explanation of the table.
 const NOTES: &str = "\
-How to read it:
+How to read the table:
 
-- The **floor** of a start is the time that kube alone takes for one server-side status apply per object, with a status of \
-the same size, the same rights and the same number of requests at once, in the same run, with only \
-the bench's own watch beside it. No operator that reports on every object can be faster. The operator and the floor take turns on objects that are \
-made afresh; both numbers are medians, and both clocks stop when a watch has shown the last object as Ready.
-- The start includes everything from the start of the process: reading the configuration, taking the Lease, listing, \
-connecting to the four servers, and the first probe.
-- MB are 1,000,000 bytes, as in `VmRSS`. CPU is of one core. Writes are all requests of the operator's user in the API \
-server's audit log that change something, Events included, and its Lease left out.
-- A death is the moment in which the server's process is gone, a revival the start of the first login that succeeds (of \
-nginx: connection); the clock stops when a watch shows the condition. The bound is `unhealthyThreshold` (or `healthyThreshold`) x `interval` + \
-`timeout` + 250 ms, for EndpointSlices + 500 ms.
-- Beside nginx: gateway and nginx have one core in turns, each with the other idle; wrk and the backend, an nginx that answers 1 KiB, share the \
-other core. Every call passes RBAC (remembered), `allow`, rate limit, breaker, metrics and the audit log.
-- Queries: wrk is on the same two cores as gateway and PostgreSQL; the bare loop has no HTTP at all. The bare HTTP \
-server is one of a few lines, in the bench's own process: it runs the same statement by sqlx and answers how many rows there were, without looking \
-at who asks or at what the rows hold.
-- Where the reference is neither a floor nor a bound: External Secrets with its fake provider, 1,000 objects in 103 s with 4 \
-writes each and 102 MB (of 1,000 objects, whatever number stands beside it), on the same machine.
-- The API server, etcd, the four servers and the bench share the machine's cores with the operator.
+- The **floor** of a start is the time that kube alone needs for one server-side apply of a status per object, with \
+statuses of the same size, the same permissions and the same concurrency, in the same run, with only the watch of \
+the benchmark as additional load. An operator that reports a status for every object cannot be faster. Operator and \
+floor alternate on newly created objects; both numbers are medians, and both end when a watch shows the last object \
+as Ready.
+- The start includes everything from the start of the process: reading the configuration, acquiring the Lease, \
+listing, connecting to the four servers, and the first probe.
+- MB are 1,000,000 bytes, as in `VmRSS`. CPU is relative to one core. Writes are all requests of the operator in the \
+audit log of the API server that change something, including Events, without its Lease.
+- A failure starts when the process of the server is gone, a recovery with the first login that succeeds (for nginx: \
+connection); both end when a watch shows the condition. The bound is `unhealthyThreshold` (or `healthyThreshold`) x \
+`interval` + `timeout` + 250 ms, for EndpointSlices + 500 ms.
+- Comparison with nginx: gateway and nginx use the same core in turn, while the other one is idle; wrk and the \
+backend, an nginx with a response of 1 KiB, share the other core. Every call includes RBAC (cached), `allow`, rate \
+limit, circuit breaker, metrics and access log.
+- Queries: wrk uses the same two cores as gateway and PostgreSQL; the sqlx loop has no HTTP. The minimal HTTP server \
+runs in the process of the benchmark: it runs the same statement with sqlx and responds with the number of rows, \
+without authentication and without encoding the rows.
+- If the reference is neither a floor nor a bound, it is External Secrets with its fake provider on the same \
+machine: 1,000 objects in 103 s with 4 writes each and 102 MB (for 1,000 objects in every row).
+- The API server, etcd, the four servers and the benchmark share the cores of the machine with the operator.
 ";
 
-/// In the order of the table.
+/// The benchmarks, in the order of the table.
 const BENCHES: [&str; 3] = ["fleet", "detection", "gateway"];
 
-/// One number.
+/// A result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measure {
-    /// Starts with the bench's name.
+    /// The name, with the name of the benchmark as its prefix.
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: String,
-    /// What the value is held against, in the same unit.
+    /// The value to compare with, in the same unit.
     pub(crate) reference: Option<f64>,
-    /// The value by the reference.
+    /// The value divided by the reference.
     pub(crate) ratio: Option<f64>,
-    /// What is wanted; none where the number is only reported.
+    /// The goal; none if the value is only reported.
     pub(crate) goal: Option<String>,
     pub(crate) met: Option<bool>,
 }
 
 impl Measure {
-    /// Only reported.
+    /// A value without a goal.
     pub(crate) fn new(name: impl Into<String>, value: f64, unit: &str, reference: Option<f64>) -> Self {
         let ratio = reference.filter(|reference| *reference != 0.0).map(|reference| round(value / reference));
         let (name, value, unit) = (name.into(), round(value), unit.to_owned());
         Self { name, value, unit, reference: reference.map(round), ratio, goal: None, met: None }
     }
 
-    /// With a goal.
+    /// Adds a goal.
     pub(crate) fn wanting(self, goal: impl Into<String>, met: bool) -> Self {
         Self { goal: Some(goal.into()), met: Some(met), ..self }
     }
 
-    /// At most the reference.
+    /// Adds the goal that the value is at most the reference.
     pub(crate) fn within(self) -> Self {
         let met = self.reference.is_some_and(|reference| self.value <= reference);
         self.wanting("at most the reference", met)
@@ -90,7 +92,7 @@ impl Measure {
     }
 }
 
-/// Collects the measures of one bench.
+/// The results of one benchmark.
 pub(crate) struct Report {
     bench: &'static str,
     measures: Vec<Measure>,
@@ -101,7 +103,7 @@ impl Report {
         Self { bench, measures: Vec::new() }
     }
 
-    /// Prints a measure, and keeps it.
+    /// Prints a result and adds it.
     pub(crate) fn add(&mut self, measure: Measure) {
         let measure = Measure { name: format!("{}: {}", self.bench, measure.name), ..measure };
         let [name, value, reference, ratio, goal, met] = measure.cells();
@@ -109,7 +111,7 @@ impl Report {
         self.measures.push(measure);
     }
 
-    /// Writes both files into the folder AUTHLINK_BENCH_DOCS, if it is set; the other benches' measures stay.
+    /// Writes both files to the directory AUTHLINK_BENCH_DOCS, if it is set. The results of the other benchmarks are kept.
     pub(crate) fn write(self) -> Outcome<()> {
         let Some(folder) = std::env::var_os("AUTHLINK_BENCH_DOCS").map(PathBuf::from) else { return Ok(()) };
         let file = folder.join("benchmarks.json");
@@ -120,7 +122,7 @@ impl Report {
         let prefix = format!("{}: ", self.bench);
         all.retain(|measure| !measure.name.starts_with(&prefix));
         all.extend(self.measures);
-        // The order of the table does not depend on which bench ran last.
+        // The order of the table must not depend on which benchmark ran last.
         all.sort_by_key(|measure| {
             BENCHES.iter().position(|bench| {
                 measure.name.starts_with(bench) && measure.name[bench.len()..].starts_with(':')
@@ -140,7 +142,7 @@ fn write_table(folder: &Path, measures: &[Measure]) -> Outcome<()> {
         writeln!(text, "- Load average before the run (1, 5 and 15 minutes): {load}")?;
     }
     writeln!(text, "- Command: `{command}`\n")?;
-    writeln!(text, "| Measure | Value | Reference | Ratio | Goal | Met |")?;
+    writeln!(text, "| Result | Value | Reference | Ratio | Goal | Met |")?;
     writeln!(text, "|---|---:|---:|---:|---|---|")?;
     for measure in measures {
         writeln!(text, "| {} |", measure.cells().join(" | "))?;
@@ -163,7 +165,7 @@ fn machine() -> Outcome<String> {
     Ok(format!("{cores} cores of {model}, {memory:.1} GiB of memory, Linux {}", kernel.trim()))
 }
 
-/// Three decimals are more than any of this is worth.
+/// Rounds to three decimals.
 fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
