@@ -2,7 +2,7 @@
 # What the scripts of this folder share: where the caches are, and how they talk. Sourced, never run.
 #
 # Everything that takes long to make is kept outside the checkout, so that a fresh clone finds it again. A tool's folder is
-# named by a hash of its sources: a changed pin builds a new one, and two checkouts with different pins do not fight.
+# named by its version or by a hash of its sources: a changed pin builds a new one, and two checkouts with different pins do not fight.
 
 shopt -s inherit_errexit # what fails inside $(...) fails
 e2e=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -35,18 +35,24 @@ timed() {
   say "$label ... $(seconds_since "$start") s"
 }
 
+cargo_deny_version=0.20.2
+
 # tool_source NAME: the folder of the Go module that a tool is built from.
 tool_source() {
   case $1 in
     controlplane) printf '%s' "$e2e/cluster" ;;
     ferretdb) printf '%s' "$e2e/systems/ferretdb-module" ;;
-    *) fail "there is no tool $1" ;;
+    *) fail "unknown tool $1: expected controlplane or ferretdb" ;;
   esac
 }
 
 # tool_folder NAME: where the built tool is, or will be.
 tool_folder() {
   local source hash
+  if [ "$1" = cargo-deny ]; then
+    printf '%s' "$cache/tools/cargo-deny-$cargo_deny_version"
+    return
+  fi
   source=$(tool_source "$1")
   hash=$(cd "$source" && find . -name '*.go' -o -name go.mod -o -name go.sum -o -name '*.patch' | LC_ALL=C sort | xargs cat | sha256sum)
   printf '%s' "$cache/tools/$1-${hash:0:16}"
@@ -59,6 +65,6 @@ tool() {
     kubectl | helm | pause) folder=$(tool_folder controlplane) ;;
     *) folder=$(tool_folder "$1") ;;
   esac
-  [ -x "$folder/$1" ] || fail "$1 is not built yet; run e2e/prepare"
+  [ -x "$folder/$1" ] || fail "$1 is not built: run e2e/prepare"
   printf '%s' "$folder/$1"
 }
