@@ -51,8 +51,8 @@ databases() {
   render databases.yaml | in_shop apply -f -
   becomes Ready 30 "${everything[@]}"
   for name in "${everything[@]}"; do
-    version=$(look "$name" .status.server.version)
-    [[ -n $version && $(look "$name" .status.server.tls) = true ]] || { echo "$name: no version, or no TLS" && return 1; }
+    version=$(field "$name" .status.server.version)
+    [[ -n $version && $(field "$name" .status.server.tls) = true ]] || { echo "$name: no version, or no TLS" && return 1; }
     remark "$name $version"
   done
 }
@@ -85,7 +85,7 @@ fails_and_recovers() {
   postgresql start
   begin=$(now)
   wait "$waiting"
-  remark "True $(seconds_since "$begin") s after it serves"
+  remark "True after $(seconds_since "$begin") s"
   [ "$(condition orders Healthy)" = True ]
 }
 
@@ -135,7 +135,7 @@ binding_switched() {
   switch_binding true
   until_true 20 binds orders-binding rotated-secret
 }
-no_binding_in_status() { [ -z "$(look orders .status.binding.name)" ]; }
+no_binding_in_status() { [ -z "$(field orders .status.binding.name)" ]; }
 
 # leader: the pod that holds the Lease.
 leader() {
@@ -162,7 +162,7 @@ serves() {
 unchanged() { [ "$1" = "$2" ] || { printf 'before: %s after: %s' "$1" "$2" | tr '\n' ' ' && return 1; }; }
 
 led_by_running_pod() { operator get pod "$(leader)"; }
-up_to_date() { [ "$(look "$1" .metadata.generation)" = "$(look "$1" .status.observedGeneration)" ]; }
+up_to_date() { [ "$(field "$1" .metadata.generation)" = "$(field "$1" .status.observedGeneration)" ]; }
 
 # running_pods [SELECTOR]
 running_pods() {
@@ -247,7 +247,7 @@ service_port() { [ "$(in_shop get service sessions -o jsonpath='{.spec.ports[0].
 
 discovery() {
   local port
-  port=$(look sessions .spec.port)
+  port=$(field sessions .spec.port)
   in_shop create service clusterip sessions --tcp=1:1
   in_shop patch databases.authlink.dev sessions --type merge -p '{"spec": {"discovery": {"drainSeconds": 0}}}'
   becomes Registered=False 30 sessions

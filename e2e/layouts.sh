@@ -30,7 +30,7 @@ comes_back() {
   until_true 60 differs "$old" uid_of authlink-0
   operator rollout status statefulset/authlink --timeout=60s
   until_true 20 led_by_running_pod
-  remark "works again after $(seconds_since "$begin") s"
+  remark "recovered after $(seconds_since "$begin") s"
   [ "$(claimed)" = "$volume" ]
   process=$(process_of "POD_UID=$(uid_of authlink-0)")
   [ -f "/proc/$process/root/var/lib/authlink/kept" ]
@@ -301,7 +301,7 @@ R
   recovered=$((killed + 2900000)) # the threshold times the interval, and the timeout of the last probe
   allowed=$(answers visitor "$killed" "$recovered" | wc -l)
   lost=$(answers visitor "$killed" | grep -cvx 200 || true)
-  remark "$lost of $(answers visitor "$killed" | wc -l) calls failed, $allowed were made in 2.9 s"
+  remark "$lost of $(answers visitor "$killed" | wc -l) calls failed, $allowed calls in 2.9 s"
   ((lost > 0 && lost <= allowed))
   # Those that were made last all went to the other one.
   [ -z "$(in_shop logs visitor | tail -n 20 | awk '$2 != 200')" ]
@@ -332,5 +332,5 @@ api_outage() {
   all_answered patient 300 "$stopped" "$started"
   quiet patient
   serves billing 514 60 # a watch is tried again after up to 10 s, and fails once more, because what it goes on from is too old
-  remark "a status $(seconds_since "$started") s after the API server's start"
+  remark "status updated $(seconds_since "$started") s after the start of the API server"
 }

@@ -52,11 +52,11 @@ wait_until() {
   local file=$1 log=$2 deadline=$(($(now) + $3 * 1000000)) words
   shift 3
   until "$@" >/dev/null 2>&1; do
-    if ! running "$file"; then words="ended"; elif (($(now) > deadline)); then words="is not ready"; else
+    if ! running "$file"; then words="exited"; elif (($(now) > deadline)); then words="is not ready"; else
       sleep 0.1
       continue
     fi
-    say "the server $words; the end of $log:"
+    say "the server $words; last lines of $log:"
     tail -n 15 "$log" >&2
     return 1
   done

@@ -8,11 +8,11 @@ namespace=shop # where the example databases are
 # build_binary: sets and exports AUTHLINK_BINARY, unless it is given.
 build_binary() {
   if [ -z "${AUTHLINK_BINARY:-}" ]; then
-    say "building the operator (several minutes at first)"
+    say "building the operator (several minutes for the first build)"
     (cd "$e2e/.." && cargo build --release --locked)
     AUTHLINK_BINARY=$CARGO_TARGET_DIR/release/authlink
   fi
-  [ -x "$AUTHLINK_BINARY" ] || fail "there is no program $AUTHLINK_BINARY"
+  [ -x "$AUTHLINK_BINARY" ] || fail "AUTHLINK_BINARY=$AUTHLINK_BINARY: no such executable"
   export AUTHLINK_BINARY
 }
 
@@ -70,13 +70,13 @@ set_secret() { in_shop patch secret "$1" --type merge -p "{\"stringData\": {\"pa
 # binds SECRET PASSWORD: whether the Secret has it.
 binds() { [ "$(in_shop get secret "$1" -o jsonpath='{.data.password}' | base64 -d)" = "$2" ]; }
 
-# look NAME JSONPATH: a field of a Database.
-look() { in_shop get databases.authlink.dev "$1" -o "jsonpath={$2}"; }
+# field NAME JSONPATH: a field of a Database.
+field() { in_shop get databases.authlink.dev "$1" -o "jsonpath={$2}"; }
 
 # condition NAME TYPE [FIELD]: a condition's status, or another field of it.
-condition() { look "$1" ".status.conditions[?(@.type==\"$2\")].${3:-status}"; }
+condition() { field "$1" ".status.conditions[?(@.type==\"$2\")].${3:-status}"; }
 
-fingerprint() { look "$1" '.status.credentials[0].fingerprint'; }
+fingerprint() { field "$1" '.status.credentials[0].fingerprint'; }
 
 # ready_since: of each Database the time of the last change of Ready. The same answer twice means: none changed meanwhile.
 ready_since() {

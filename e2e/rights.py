@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Compares what a user did, by the API server's audit log, with what it may do.
+"""Compares the requests of a user, from the audit log of the API server, with its permissions.
 
-usage: rights.py refused AUDIT_LOG USER [SINCE]    requests that were refused for lack of a right
-       rights.py unused AUDIT_LOG USER ROLE...     rights in the roles (as JSON) that no request made use of
+usage: rights.py refused AUDIT_LOG USER [SINCE]    requests that were forbidden
+       rights.py unused AUDIT_LOG USER ROLE...     permissions of the roles (as JSON) that no request used
 
-Prints what it found; exits with 1 if that is something that should not be.
+Prints the result; the exit code is 1 if there are any.
 """
 import json
 import sys
@@ -46,7 +46,7 @@ def main():
         granted, used = set(rights(rest)), {request[:3] for request in seen if request[3] != 403}
         found = {f"{verb} {resource}" for verb, _, resource in granted - used}
         if not found:
-            print(f"{len(granted)} rights, {len(seen)} requests")
+            print(f"{len(granted)} permissions, {len(seen)} requests")
     if found:
         sys.exit(f"{question}: " + ", ".join(sorted(found)))
 

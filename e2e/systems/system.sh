@@ -45,7 +45,7 @@ populate() { :; }
 install_certificates() {
   local from=${TLS_DIR:-${AUTHLINK_TEST_DIR:-$dir/..}/tls} cert=${CERT:-server} owner=()
   "$systems/certificates" "$from"
-  [ -f "$from/$cert.pem" ] || fail "there is no certificate $from/$cert.pem"
+  [ -f "$from/$cert.pem" ] || fail "CERT=$cert: certificate $from/$cert.pem not found"
   [ -z "$tls_owner" ] || owner=(-o "$tls_owner")
   mkdir -p "$tls"
   install "${owner[@]}" -m 644 "$from/ca.pem" "$tls/ca.pem"
@@ -55,7 +55,7 @@ install_certificates() {
 
 start() {
   running "$pid_file" && return
-  ! reachable "$host" "$port" || fail "port $port of $host is taken by another server"
+  ! reachable "$host" "$port" || fail "port $port of $host is in use by another server"
   install_certificates
   echo "${0##*/}" >"$dir/name"
   if [ ! -f "$dir/complete" ]; then # the first start, or one after a first start that was interrupted
