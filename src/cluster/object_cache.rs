@@ -10,7 +10,7 @@ use kube::{
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     shared_watches::SharedWatches,
@@ -26,6 +26,7 @@ type Subscriber<K> = Box<dyn FnMut(&Change<K>) + Send>;
 /// The objects of a kind in one scope.
 pub struct ScopedCache<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<DeserializeGuard<K>>,
+    synced: CancellationToken,
     subscribers: Arc<Mutex<Vec<Subscriber<K>>>>,
     changed: watch::Receiver<()>,
     shared: Arc<SharedWatches>,
@@ -47,19 +48,19 @@ where
     pub fn start(client: &Client, shared: &Arc<SharedWatches>, readiness: &Readiness) -> Self {
         let subscribers = Arc::<Mutex<Vec<Subscriber<K>>>>::default();
         let (tell, changed) = watch::channel(());
-        let told = Arc::clone(&subscribers);
-        let (store, run) = watch_changes::<DeserializeGuard<K>, _>(
+        let subscribed = Arc::clone(&subscribers);
+        let (store, synced, run) = watch_changes::<DeserializeGuard<K>, _>(
             shared.scope().api(client.clone()),
             None,
             shared.scope().part::<K>(),
             readiness,
             move |change| {
-                told.lock().iter_mut().for_each(|subscriber| subscriber(&change));
+                subscribed.lock().iter_mut().for_each(|subscriber| subscriber(&change));
                 tell.send_replace(());
             },
         );
         let watch = AbortOnDropHandle::new(tokio::spawn(run));
-        Self { store, subscribers, changed, shared: Arc::clone(shared), _watch: watch }
+        Self { store, synced, subscribers, changed, shared: Arc::clone(shared), _watch: watch }
     }
 
     /// Calls `subscriber` for each object that is there, and from now on for each change.
@@ -75,6 +76,11 @@ where
     #[must_use]
     pub fn store(&self) -> &Store<DeserializeGuard<K>> {
         &self.store
+    }
+
+    /// Cancelled once the subscribers were told of all of the first list.
+    pub(super) fn synced(&self) -> &CancellationToken {
+        &self.synced
     }
 
     /// What else is watched in the same scope.

@@ -71,26 +71,27 @@ pub struct Desired<T: OwnedType> {
     pub data: T::Data,
 }
 
-/// Whether the object `uid` owns what has these owners.
+/// Whether the object `uid` controls what has these owners: a reference for garbage collection alone gives nobody the right to write.
 #[must_use]
 pub fn owned_by(meta: &ObjectMeta, uid: &str) -> bool {
-    meta.owner_references.iter().flatten().any(|owner| owner.uid == uid)
+    meta.owner_references.iter().flatten().any(|owner| owner.uid == uid && owner.controller == Some(true))
 }
 
-/// Writes the object: a new one where there is none yet, else by server-side apply.
+/// Writes the object: a new one where there is none yet, else the one with the uid `existing` by server-side apply.
 ///
 /// # Errors
-/// What the API server says.
+/// What the API server says; a conflict when the object of this name is another one by now.
 pub async fn write<T: OwnedType>(
     client: &Client,
     namespace: &str,
     owner: OwnerReference,
     desired: Desired<T>,
-    exists: bool,
+    existing: Option<String>,
 ) -> kube::Result<ObjectMeta> {
     let name = desired.name.clone();
     let metadata = ObjectMeta {
         name: Some(desired.name),
+        uid: existing.clone(),
         annotations: Some(desired.annotations),
         labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
         // Not blocking: some clusters allow that only with rights on the owner's finalizers.
@@ -99,7 +100,7 @@ pub async fn write<T: OwnedType>(
     };
     let object = T::with(metadata, desired.data);
     let api = Api::<T>::namespaced(client.clone(), namespace);
-    let written = if exists {
+    let written = if existing.is_some() {
         api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object)).await
     } else {
         // A create, not an apply, so that the right to create shows as used and an object of somebody else is never taken.

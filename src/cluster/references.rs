@@ -15,7 +15,7 @@ use kube::{
 use secrecy::SecretSlice;
 
 use super::{
-    resources::{NamedResource, Resources},
+    resources::{NamedResource, NotSynced, Resources},
     watches::Scope,
 };
 use crate::api::Kind;
@@ -51,7 +51,10 @@ pub trait References: Send + Sync + 'static {
     ) -> BoxFuture<'a, kube::Result<Option<Arc<ConfigContent>>>>;
 
     /// Another object of ours, or none.
-    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource>;
+    ///
+    /// # Errors
+    /// The kind is not listed yet.
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<NamedResource>, NotSynced>;
 }
 
 /// Metadata of every object of a type: what is watched, since values should not sit in memory by the thousand.
@@ -178,7 +181,7 @@ impl References for ClusterReferences {
         self.config_maps.1.get(namespace, name, version, exist, read).boxed()
     }
 
-    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource> {
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<NamedResource>, NotSynced> {
         self.resources.get(kind, namespace, name)
     }
 }
@@ -221,8 +224,8 @@ impl References for ScopedReferences {
         }
     }
 
-    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource> {
-        self.of(namespace)?.resource(kind, namespace, name)
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<NamedResource>, NotSynced> {
+        self.of(namespace).map_or(Ok(None), |of| of.resource(kind, namespace, name))
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use kube::{Resource, core::DeserializeGuard};
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use super::object_cache::Change;
 use crate::api::{ConditionType, HasKind, Kind, shared::Reference, status::Status};
@@ -21,13 +22,13 @@ pub struct NamedResource {
     pub references: Vec<Reference>,
 }
 
-/// What a change of which requeues the referrers: not each number in a status.
+/// The fields whose change requeues the referrers: not each number in a status.
 #[derive(Clone, PartialEq, Eq)]
 struct ResourceVersion {
     uid: Option<String>,
     generation: Option<i64>,
-    /// The status of `Ready`.
-    ready: Option<String>,
+    /// Whether it is ready; none while nobody has observed this generation.
+    ready: Option<bool>,
     deleted: bool,
 }
 
@@ -35,15 +36,11 @@ impl NamedResource {
     /// The object, as one of its kind.
     #[must_use]
     pub fn new<K: HasKind + Send + Sync + 'static>(object: K) -> Self {
-        let meta = object.meta();
-        let ready = object.status().and_then(|status| status.common().condition(ConditionType::Ready));
-        let version = ResourceVersion {
-            uid: meta.uid.clone(),
-            generation: meta.generation,
-            ready: ready.map(|ready| ready.status.clone()),
-            deleted: meta.deletion_timestamp.is_some(),
-        };
-        Self { references: object.references(), version, object: Arc::new(object) }
+        Self {
+            references: object.references(),
+            version: ResourceVersion::of(&object),
+            object: Arc::new(object),
+        }
     }
 
     /// The object; none where it is of another kind.
@@ -52,24 +49,57 @@ impl NamedResource {
         Arc::clone(&self.object).downcast().ok()
     }
 
-    /// Whether it says that it is ready; none while nobody has looked.
+    /// Whether it says that it is ready; none while nobody has observed it as it is. One that is being deleted is not.
     #[must_use]
     pub fn is_ready(&self) -> Option<bool> {
-        self.version.ready.as_deref().filter(|ready| *ready != "Unknown").map(|ready| ready == "True")
+        if self.version.deleted { Some(false) } else { self.version.ready }
+    }
+}
+
+impl ResourceVersion {
+    fn of<K: HasKind>(object: &K) -> Self {
+        let meta = object.meta();
+        let status = object.status().map(Status::common);
+        let current = status.filter(|status| status.observed_generation == meta.generation);
+        let ready = current.and_then(|status| status.condition(ConditionType::Ready));
+        Self {
+            uid: meta.uid.clone(),
+            generation: meta.generation,
+            ready: ready.filter(|ready| ready.status != "Unknown").map(|ready| ready.status == "True"),
+            deleted: meta.deletion_timestamp.is_some(),
+        }
     }
 }
 
 type Key = (Kind, String, String);
 
-/// Every object of every kind, by kind, namespace and name.
+/// Every object of every kind in a scope, by kind, namespace and name.
 #[derive(Default)]
-pub struct Resources(RwLock<HashMap<Key, NamedResource>>);
+pub struct Resources {
+    by_key: RwLock<HashMap<Key, NamedResource>>,
+    /// Cancelled with the first list of each kind.
+    synced: RwLock<HashMap<Kind, CancellationToken>>,
+}
+
+/// The first list of a kind is not here yet: what is missing may be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cache of {0} is not synced yet")]
+pub struct NotSynced(pub Kind);
 
 impl Resources {
     /// The object of this name.
-    #[must_use]
-    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource> {
-        self.0.read().get(&(kind, namespace.to_owned(), name.to_owned())).cloned()
+    ///
+    /// # Errors
+    /// The kind is not listed yet.
+    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<NamedResource>, NotSynced> {
+        let found = self.by_key.read().get(&(kind, namespace.to_owned(), name.to_owned())).cloned();
+        let synced = || self.synced.read().get(&kind).is_some_and(CancellationToken::is_cancelled);
+        if found.is_none() && !synced() { Err(NotSynced(kind)) } else { Ok(found) }
+    }
+
+    /// From now on the kind is synced when the token is cancelled.
+    pub(super) fn await_sync(&self, kind: Kind, synced: CancellationToken) {
+        self.synced.write().insert(kind, synced);
     }
 
     /// Takes a change over; gives namespace and name where it is one that referrers need to know of.
@@ -80,15 +110,17 @@ impl Resources {
     {
         let (namespace, name) = (change.key.namespace.clone().unwrap_or_default(), change.key.name.clone());
         let object = change.object.as_deref().and_then(|guard| guard.0.as_ref().ok());
-        let now = object.map(|object| NamedResource::new(object.clone()));
-        let changed = match (self.0.write().entry((K::KIND, namespace.clone(), name.clone())), now) {
-            (Entry::Occupied(mut entry), Some(now)) => entry.insert(now.clone()).version != now.version,
-            (Entry::Occupied(entry), None) => {
-                entry.remove();
+        let mut by_key = self.by_key.write();
+        let changed = match (by_key.entry((K::KIND, namespace.clone(), name.clone())), object) {
+            (Entry::Occupied(entry), Some(object)) if entry.get().version == ResourceVersion::of(object) => {
+                false
+            }
+            (entry, Some(object)) => {
+                entry.insert_entry(NamedResource::new(object.clone()));
                 true
             }
-            (Entry::Vacant(entry), Some(now)) => {
-                entry.insert(now);
+            (Entry::Occupied(entry), None) => {
+                entry.remove();
                 true
             }
             (Entry::Vacant(_), None) => false,

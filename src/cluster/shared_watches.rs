@@ -46,14 +46,14 @@ impl SharedWatches {
     #[must_use]
     pub fn start(client: &Client, scope: Scope, readiness: &Readiness, registers: bool) -> Self {
         let listeners = Listeners::default();
-        let (secrets, secret_watch) = watch_changes::<PartialObjectMeta<Secret>, _>(
+        let (secrets, _, secret_watch) = watch_changes::<PartialObjectMeta<Secret>, _>(
             scope.api(client.clone()),
             None,
             scope.part::<Secret>(),
             readiness,
             listeners.tell_of(|name| Reference::Secret(name.to_owned())),
         );
-        let (config_maps, config_map_watch) = watch_changes::<PartialObjectMeta<ConfigMap>, _>(
+        let (config_maps, _, config_map_watch) = watch_changes::<PartialObjectMeta<ConfigMap>, _>(
             scope.api(client.clone()),
             None,
             scope.part::<ConfigMap>(),
@@ -62,14 +62,14 @@ impl SharedWatches {
         );
         let mut watches = vec![spawn(secret_watch), spawn(config_map_watch)];
         let (services, slices) = if registers {
-            let (services, service_watch) = watch_changes::<Service, _>(
+            let (services, _, service_watch) = watch_changes::<Service, _>(
                 scope.api(client.clone()),
                 Some(SERVICES),
                 scope.part::<Service>(),
                 readiness,
                 listeners.tell_of(|name| Reference::Service(name.to_owned())),
             );
-            let (slices, slice_watch) = watch_changes::<EndpointSlice, _>(
+            let (slices, _, slice_watch) = watch_changes::<EndpointSlice, _>(
                 scope.api(client.clone()),
                 Some(SLICES),
                 scope.part::<EndpointSlice>(),
@@ -122,6 +122,7 @@ impl SharedWatches {
             + Sync
             + 'static,
     {
+        self.resources.await_sync(K::KIND, cache.synced().clone());
         let (resources, listeners) = (Arc::clone(&self.resources), self.listeners.clone());
         cache.subscribe(move |change| {
             if let Some((namespace, changed)) = resources.take(change) {

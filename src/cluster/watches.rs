@@ -20,6 +20,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::backoff::{Retry, delay};
 
@@ -194,38 +195,48 @@ pub struct Change<K: Resource<DynamicType = ()> + Clone + 'static> {
 }
 
 /// Fills a store with the objects of `api` that have the label, and calls `changed` for each that comes, changes or goes, those
-/// that did so while the watch was interrupted included. The store has what `changed` is told.
+/// that did so while the watch was interrupted included. The store has what `changed` is called with, and the token is cancelled
+/// once it was called for all of the first list.
 pub fn watch_changes<K, F: FnMut(Change<K>) + Send>(
     api: Api<K>,
     label: Option<&str>,
     part: String,
     readiness: &Readiness,
     mut changed: F,
-) -> (Store<K>, impl Future<Output = ()> + Send + use<K, F>)
+) -> (Store<K>, CancellationToken, impl Future<Output = ()> + Send + use<K, F>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
     let events = watch(api, label, writer, part, readiness.clone());
-    let filled = store.clone();
+    let (filled, synced) = (store.clone(), CancellationToken::new());
+    let first_list = synced.clone();
     let run = async move {
         let mut events = std::pin::pin!(events);
         let mut differ = Differ::default();
         while let Some(event) = events.next().await {
-            differ.take(&event).into_iter().for_each(|(key, gone)| {
+            differ.take(&event).into_iter().for_each(|((namespace, name), gone)| {
+                let key = ObjectRef::new(&name).within(&namespace);
                 let object = filled.get(&key);
                 changed(Change { key, object, gone });
             });
+            if matches!(event, watcher::Event::InitDone) {
+                first_list.cancel();
+            }
         }
     };
-    (store, run)
+    (store, synced, run)
 }
 
+/// Namespace and name.
+type Name = (String, String);
+
 /// Tells what changed from what is only listed again: the one place that knows of lists.
-struct Differ<K: Resource> {
-    known: HashMap<ObjectRef<K>, Version>,
+#[derive(Default)]
+struct Differ {
+    known: HashMap<Name, Version>,
     /// What the list of a new or restarted watch has brought so far; the store takes a list as a whole, at its end.
-    listed: Option<HashMap<ObjectRef<K>, Version>>,
+    listed: Option<HashMap<Name, Version>>,
 }
 
 /// Tells an object from an earlier one of the same name, and from itself before a change.
@@ -235,15 +246,10 @@ struct Version {
     resource_version: Option<String>,
 }
 
-impl<K: Resource<DynamicType = ()>> Default for Differ<K> {
-    fn default() -> Self {
-        Self { known: HashMap::new(), listed: None }
-    }
-}
-
-impl<K: Resource<DynamicType = ()>> Differ<K> {
+impl Differ {
     /// The objects that the event changes, each with the uid of the one that went by it.
-    fn take(&mut self, event: &watcher::Event<K>) -> Vec<(ObjectRef<K>, Option<String>)> {
+    fn take<K: ResourceExt>(&mut self, event: &watcher::Event<K>) -> Vec<(Name, Option<String>)> {
+        let name = |object: &K| (object.namespace().unwrap_or_default(), object.name_any());
         let version = |object: &K| Version {
             uid: object.uid().unwrap_or_default(),
             resource_version: object.resource_version(),
@@ -254,7 +260,7 @@ impl<K: Resource<DynamicType = ()>> Differ<K> {
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
-                self.listed.get_or_insert_default().insert(ObjectRef::from_obj(object), version(object));
+                self.listed.get_or_insert_default().insert(name(object), version(object));
                 Vec::new()
             }
             watcher::Event::InitDone => {
@@ -269,13 +275,13 @@ impl<K: Resource<DynamicType = ()>> Differ<K> {
                 came.chain(went).collect()
             }
             watcher::Event::Apply(object) => {
-                let (key, now) = (ObjectRef::from_obj(object), version(object));
+                let (key, now) = (name(object), version(object));
                 let before = self.known.insert(key.clone(), now.clone());
                 let gone = before.filter(|before| before.uid != now.uid);
                 vec![(key, gone.map(|gone| gone.uid))]
             }
             watcher::Event::Delete(object) => {
-                let key = ObjectRef::from_obj(object);
+                let key = name(object);
                 self.known.remove(&key);
                 vec![(key, object.uid())]
             }
@@ -318,7 +324,7 @@ mod tests {
             let listed = secrets.iter().cloned().map(InitApply);
             let events = std::iter::once(Init).chain(listed).chain([InitDone]);
             let changes = events.flat_map(|event| differ.take(&event));
-            let mut changes: Vec<_> = changes.map(|(key, gone)| (key.name, gone.is_some())).collect();
+            let mut changes: Vec<_> = changes.map(|((_, name), gone)| (name, gone.is_some())).collect();
             changes.sort();
             changes
         };

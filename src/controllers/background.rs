@@ -5,15 +5,20 @@
 //! leading waits for the jobs to end, for a bounded time.
 
 use std::{
+    any::Any,
     collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use futures::{FutureExt, future::join_all};
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, RequeueFn};
@@ -24,6 +29,9 @@ use crate::{
 
 /// Progress requeues the object at most this often: each time may be a write of its status.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A job that runs for so long without a failure has recovered from those before.
+const RECOVERED: Duration = Duration::from_mins(5);
 
 /// How long jobs may take to end when this process leads no more.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -44,7 +52,8 @@ pub trait Job: Send + Sync + 'static {
 pub struct JobContext<P> {
     state: Arc<Mutex<JobState<P>>>,
     requeue: RequeueFn,
-    requeued: Mutex<Instant>,
+    /// Whether there is progress that the object was not requeued for.
+    unreported: AtomicBool,
     cancel: CancellationToken,
     fence: Fence,
 }
@@ -67,11 +76,17 @@ impl<P> JobState<P> {
         (self.done, self.failure, self.failures) = (true, None, 0);
     }
 
-    /// Failures in a row, this one included.
-    fn fail(&mut self, failure: String) -> u32 {
+    /// Failures in a row, this one included; those before a long run without one do not count.
+    fn fail(&mut self, failure: String, recovered: bool) -> u32 {
         self.failure = Some(failure);
-        self.failures += 1;
+        self.failures = if recovered { 1 } else { self.failures + 1 };
         self.failures
+    }
+
+    /// The job runs without a failure for long enough. Whether there was one before.
+    fn recover(&mut self) -> bool {
+        self.failures = 0;
+        self.failure.take().is_some()
     }
 }
 
@@ -81,14 +96,10 @@ impl<P: Clone> JobContext<P> {
         self.cancel.cancelled().await;
     }
 
-    /// Reports how far the job is; the status has it within 15 s.
+    /// Reports how far the job is; the object is requeued for it within 15 s.
     pub fn progress(&self, progress: P) {
         self.state.lock().progress = progress;
-        let mut requeued = self.requeued.lock();
-        if requeued.elapsed() >= PROGRESS_INTERVAL {
-            *requeued = Instant::now();
-            (self.requeue)();
-        }
+        self.unreported.store(true, Relaxed);
     }
 
     /// Whether this process still leads: to be asked before each write outside of it.
@@ -117,8 +128,8 @@ impl<J: Job> Default for BackgroundJobs<J> {
 }
 
 impl<J: Job> BackgroundJobs<J> {
-    /// Starts the job of an object unless the one of this key runs, or has ended well; one of another key is cancelled first. Its
-    /// state as it is now.
+    /// Starts the job of an object unless the one of this key runs, or has ended well; one of another key is cancelled, and ends
+    /// first. Without the lead none is started. Its state as it is now.
     pub fn ensure(
         &self,
         uid: &str,
@@ -128,15 +139,20 @@ impl<J: Job> BackgroundJobs<J> {
         job: impl FnOnce() -> J,
     ) -> JobState<J::Progress> {
         let mut jobs = self.0.lock();
-        if let Some(running) = jobs.get(uid).filter(|running| running.key == key) {
+        jobs.retain(|_, running| !(running.cancel.is_cancelled() && running.task.is_finished()));
+        let same = jobs.get(uid).filter(|running| running.key == key && !running.cancel.is_cancelled());
+        if let Some(running) = same {
             return running.state.lock().clone();
+        }
+        if fence.check().is_err() {
+            return JobState::default();
         }
         let before = jobs.remove(uid);
         let (state, cancel) = (Arc::<Mutex<JobState<J::Progress>>>::default(), CancellationToken::new());
         let cx = JobContext {
             state: Arc::clone(&state),
             requeue: Arc::clone(requeue),
-            requeued: Mutex::new(Instant::now()),
+            unreported: AtomicBool::new(false),
             cancel: cancel.clone(),
             fence: fence.clone(),
         };
@@ -152,10 +168,19 @@ impl<J: Job> BackgroundJobs<J> {
         JobState::default()
     }
 
-    /// Cancels the job of an object that is gone or suspended.
+    /// Cancels the job of an object that is gone or suspended. The next one of the object waits for its end.
     pub fn cancel(&self, uid: &str) {
-        if let Some(running) = self.0.lock().remove(uid) {
+        if let Some(running) = self.0.lock().get(uid) {
             running.cancel.cancel();
+        }
+    }
+
+    /// Cancels the job of an object, and waits until it has ended, for at most 8 s: before the object's external state is
+    /// cleaned up.
+    pub async fn stop(&self, uid: &str) {
+        let running = self.0.lock().remove(uid);
+        if let Some(running) = running {
+            running.end().await;
         }
     }
 
@@ -178,8 +203,9 @@ impl<J: Job> Running<J> {
 }
 
 async fn supervise<J: Job>(job: &J, cx: &JobContext<J::Progress>) {
-    loop {
-        let ended = AssertUnwindSafe(job.run(cx)).catch_unwind().await;
+    while !cx.cancel.is_cancelled() {
+        let started = Instant::now();
+        let ended = run_once(job, cx).await;
         if cx.cancel.is_cancelled() {
             return;
         }
@@ -192,12 +218,31 @@ async fn supervise<J: Job>(job: &J, cx: &JobContext<J::Progress>) {
             Err(_) => "the background job panicked".to_owned(),
         };
         tracing::warn!(failure, "a background job failed and is retried");
-        let failures = cx.state.lock().fail(failure);
+        let failures = cx.state.lock().fail(failure, started.elapsed() >= RECOVERED);
         let pause = delay(Retry::Backoff, failures, rand::random());
         (cx.requeue)();
         tokio::select! {
             () = cx.cancel.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Runs the job once, and requeues the object for its progress.
+async fn run_once<J: Job>(
+    job: &J,
+    cx: &JobContext<J::Progress>,
+) -> Result<Result<(), Error>, Box<dyn Any + Send>> {
+    let mut run = pin!(AssertUnwindSafe(job.run(cx)).catch_unwind());
+    let started = Instant::now();
+    loop {
+        tokio::select! {
+            ended = &mut run => return ended,
+            () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+        }
+        let recovered = started.elapsed() >= RECOVERED && cx.state.lock().recover();
+        if cx.unreported.swap(false, Relaxed) || recovered {
+            (cx.requeue)();
         }
     }
 }
@@ -267,6 +312,9 @@ mod tests {
         let state = scene.ensure(1, &job);
         assert_eq!((job.runs.load(SeqCst), state.failures, state.progress, state.done), (3, 2, 7, false));
         assert_eq!(state.failure.as_deref(), Some("the background job panicked"));
+        tokio::time::sleep(RECOVERED).await;
+        let state = scene.ensure(1, &job);
+        assert_eq!((state.failures, state.failure), (0, None), "it has run without a failure since");
         let before = scene.requeues.load(SeqCst);
         job.release.cancel();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -289,7 +337,10 @@ mod tests {
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!((job.running.load(SeqCst), job.runs.load(SeqCst)), (1, 4));
         scene.jobs.cancel("uid");
+        scene.ensure(2, &job);
         tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((job.running.load(SeqCst), job.runs.load(SeqCst)), (1, 5), "suspended and resumed");
+        scene.jobs.stop("uid").await;
         assert_eq!(job.running.load(SeqCst), 0);
     }
 

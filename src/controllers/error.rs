@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     api::{ConditionType, Reason},
     backends::Fault,
-    cluster::{fence::NotLeader, service_publisher},
+    cluster::{fence::NotLeader, resources::NotSynced, service_publisher},
     domain::{
         backoff::Retry,
         conditions::{ConditionUpdate, advise},
@@ -47,6 +47,10 @@ pub enum Error {
     #[error("the API server failed a request: {0}")]
     Cluster(#[from] kube::Error),
 
+    /// What the spec names may be in a list that is not here yet.
+    #[error(transparent)]
+    NotSynced(NotSynced),
+
     /// This process may not write any more.
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
@@ -78,6 +82,7 @@ impl From<Unresolved> for Error {
     fn from(unresolved: Unresolved) -> Self {
         match unresolved {
             Unresolved::Cluster(error) => Self::Cluster(error),
+            Unresolved::NotSynced(kind) => Self::NotSynced(kind),
             Unresolved::Invalid { field, problem } => Self::InvalidSpec { field, problem },
             missing => Self::Unresolved(missing),
         }
@@ -93,7 +98,7 @@ impl Error {
             Self::Duplicate { .. } => Reason::Duplicate,
             Self::Unresolved(unresolved) => unresolved.reason(),
             Self::Settings(fault) => fault.reason,
-            Self::Cluster(_) | Self::NotLeader(_) => Reason::ClusterFailed,
+            Self::Cluster(_) | Self::NotSynced(_) | Self::NotLeader(_) => Reason::ClusterFailed,
             Self::FirstProbePending => Reason::Pending,
             Self::TimedOut(_) => Reason::DeadlineExceeded,
             Self::Cleanup(_) => Reason::CleanupFailed,
@@ -110,7 +115,11 @@ impl Error {
             | Self::Duplicate { .. }
             | Self::Unresolved(_)
             | Self::FirstProbePending => Retry::OnChange,
-            Self::Cluster(_) | Self::NotLeader(_) | Self::TimedOut(_) | Self::Cleanup(_) => Retry::Backoff,
+            Self::Cluster(_)
+            | Self::NotSynced(_)
+            | Self::NotLeader(_)
+            | Self::TimedOut(_)
+            | Self::Cleanup(_) => Retry::Backoff,
         }
     }
 
@@ -122,6 +131,7 @@ impl Error {
             Self::Unresolved(_) => Some(ConditionType::ResolvedRefs),
             Self::Settings(_) => Some(ConditionType::Connected),
             Self::Cluster(_)
+            | Self::NotSynced(_)
             | Self::NotLeader(_)
             | Self::FirstProbePending
             | Self::TimedOut(_)
@@ -167,6 +177,7 @@ pub fn resolved() -> ConditionUpdate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Kind;
     use ConditionType::{Accepted, Connected, ResolvedRefs, Stalled};
 
     fn text() -> String {
@@ -235,6 +246,7 @@ mod tests {
             ),
             (Unresolved::Cluster(refused()).into(), "ClusterFailed", Retry::Backoff, None),
             (Error::NotLeader(NotLeader), "ClusterFailed", Retry::Backoff, None),
+            (Unresolved::NotSynced(NotSynced(Kind::Database)).into(), "ClusterFailed", Retry::Backoff, None),
             (Error::FirstProbePending, "Pending", Retry::OnChange, None),
             (Error::TimedOut(Duration::from_secs(1)), "DeadlineExceeded", Retry::Backoff, None),
             (Error::Cleanup(Fault::new(Reason::Timeout, text())), "CleanupFailed", Retry::Backoff, None),

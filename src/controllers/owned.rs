@@ -58,6 +58,8 @@ fn digest<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> [u8; 32] {
 pub(super) enum OwnedOutcome {
     /// The object of this name is as it should be.
     Written(String),
+    /// An object of this name was made this moment, by us or by somebody else: the watch brings which, and requeues the owner.
+    Pending,
     /// An object of this name exists and is not ours.
     Conflict(String),
     /// The API server refuses the object of this name.
@@ -105,10 +107,11 @@ impl<T: WatchedType> OwnedWriter<T> {
         known: Option<&str>,
         cx: &ReconcileContext,
     ) -> Result<OwnedOutcome, Error> {
-        let name = desired.name.clone();
+        // What this process wrote: neither status nor caches need to know of it yet.
+        let before = self.written(&owner.uid().unwrap_or_default());
         let outcome = self.write_one(owner, desired, cx).await?;
-        if matches!(outcome, OwnedOutcome::Written(_)) {
-            self.remove_others(owner, Some(&name), known, cx).await?;
+        if let OwnedOutcome::Written(name) = &outcome {
+            self.remove_others(owner, Some(name), before, known, cx).await?;
         }
         Ok(outcome)
     }
@@ -123,7 +126,8 @@ impl<T: WatchedType> OwnedWriter<T> {
         known: Option<&str>,
         cx: &ReconcileContext,
     ) -> Result<(), Error> {
-        self.remove_others(owner, None, known, cx).await
+        let before = self.written(&owner.uid().unwrap_or_default());
+        self.remove_others(owner, None, before, known, cx).await
     }
 
     /// Whether the object of this name is still the owner's own.
@@ -156,9 +160,12 @@ impl<T: WatchedType> OwnedWriter<T> {
         }
         let Some(reference) = owner.controller_owner_ref(&()) else { return Ok(OwnedOutcome::Written(name)) };
         cx.fence.check()?;
-        match owned::write(&cx.client, &namespace, reference, desired, existing.is_some()).await {
-            // Made this moment, by us or by somebody else: the watch brings which, and requeues the owner.
-            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(OwnedOutcome::Written(name)),
+        let existing = existing.and_then(|meta| meta.uid.clone());
+        match owned::write(&cx.client, &namespace, reference, desired, existing).await {
+            // It exists by now, or is another one.
+            Err(kube::Error::Api(status)) if status.is_already_exists() || status.is_conflict() => {
+                Ok(OwnedOutcome::Pending)
+            }
             Err(error) if refusal(&error).is_some() => Ok(OwnedOutcome::Refused(name)),
             answer => {
                 let written = Written::of(&name, &answer?, content);
@@ -172,16 +179,18 @@ impl<T: WatchedType> OwnedWriter<T> {
         &self,
         owner: &K,
         keep: Option<&str>,
+        before: Option<Written>,
         known: Option<&str>,
         cx: &ReconcileContext,
     ) -> Result<(), Error> {
         let (uid, namespace) = (owner.uid().unwrap_or_default(), owner.namespace().unwrap_or_default());
         let other = |name: &str| Some(name) != keep;
-        // What this process wrote: neither status nor caches need to know of it yet.
-        if let Some(old) = self.written(&uid).filter(|old| other(&old.name)) {
+        if let Some(old) = before.filter(|old| other(&old.name)) {
             cx.fence.check()?;
             owned::delete::<T>(&cx.client, &namespace, &old.name, old.uid).await?;
-            self.forget(&uid);
+            if keep.is_none() {
+                self.forget(&uid);
+            }
         }
         if let Some(name) = known.filter(|name| other(name))
             && let Some(meta) = T::watched_meta(cx, &namespace, name).filter(|meta| owned_by(meta, &uid))

@@ -179,7 +179,6 @@ impl<R: Reconciler> Runner<R> {
                 let (namespace, uid) =
                     (object.namespace().unwrap_or_default(), object.uid().unwrap_or_default());
                 if let Err(error) = self.reconciler.reject(&namespace, &uid, &cx).await {
-                    report.conditions.push(reconciling(&error));
                     report.error = Some(error);
                 }
                 self.apply(object, current, report).await

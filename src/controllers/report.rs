@@ -43,7 +43,9 @@ impl<S: Status> Report<S> {
             status.forget_observations();
             error.conditions(K::CONDITIONS)
         } else {
-            super::reconcile::kept_conditions(&status)
+            let mut kept = super::reconcile::kept_conditions(&status);
+            kept.retain(|update| update.kind != ConditionType::Ready);
+            kept
         };
         Self { conditions, status, error: Some(error), ..Self::default() }
     }

@@ -170,7 +170,8 @@ impl<S: TargetSettings> TargetSets<S> {
     ) -> Result<TargetSet<S>, Error> {
         let Some(before) = before else { return self.join(resolved, &known, requeue) };
         if before.has_keys(&resolved, S::key) {
-            let before = TargetSet { refused: None, ..before };
+            // The same credential may come from another Secret.
+            let before = TargetSet { refused: None, source: resolved.source.clone(), ..before };
             if before.schedule == resolved.schedule {
                 return Ok(before);
             }

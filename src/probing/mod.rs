@@ -15,7 +15,7 @@ use std::{
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -89,7 +89,7 @@ impl<T: Target> Monitors<T> {
         requeue: impl Fn() + Send + Sync + 'static,
         make: impl FnOnce() -> Result<T, Fault>,
     ) -> Result<Membership<T>, Fault> {
-        let mut by_key = lock(&self.by_key);
+        let mut by_key = self.by_key.lock();
         let monitor = if let Some(monitor) = by_key.get(&key).and_then(Weak::upgrade) {
             monitor
         } else {
@@ -179,7 +179,7 @@ impl<T: Target> Probes<T> {
             // Who still waits for the first probe needs no waking.
             let requeues = if first { self.started.elapsed() >= FIRST_PROBE_WAIT } else { changed };
             if requeues {
-                lock(&members.requeues).values().for_each(|requeue| requeue());
+                members.requeues.lock().values().for_each(|requeue| requeue());
             }
             tokio::time::sleep_until(due).await;
         }
@@ -250,7 +250,7 @@ pub struct Membership<T: Target> {
 impl<T: Target> Membership<T> {
     fn new(monitor: Arc<Monitor<T>>, requeue: RequeueFn) -> Self {
         let id = monitor.members.next.fetch_add(1, Ordering::Relaxed);
-        lock(&monitor.members.requeues).insert(id, requeue);
+        monitor.members.requeues.lock().insert(id, requeue);
         Self { monitor, id }
     }
 
@@ -276,17 +276,12 @@ impl<T: Target> Membership<T> {
     /// How many objects share the monitor, this one included.
     #[must_use]
     pub fn members(&self) -> usize {
-        lock(&self.monitor.members.requeues).len()
+        self.monitor.members.requeues.lock().len()
     }
 }
 
 impl<T: Target> Drop for Membership<T> {
     fn drop(&mut self) {
-        lock(&self.monitor.members.requeues).remove(&self.id);
+        self.monitor.members.requeues.lock().remove(&self.id);
     }
-}
-
-/// A poisoned lock is still a map: the panic that poisoned it has been reported on its own.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

@@ -46,7 +46,7 @@ impl Lookup<'_> {
         name: &str,
     ) -> Result<Arc<K>, Unresolved> {
         let node = |(kind, name): (Kind, &str)| (kind, name.to_owned());
-        let found = self.references.resource(K::KIND, self.namespace, name);
+        let found = self.references.resource(K::KIND, self.namespace, name)?;
         let what = format!("the {} {name}", K::KIND);
         let (found, object) = found
             .and_then(|found| found.get::<K>().map(|object| (found, object)))
@@ -57,7 +57,7 @@ impl Lookup<'_> {
             if *of == start {
                 return vec![(K::KIND, name.to_owned())];
             }
-            let named = self.references.resource(of.0, self.namespace, &of.1);
+            let named = self.references.resource(of.0, self.namespace, &of.1).ok().flatten();
             let references = named.map(|named| named.references).unwrap_or_default().into_iter();
             let resource = |reference| match reference {
                 Reference::Resource(kind, name) => Some((kind, name)),
@@ -157,7 +157,10 @@ mod tests {
             Reason,
             v1alpha1::{Database, ExternalApi},
         },
-        cluster::{references::ConfigContent, resources::NamedResource},
+        cluster::{
+            references::ConfigContent,
+            resources::{NamedResource, NotSynced},
+        },
     };
 
     /// Objects as a cache would have them.
@@ -205,8 +208,8 @@ mod tests {
             std::future::ready(Ok(None)).boxed()
         }
 
-        fn resource(&self, kind: Kind, _: &str, name: &str) -> Option<NamedResource> {
-            self.0.get(&(kind, name.to_owned())).cloned()
+        fn resource(&self, kind: Kind, _: &str, name: &str) -> Result<Option<NamedResource>, NotSynced> {
+            Ok(self.0.get(&(kind, name.to_owned())).cloned())
         }
     }
 

@@ -9,7 +9,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use lookup::Lookup;
 
-use crate::{api::Reason, cluster::references::SecretContent, domain::schedule::Schedule};
+use crate::{
+    api::Reason,
+    cluster::{references::SecretContent, resources::NotSynced},
+    domain::schedule::Schedule,
+};
 
 /// A spec with everything that it names.
 #[derive(Clone, Debug)]
@@ -117,6 +121,10 @@ pub enum Unresolved {
         problem: String,
     },
 
+    /// What the spec names may be in a list that is not here yet.
+    #[error(transparent)]
+    NotSynced(#[from] NotSynced),
+
     /// The API server refused or failed a request.
     #[error("the API server failed a request: {0}")]
     Cluster(#[from] kube::Error),
@@ -134,7 +142,7 @@ impl Unresolved {
             Self::RefNotFound { .. } => Reason::RefNotFound,
             Self::RefNotReady { .. } => Reason::RefNotReady,
             Self::Invalid { .. } => Reason::InvalidSpec,
-            Self::Cluster(_) => Reason::ClusterFailed,
+            Self::NotSynced(_) | Self::Cluster(_) => Reason::ClusterFailed,
         }
     }
 }

@@ -97,10 +97,14 @@ impl Lease {
                 }
             };
             let stopped = lead_until(&lead, keep).await;
-            self.fence.close();
-            if tokio::time::timeout(DRAIN, lost()).await.is_err() {
-                tracing::warn!("background work did not end within {DRAIN:?}");
+            if !stopped {
+                self.fence.close();
             }
+            // An orderly end may still write: the Lease is ours until it is released.
+            if tokio::time::timeout(DRAIN, lost()).await.is_err() {
+                tracing::warn!("background jobs did not end within {DRAIN:?}");
+            }
+            self.fence.close();
             if stopped {
                 self.release().await;
                 return;
@@ -178,7 +182,7 @@ impl Lease {
             return Ok(None);
         }
         lease.spec = Some(self.spec(lease.spec.as_ref()));
-        // With the resource version that was read: whoever else status_written meanwhile has won.
+        // With the resource version that was read: whoever else wrote meanwhile has won.
         self.api.replace(&self.election.name, &params, &lease).await.map(Some)
     }
 

@@ -186,9 +186,11 @@ impl Process {
             // A standby knows, too.
             tokio::spawn(async move { usage.follow(&store).await });
             let stop = stopping.cancelled();
-            match election {
-                Some(election) => Lease::new(client, election, fence).hold_while(lead, lost, stop).await,
-                None => drop(leader::lead_until(lead, stop.map(|()| true)).await),
+            if let Some(election) = election {
+                Lease::new(client, election, fence).hold_while(lead, lost, stop).await;
+            } else {
+                leader::lead_until(lead, stop.map(|()| true)).await;
+                lost().await;
             }
         }
     }

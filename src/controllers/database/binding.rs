@@ -48,6 +48,7 @@ pub(super) async fn publish(
     };
     Ok(match writer.write(database, desired, known, cx).await? {
         OwnedOutcome::Written(name) => Ok(Some(BindingStatus { name })),
+        OwnedOutcome::Pending => Ok(reported.cloned()),
         OwnedOutcome::Conflict(name) => {
             Err((Reason::BindingConflict, format!("the Secret {name} exists and belongs to somebody else")))
         }

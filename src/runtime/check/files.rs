@@ -18,7 +18,7 @@ use crate::{
     api::{GROUP, Kind, for_each_kind, v1alpha1},
     cluster::{
         references::{ConfigContent, References, SecretContent, content_of},
-        resources::NamedResource,
+        resources::{NamedResource, NotSynced},
     },
     domain::label::is_label,
 };
@@ -168,7 +168,9 @@ impl Files {
             _ => {
                 let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
                 let (namespace, name) = key;
-                let value = document.clone();
+                let mut value = document.clone();
+                // Of an exported manifest: what it said then is no finding of now.
+                value.as_object_mut().and_then(|fields| fields.remove("status"));
                 let resource =
                     Kind::from_name(&kind).and_then(|kind| Some((kind, named_resource(kind, &value)?)));
                 if let Some((kind, resource)) = resource {
@@ -270,7 +272,7 @@ impl References for FileReferences {
         std::future::ready(Ok(found)).boxed()
     }
 
-    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Option<NamedResource> {
-        self.resources.get(&(kind, namespace.to_owned(), name.to_owned())).cloned()
+    fn resource(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<NamedResource>, NotSynced> {
+        Ok(self.resources.get(&(kind, namespace.to_owned(), name.to_owned())).cloned())
     }
 }
