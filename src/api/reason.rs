@@ -156,7 +156,7 @@ impl Reason {
             Self::ProtocolError => "check type, host and port in the spec",
             Self::Unavailable => "check the server's log, and type, port and TLS mode in the spec",
             Self::AddressDenied => {
-                "use a public address, or allow this one with --egress-allow-cidrs (chart: egress.allowCIDRs)"
+                "use a public address; other addresses must be in --egress-allow-cidrs (chart: egress.allowCIDRs)"
             }
             Self::UnexpectedStatus => {
                 "check the server's log, or correct path and expectedStatuses in spec.healthCheck.http"

@@ -1,9 +1,9 @@
-//! References between objects: none may lead back to where it began.
+//! Detects cycles of references between objects.
 
 use std::{collections::HashSet, hash::Hash};
 
-/// The first cycle of references that begins and ends at `start`, which is its first and its last node; `edges` gives what a node
-/// names.
+/// A cycle of references through `start`, as its nodes in order, with `start` first and last; none if there is no such
+/// cycle. `edges` returns the references of a node.
 pub fn cycle<N: Clone + Eq + Hash>(start: &N, edges: impl Fn(&N) -> Vec<N>) -> Option<Vec<N>> {
     let mut visited = HashSet::new();
     let mut paths = vec![vec![start.clone()]];
@@ -30,7 +30,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_found_however_long_it_is() {
+    fn a_cycle_of_any_length_is_found() {
         assert_eq!(cycle(&'a', edges(&[('a', "a")])), Some(vec!['a', 'a']));
         assert_eq!(
             cycle(&'a', edges(&[('a', "bc"), ('b', ""), ('c', "d"), ('d', "a")])),
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_two_ways_to_one_object_nor_a_cycle_of_others_is_one() {
+    fn two_paths_to_an_object_and_cycles_that_do_not_include_the_start_are_not_found() {
         assert_eq!(cycle(&'a', edges(&[('a', "bc"), ('b', "d"), ('c', "d")])), None);
         assert_eq!(cycle(&'a', edges(&[('a', "b"), ('b', "c"), ('c', "b")])), None);
     }

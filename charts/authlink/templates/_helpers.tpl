@@ -1,9 +1,9 @@
-{{/* The plurals of all kinds, separated by spaces: a new kind is one word here. */}}
+{{/* The plurals of all kinds, separated by spaces. */}}
 {{- define "authlink.kinds" -}}
 databases externalapis serviceregistrations
 {{- end }}
 
-{{/* Those of them that are kept, by a finalizer, until they are cleaned up. */}}
+{{/* The plurals of the kinds with a finalizer. */}}
 {{- define "authlink.keptKinds" -}}
 serviceregistrations
 {{- end }}
@@ -28,7 +28,7 @@ serviceregistrations
 {{ .Values.serviceAccount.name | default (include "authlink.fullname" .) }}
 {{- end }}
 
-{{/* Two releases in one namespace must not share a Lease. */}}
+{{/* Releases in the same namespace must not share a Lease. */}}
 {{- define "authlink.leaseName" -}}
 {{ include "authlink.fullname" . }}-operator
 {{- end }}
@@ -47,14 +47,14 @@ serviceregistrations
 {{ .Values.gateway.tls.secretName | default (printf "%s-gateway-tls" (include "authlink.fullname" .)) }}
 {{- end }}
 
-{{/* By which pods are selected. Arguments: a dictionary of root and component. */}}
+{{/* Labels that select pods. Arguments: a dictionary of root and component. */}}
 {{- define "authlink.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "authlink.name" .root | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Labels of an object. The chart's own ones win over commonLabels: selectors depend on them. Arguments: as above. */}}
+{{/* Labels of an object. Those of the chart override commonLabels, since selectors depend on them. Arguments: as above. */}}
 {{- define "authlink.labelsOf" -}}
 {{- $own := include "authlink.selectorLabels" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion -}}
@@ -68,24 +68,24 @@ app.kubernetes.io/component: {{ .component }}
 {{ include "authlink.labelsOf" (dict "root" . "component" "operator") }}
 {{- end }}
 
-{{/* What operator and gateway read alike: the objects, and what they name. */}}
+{{/* Read permissions of operator and gateway: the objects and their references. */}}
 {{- define "authlink.readingRules" -}}
 - apiGroups: [authlink.dev]
   resources: {{ splitList " " (include "authlink.kinds" .) | toJson }}
   verbs: [list, watch]
-# list and watch are used for metadata only (a rotated Secret is noticed at once); values are read one by one with get.
+# list and watch are used for metadata only, to detect changes; values are read one by one with get.
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [get, list, watch]
 {{- if not .Values.watchNamespaces }}
-# Which addresses are those of the cluster's own Services, and so must be neither registered nor called.
+# To discover the Service ranges, whose addresses are not allowed as targets.
 - apiGroups: [networking.k8s.io]
   resources: [servicecidrs]
   verbs: [list]
 {{- end }}
 {{- end }}
 
-{{/* What the operator may do to the objects it watches: cluster-wide or in each watched namespace, always the same. */}}
+{{/* Permissions of the operator, cluster-wide or in each watched namespace. */}}
 {{- define "authlink.rules" -}}
 {{- $kinds := splitList " " (include "authlink.kinds" .) -}}
 {{ include "authlink.readingRules" . }}
@@ -103,7 +103,7 @@ app.kubernetes.io/component: {{ .component }}
   resources: [secrets]
   verbs: [create, patch, delete]
 {{- end }}
-# Only those that authlink made are watched, by label; get tells whose a Service is that stands in the way.
+# Only Services of authlink are watched, by label; get finds the owner of a conflicting one.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]

@@ -1,4 +1,4 @@
-{{/* Which workload runs what: with a store that several pods can share, operators and gateways are apart. */}}
+{{/* Whether operators and gateways have separate workloads: with a store that several pods can share. */}}
 {{- define "authlink.apart" -}}
 {{- if .Values.store.postgres.uriSecretRef.name }}true{{ end }}
 {{- end }}
@@ -8,7 +8,7 @@
 {{- if and (include "authlink.apart" .) .Values.gateway.enabled }}true{{ end }}
 {{- end }}
 
-{{/* Deployment or StatefulSet. */}}
+{{/* The kind of the operator's workload. */}}
 {{- define "authlink.operatorKind" -}}
 {{ include "authlink.apart" . | eq "true" | ternary "Deployment" "StatefulSet" }}
 {{- end }}
@@ -92,7 +92,7 @@ spec:
     - name: AUTHLINK_STORE
       valueFrom: {secretKeyRef: {{ pick $values.store.postgres.uriSecretRef "name" "key" | toJson }}}
     {{- if $ca.name }}
-    # The text itself may be longer than a variable can be.
+    # A file, since an environment variable can be too short for the certificates.
     - name: PGSSLROOTCERT
       value: /etc/authlink/store-ca/ca.crt
     {{- end }}
@@ -114,7 +114,7 @@ spec:
       httpGet: {path: /readyz, port: http}
       periodSeconds: 5
     {{- if and .gateway (not $alone) }}
-    # Nodes go on sending new connections until all of them have heard that the pod ends.
+    # Nodes send new connections until all of them have removed the endpoint.
     lifecycle: {preStop: {sleep: {seconds: 5}}}
     {{- end }}
     resources:
@@ -152,7 +152,7 @@ spec:
     configMap: {{ dict "name" $ca.name "items" $items | toJson }}
     {{- end }}
   {{- end }}
-  # The MongoDB driver reads CA certificates from files only; in memory, so that they never reach a disk.
+  # The MongoDB driver reads CA certificates from files only. In memory, so that they are not written to a disk.
   - name: tmp
     emptyDir: {medium: Memory, sizeLimit: 16Mi}
   {{- if and $alone (not $values.store.persistence.enabled) }}
