@@ -87,7 +87,7 @@ fn one_that_is_not_ready_among_others_makes_the_exit_code_1() {
 fn a_wrong_password_is_not_told() {
     let wrong = LOGIN.replace("app-secret", "wr0ng-but-secret");
     let manifests = format!("{wrong}{}", database(&json!({})));
-    not_ready(&check(&manifests), "AuthenticationFailed", "check user name and password");
+    not_ready(&check(&manifests), "AuthenticationFailed", "check the user name and password");
     for output in ["table", "json"] {
         let said = authlink(&["check", "-f", "-", "-o", output], &manifests);
         assert!(!format!("{said:?}").contains("wr0ng"), "{said:?}");

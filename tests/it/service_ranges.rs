@@ -31,7 +31,7 @@ async fn they_are_refused_once_an_operator_or_a_gateway_has_asked() {
         assert_eq!(egress.check_endpoint(address), Ok(()));
         ask(kubeconfig, &egress.services).await;
         let refused = egress.check_endpoint(address).expect_err("refused").to_string();
-        assert!(refused.contains("the cluster's own Services"), "{refused}");
+        assert!(refused.contains("Service or Pod range of the cluster"), "{refused}");
         assert_eq!(egress.check_endpoint("10.99.0.1".parse().expect("an address")), Ok(()));
     }
 }

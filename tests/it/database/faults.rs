@@ -70,7 +70,7 @@ async fn a_wrong_password_is_authentication_failed() {
     let namespace = Namespace::create().await;
     namespace.apply::<Secret>(password_secret("wrong", "app", "not-the-password")).await;
     let specs = each(|_, spec| spec.with(&json!({ "credentialsRef": { "name": "wrong" } })));
-    all_fail(&namespace, &specs, "AuthenticationFailed", "check user name and password").await;
+    all_fail(&namespace, &specs, "AuthenticationFailed", "check the user name and password").await;
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn an_unknown_user_is_authentication_failed() {
     let namespace = Namespace::create().await;
     namespace.apply::<Secret>(password_secret("unknown", "nobody", "app-secret")).await;
     let specs = each(|_, spec| spec.with(&json!({ "credentialsRef": { "name": "unknown" } })));
-    all_fail(&namespace, &specs, "AuthenticationFailed", "check user name and password").await;
+    all_fail(&namespace, &specs, "AuthenticationFailed", "check the user name and password").await;
 }
 
 #[tokio::test]

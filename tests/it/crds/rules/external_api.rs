@@ -140,7 +140,7 @@ fn auth() -> Vec<Refused> {
         ),
         both(
             oauth2(json!({ "tokenUrl": "https://a@login.example.com" })),
-            "auth.oauth2.tokenUrl must be http",
+            "auth.oauth2.tokenUrl must be an http or https URL",
         ),
         (
             oauth2(json!({ "scopes": ["a b"] })),
