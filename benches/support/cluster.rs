@@ -42,7 +42,7 @@ impl Cluster {
         let folder = run_folder()?.join(format!("bench-{name}"));
         std::fs::create_dir_all(&folder)?;
         let (home, namespace) = (format!("{name}-system"), name.to_owned());
-        // Cargo starts benches in the folder of the shared_watches.
+        // Cargo runs benches in the package root, where crds/ is.
         run("kubectl", &["apply", "--server-side", "-f", "crds"], "").await?;
         run("kubectl", &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], "").await?;
 
