@@ -1,33 +1,34 @@
-//! The audit log: one line for each call, among the other lines of the log. Its lines do not take the way of `tracing`, whose
-//! formatting costs a quarter of what a gateway does for a call.
+//! The access log: one line for each call, among the other lines of the log. They bypass `tracing`, whose formatting costs a
+//! quarter of what a gateway does for a call.
 
 use std::{cell::RefCell, fmt::Write, sync::OnceLock};
 
-use super::{lines::Lines, log::Format};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// What a filter of levels calls it.
-const TARGET: &str = "authlink::audit";
+use super::lines::{Format, Lines};
+
+/// Its target, as filters of `--log-level` name it.
+const TARGET: &str = "authlink::access";
 
 static LOG: OnceLock<(Format, Lines)> = OnceLock::new();
 
-/// A call that was answered.
+/// A call that has ended.
 #[derive(Serialize)]
 pub struct Call<'a> {
     /// Of the request.
     pub method: &'a str,
     /// Without the query, which may hold anything.
     pub path: &'a str,
-    /// Of the answer.
+    /// Of the response.
     pub status: u16,
-    /// A ServiceAccount; empty where nobody was let in.
+    /// A ServiceAccount; empty where none was admitted.
     pub caller: &'a str,
-    /// The one that was called last; empty where none was.
+    /// The last one that was called; empty where none was.
     pub endpoint: &'a str,
     /// How many times an endpoint was called.
     pub attempts: u32,
-    /// What kind of problem the answer tells of.
+    /// The type of the problem document that was the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<&'a str>,
     /// `X-Request-ID`.
@@ -35,7 +36,7 @@ pub struct Call<'a> {
     /// W3C trace context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<&'a str>,
-    /// Until the answer began, in milliseconds.
+    /// Until the response began, in milliseconds.
     pub duration_ms: u64,
 }
 
@@ -56,7 +57,7 @@ pub(super) fn init(format: Format, lines: Lines) {
     let _ = LOG.set((format, lines));
 }
 
-/// Writes a line, where the filter of levels lets it through.
+/// Writes a line, unless `--log-level` filters it out.
 pub fn write(call: &Call<'_>) {
     let Some((format, lines)) = LOG.get() else { return };
     if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
@@ -66,7 +67,7 @@ pub fn write(call: &Call<'_>) {
 }
 
 fn line(format: Format, call: &Call<'_>, now: Timestamp) -> String {
-    let timestamp = written(now);
+    let timestamp = rfc3339(now);
     match format {
         Format::Json => {
             let whole = Line { timestamp: &timestamp, level: "INFO", message: "call", call, target: TARGET };
@@ -78,12 +79,12 @@ fn line(format: Format, call: &Call<'_>, now: Timestamp) -> String {
 }
 
 thread_local! {
-    /// The last second, and how it is written: the many calls of one have that in common.
+    /// The last second as text: many calls have it in common.
     static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
 }
 
-/// By RFC 3339, to the microsecond.
-fn written(now: Timestamp) -> String {
+/// To the microsecond.
+fn rfc3339(now: Timestamp) -> String {
     SECOND.with_borrow_mut(|(second, text)| {
         if *second != now.as_second() {
             (*second, *text) = (now.as_second(), format!("{now:.0}"));
@@ -135,7 +136,7 @@ mod tests {
     fn a_time_is_written_as_it_is() {
         for text in ["2026-11-23T09:30:00Z", "2026-11-23T09:30:00.9999999Z", "2026-11-23T09:30:01.000001Z"] {
             let now: Timestamp = text.parse().expect("a time");
-            assert_eq!(written(now), format!("{now:.6}"));
+            assert_eq!(rfc3339(now), format!("{now:.6}"));
         }
     }
 
@@ -160,7 +161,7 @@ mod tests {
         assert!(json.get("problem").is_none());
         assert_eq!(
             line(Format::Text, &call, now),
-            "2026-11-23T09:30:00.000000Z  INFO authlink::audit: call method=GET \
+            "2026-11-23T09:30:00.000000Z  INFO authlink::access: call method=GET \
              path=\"/v1/apis/shop/billing/a\\\"b\\n\" caller=\"system:serviceaccount:shop:checkout\" \
              endpoint=\"https://billing.example.com\" request_id=\"r-1\" status=200 attempts=1 duration_ms=7\n"
         );

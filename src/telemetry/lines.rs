@@ -1,4 +1,5 @@
-//! Lines on their way out: gathered for a moment, so that a gateway that logs each call makes one write of many.
+//! The format of log lines, and their way out: gathered for a moment, so that a gateway that logs each call makes one write of
+//! many.
 
 use std::{
     io::{self, Write},
@@ -9,6 +10,15 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing_subscriber::fmt::MakeWriter;
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// How long a line may wait for others.
 const GATHER: Duration = Duration::from_millis(20);

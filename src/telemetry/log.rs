@@ -5,19 +5,11 @@ use std::io::{IsTerminal, stderr};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
+pub use super::lines::Format;
 use super::{
     access_log,
     lines::{Guard, Lines},
 };
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// Starts logging; `level` is a filter such as `info` or `authlink=debug,kube=warn`. What is logged is written within
 /// 20 ms. Dropping the guard writes the rest.

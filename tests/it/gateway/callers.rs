@@ -140,7 +140,7 @@ async fn each_call_is_one_line_in_the_log_without_payload() {
     let (logs, lines) = eventually(SOON, "one line", async || {
         let logs = gateway.operator.logs();
         let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let lines: Vec<_> = lines.filter(|line| line["target"] == "authlink::audit").collect();
+        let lines: Vec<_> = lines.filter(|line| line["target"] == "authlink::access").collect();
         if lines.len() == 1 { Ok((logs, lines)) } else { Err(format!("{lines:?}")) }
     })
     .await;
