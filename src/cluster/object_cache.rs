@@ -175,6 +175,12 @@ macro_rules! caches {
                         .collect(),
                 )),+ }
             }
+
+            /// What changes from now on, of every kind.
+            #[must_use]
+            pub fn changes(&self) -> CacheChanges {
+                CacheChanges([$(self.$module.changes().0),+].into_iter().flatten().collect())
+            }
         }
     };
 }

@@ -1,5 +1,5 @@
-//! Who a caller is and what it may do, by the API server's word: TokenReview and SubjectAccessReview, remembered for a
-//! short while.
+//! Who a caller is and what it may do, by TokenReview and SubjectAccessReview; the API server's answers are cached for a short
+//! time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -17,8 +17,8 @@ use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::review_cache::{CAPACITY, REMEMBERED, ReviewCache};
-use crate::api::GROUP;
+use super::review_cache::{CACHE_TTL, CAPACITY, ReviewCache};
+use crate::api::{GROUP, Kind};
 
 /// The audience that tokens must be for.
 pub const AUDIENCE: &str = "authlink";
@@ -31,23 +31,19 @@ pub struct Caller {
     /// Tells this one from an earlier one of the same name.
     uid: String,
     groups: Vec<String>,
-    /// When its token ends; none if that cannot be read from it.
+    /// When its token expires; none if that cannot be read from it.
     expires: Option<Timestamp>,
 }
 
-/// What a caller wants to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Permission<'a> {
-    /// Such as `create`.
-    pub verb: &'static str,
-    /// Such as `externalapis`.
-    pub resource: &'static str,
+/// What a Role grants and a route asks for: a verb on the objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Permission {
+    /// The kind.
+    pub kind: Kind,
     /// Such as `invoke`; none for the resource itself.
     pub subresource: Option<&'static str>,
-    /// The object's namespace.
-    pub namespace: &'a str,
-    /// The object's name.
-    pub name: &'a str,
+    /// Such as `create`.
+    pub verb: &'static str,
 }
 
 /// What the API server says of a caller.
@@ -55,27 +51,27 @@ pub struct Permission<'a> {
 pub enum Decision {
     /// It has the permission.
     Allowed(Arc<Caller>),
-    /// It has not.
+    /// It lacks the permission.
     Forbidden(Arc<Caller>),
-    /// The token is not taken: forged, expired, for another audience, or of an account that is gone.
-    Unknown,
+    /// The token is invalid: forged, expired, for another audience, or of a ServiceAccount that was deleted.
+    Unauthenticated,
 }
 
-/// The API server has not answered.
+/// The API server did not answer, and no earlier answer is cached.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the API server does not answer")]
+#[error("the API server did not answer whether the caller has the permission")]
 pub struct ReviewUnavailable;
 
-/// Asks the API server, once for each question.
+/// Reviews callers: asks the API server, however many calls need the same answer, once.
 pub struct Reviewer {
     client: Client,
     callers: ReviewCache<Digest, Option<Arc<Caller>>>,
     decisions: ReviewCache<Digest, bool>,
-    /// Who was allowed what lately, by token and permission: what most calls find with one look.
+    /// Who was allowed what lately, by token, permission and object: most calls need this one look-up.
     allowed: RwLock<HashMap<Digest, Allowed>>,
 }
 
-/// SHA-256 of what was asked. Of a token only this is kept: what is in memory cannot be used in place of it.
+/// SHA-256 of what was asked. Of a token only this is kept: what is in memory cannot be used instead of it.
 type Digest = [u8; 32];
 
 struct Allowed {
@@ -84,7 +80,7 @@ struct Allowed {
 }
 
 impl Reviewer {
-    /// Nothing is known yet.
+    /// With empty caches.
     #[must_use]
     pub fn new(client: Client) -> Self {
         let outage = Arc::default();
@@ -93,20 +89,21 @@ impl Reviewer {
         Self { client, callers, decisions, allowed: RwLock::default() }
     }
 
-    /// Whether whoever shows the token has the permission.
+    /// Whether the owner of the token has the permission for the object of this namespace and name.
     ///
     /// # Errors
-    /// The API server does not answer, and nothing is remembered.
+    /// The API server does not answer, and no earlier answer is cached.
     pub async fn review(
         &self,
         token: &str,
-        permission: &Permission<'_>,
+        permission: &Permission,
+        object: (&str, &str),
     ) -> Result<Decision, ReviewUnavailable> {
-        let key = digest([token].into_iter().chain(permission.parts()));
+        let key = digest([token].into_iter().chain(parts(permission, object)));
         match self.was_allowed(&key) {
             Some(caller) => Ok(Decision::Allowed(caller)),
             // On the heap, because it is large, and rare.
-            None => Box::pin(self.ask(token, permission, key)).await,
+            None => Box::pin(self.ask(token, permission, object, key)).await,
         }
     }
 
@@ -129,24 +126,25 @@ impl Reviewer {
     async fn ask(
         &self,
         token: &str,
-        permission: &Permission<'_>,
+        permission: &Permission,
+        object: (&str, &str),
         key: Digest,
     ) -> Result<Decision, ReviewUnavailable> {
         let ask = Box::pin(async { Ok(self.caller(token).await?.map(Arc::new)) });
         let (caller, mut until) = self.callers.get(digest([token]), ask).await.ok_or(ReviewUnavailable)?;
-        // What is remembered must not outlive the token.
+        // A cached answer must not outlive the token.
         let left = |caller: &Arc<Caller>| match caller.expires {
             Some(end) => Duration::try_from(end - Timestamp::now()).ok().filter(|left| !left.is_zero()),
-            None => Some(REMEMBERED),
+            None => Some(CACHE_TTL),
         };
         let Some((caller, left)) = caller.and_then(|caller| left(&caller).map(|left| (caller, left))) else {
-            return Ok(Decision::Unknown);
+            return Ok(Decision::Unauthenticated);
         };
         until = until.min(Instant::now() + left);
-        let question = digest(caller.parts().chain(permission.parts()));
+        let question = digest(caller.parts().chain(parts(permission, object)));
         let (allowed, decided) = self
             .decisions
-            .get(question, Box::pin(self.decide(&caller, permission)))
+            .get(question, Box::pin(self.decide(&caller, permission, object)))
             .await
             .ok_or(ReviewUnavailable)?;
         if !allowed {
@@ -169,12 +167,17 @@ impl Reviewer {
         let Some(status) = answer.status.filter(|status| status.authenticated == Some(true)) else {
             return Ok(None);
         };
-        // An API server that knows no audiences would take any token (KEP-1205).
-        let meant = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
-        Ok(status.user.filter(|_| meant).map(|user| Caller::of(user, token)))
+        // An API server that knows no audiences would accept any token (KEP-1205).
+        let for_us = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
+        Ok(status.user.filter(|_| for_us).map(|user| Caller::new(user, token)))
     }
 
-    async fn decide(&self, caller: &Caller, permission: &Permission<'_>) -> kube::Result<bool> {
+    async fn decide(
+        &self,
+        caller: &Caller,
+        permission: &Permission,
+        (namespace, name): (&str, &str),
+    ) -> kube::Result<bool> {
         let review = SubjectAccessReview {
             metadata: ObjectMeta::default(),
             spec: SubjectAccessReviewSpec {
@@ -184,10 +187,10 @@ impl Reviewer {
                 resource_attributes: Some(ResourceAttributes {
                     group: Some(GROUP.to_owned()),
                     verb: Some(permission.verb.to_owned()),
-                    resource: Some(permission.resource.to_owned()),
+                    resource: Some(permission.kind.plural()),
                     subresource: permission.subresource.map(str::to_owned),
-                    namespace: Some(permission.namespace.to_owned()),
-                    name: Some(permission.name.to_owned()),
+                    namespace: Some(namespace.to_owned()),
+                    name: Some(name.to_owned()),
                     ..ResourceAttributes::default()
                 }),
                 ..SubjectAccessReviewSpec::default()
@@ -200,7 +203,7 @@ impl Reviewer {
 }
 
 impl Caller {
-    fn of(user: UserInfo, token: &str) -> Self {
+    fn new(user: UserInfo, token: &str) -> Self {
         Self {
             name: user.username.unwrap_or_default(),
             uid: user.uid.unwrap_or_default(),
@@ -209,7 +212,7 @@ impl Caller {
         }
     }
 
-    /// All that decides what it may do.
+    /// Everything that its permissions depend on.
     fn parts(&self) -> impl Iterator<Item = &str> {
         [&self.name, &self.uid].into_iter().chain(&self.groups).map(String::as_str)
     }
@@ -225,23 +228,26 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> Digest {
     hash.finalize().into()
 }
 
-impl Permission<'_> {
-    fn parts(&self) -> impl Iterator<Item = &str> {
-        [self.verb, self.resource, self.subresource.unwrap_or_default(), self.namespace, self.name]
-            .into_iter()
-    }
+fn parts<'a>(
+    permission: &Permission,
+    (namespace, name): (&'a str, &'a str),
+) -> impl Iterator<Item = &'a str> + use<'a> {
+    let Permission { kind, subresource, verb } = permission;
+    [*verb, kind.as_str(), subresource.unwrap_or_default(), namespace, name].into_iter()
+}
 
+impl Permission {
     /// As a Role names it, such as `externalapis/invoke`.
     #[must_use]
     pub fn resource(&self) -> String {
         match self.subresource {
-            Some(subresource) => format!("{}/{subresource}", self.resource),
-            None => self.resource.to_owned(),
+            Some(subresource) => format!("{}/{subresource}", self.kind.plural()),
+            None => self.kind.plural(),
         }
     }
 }
 
-/// When a JSON Web Token says that it ends (RFC 7519 4.1.4). That it says the truth is the API server's word.
+/// The `exp` claim of a JSON Web Token (RFC 7519 4.1.4), unverified: the API server has verified the token.
 fn expiry(token: &str) -> Option<Timestamp> {
     let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
@@ -253,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_token_is_read_from_it_where_it_can_be() {
+    fn the_expiry_of_a_token_is_read_where_it_has_one() {
         let token = |claims: &str| format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
         assert_eq!(expiry(&token(r#"{"exp": 1516239022}"#)), Timestamp::from_second(1_516_239_022).ok());
         assert_eq!([expiry(&token("{}")), expiry(&token("none")), expiry("opaque")], [None; 3]);

@@ -3,8 +3,9 @@
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use parking_lot::Mutex;
 
-use super::problem;
+use super::problem::ProblemKind;
 use crate::{
     cluster::review::Caller,
     telemetry::{access_log, metrics::Calls},
@@ -12,69 +13,105 @@ use crate::{
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What a route knows of a call; from `axum`'s it comes with the response.
+/// The status in the log and the metrics of a call whose caller went away before the response began; nobody receives it. nginx
+/// made it known.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// What is known of a call, filled in while it runs.
 #[derive(Clone, Default)]
-pub(super) struct CallRecord {
+pub(super) struct CallRecord(Arc<Mutex<Fields>>);
+
+#[derive(Default)]
+struct Fields {
+    /// It belongs to a family of routes: all else leaves no line.
+    begun: bool,
     /// The caller has the permission.
-    pub(super) by: Option<Arc<Caller>>,
-    /// There is such an object: what was record of it, as metrics have it. Callers cannot make new series.
-    pub(super) found: Option<(Arc<Calls>, Cow<'static, str>)>,
-    /// The endpoint that it was sent to last, and how many times it was sent anywhere.
-    pub(super) endpoint: Option<Arc<str>>,
-    pub(super) attempts: u32,
+    caller: Option<Arc<Caller>>,
+    /// The object exists: its metrics, and the operation in them. Callers cannot make new series.
+    counted: Option<(Arc<Calls>, Cow<'static, str>)>,
+    /// The endpoint that was called last.
+    endpoint: Option<Arc<str>>,
+    /// How many times an endpoint was called.
+    attempts: u32,
 }
 
-/// The status in the log and the metrics of a call whose caller went away before its answer began; nobody is sent it. nginx
-/// has made it known.
-const CALLER_GONE: u16 = 499;
+impl CallRecord {
+    /// From now on the call leaves a line.
+    pub(super) fn begin(&self) {
+        self.0.lock().begun = true;
+    }
 
-/// A call that has begun. One that is dropped before it has ended leaves its line all the same: it may have had its effect.
+    pub(super) fn admitted(&self, caller: Arc<Caller>) {
+        self.0.lock().caller = Some(caller);
+    }
+
+    pub(super) fn counted(&self, calls: Arc<Calls>, operation: Cow<'static, str>) {
+        self.0.lock().counted = Some((calls, operation));
+    }
+
+    /// An endpoint is called, for the first time or once more.
+    pub(super) fn attempt(&self, endpoint: &Arc<str>, number: u32) {
+        let mut fields = self.0.lock();
+        fields.endpoint = Some(Arc::clone(endpoint));
+        fields.attempts = number;
+    }
+}
+
+/// A request on its way to its line in the log. One that is dropped before it ends leaves it all the same: the call may have
+/// had its effect.
 pub(super) struct AccessLogEntry {
-    at: Instant,
+    started: Instant,
     id: HeaderValue,
     trace: Option<HeaderValue>,
     method: Method,
     uri: Uri,
-    /// What is known of it; what calls nothing has none, and leaves no line.
-    pub(super) record: Option<CallRecord>,
+    record: CallRecord,
 }
 
 impl AccessLogEntry {
     /// Gives the request an id if it has none.
-    pub(super) fn of<B>(request: &mut Request<B>) -> Self {
+    pub(super) fn new<B>(request: &mut Request<B>) -> Self {
         let id = request_id(request.headers());
         request.headers_mut().insert(&REQUEST_ID, id.clone());
         Self {
-            at: Instant::now(),
+            started: Instant::now(),
             id,
             trace: request.headers().get("traceparent").cloned(),
             method: request.method().clone(),
             uri: request.uri().clone(),
-            record: None,
+            record: CallRecord::default(),
         }
     }
 
-    /// Its answer begins.
-    pub(super) fn end<B>(mut self, response: &mut Response<B>) {
+    /// For whatever handles the request.
+    pub(super) fn record(&self) -> CallRecord {
+        self.record.clone()
+    }
+
+    /// The response begins.
+    pub(super) fn end<B>(self, response: &mut Response<B>) {
         response.headers_mut().insert(&REQUEST_ID, self.id.clone());
-        let problem = response.extensions().get::<problem::Kind>().map(|kind| kind.as_str());
+        let problem = response.extensions().get::<ProblemKind>().map(|kind| kind.as_str());
         self.write(response.status().as_u16(), problem);
     }
 
     /// Its one line.
-    fn write(&mut self, status: u16, problem: Option<&str>) {
-        let Some(record) = self.record.take() else { return };
-        let took = self.at.elapsed();
-        if let Some((calls, operation)) = &record.found {
+    fn write(&self, status: u16, problem: Option<&str>) {
+        let fields = std::mem::take(&mut *self.record.0.lock());
+        if !fields.begun {
+            return;
+        }
+        let took = self.started.elapsed();
+        if let Some((calls, operation)) = &fields.counted {
             calls.observe(operation, status, took);
         }
         access_log::write(&access_log::Call {
             method: self.method.as_str(),
             path: self.uri.path(),
             status,
-            caller: record.by.as_ref().map_or("", |caller| &caller.name),
-            endpoint: record.endpoint.as_deref().unwrap_or_default(),
-            attempts: record.attempts,
+            caller: fields.caller.as_ref().map_or("", |caller| &caller.name),
+            endpoint: fields.endpoint.as_deref().unwrap_or_default(),
+            attempts: fields.attempts,
             problem,
             request_id: self.id.to_str().unwrap_or_default(),
             traceparent: self.trace.as_ref().and_then(|trace| trace.to_str().ok()),
@@ -85,11 +122,11 @@ impl AccessLogEntry {
 
 impl Drop for AccessLogEntry {
     fn drop(&mut self) {
-        self.write(CALLER_GONE, Some("caller-gone"));
+        self.write(CLIENT_CLOSED_REQUEST, Some("caller-gone"));
     }
 }
 
-/// The caller's own, where it can be one, else a new one.
+/// The caller's own where it is valid, else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let own = headers
         .get(&REQUEST_ID)
@@ -108,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_id_is_kept_where_it_is_one() {
+    fn a_request_id_is_kept_where_it_is_valid() {
         let given = |id: &[u8]| {
             let id = HeaderValue::from_bytes(id).expect("a value");
             request_id(&HeaderMap::from_iter([(REQUEST_ID.clone(), id)]))

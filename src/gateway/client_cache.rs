@@ -6,25 +6,20 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::{
-    problem::{Kind, Problem},
-    usage::Counters,
+    CallDeps,
+    problem::{Problem, ProblemKind},
 };
 use crate::{
     api::{Managed, status::Status},
-    backends::{database::PoolRegistry, http::Egress},
-    cluster::{
-        object_cache::{CacheChanges, ObjectCache},
-        references::References,
-    },
+    cluster::{object_cache::ObjectCache, references::References},
     resolving::{CredentialSource, Resolved, Unresolved},
-    telemetry::metrics::{Calls, Metrics},
 };
 
 /// A changed Secret is noticed within this time.
@@ -32,32 +27,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the API server may take to tell what an object names.
 const RESOLVE: Duration = Duration::from_secs(5);
-
-/// What everything is made ready with.
-pub(super) struct CallDeps {
-    /// The values of Secrets and ConfigMaps.
-    pub(super) references: Arc<dyn References>,
-    /// The way out.
-    pub(super) egress: Egress,
-    /// The databases of the process.
-    pub(super) pools: Arc<PoolRegistry>,
-    /// The process' metrics.
-    pub(super) metrics: Arc<Metrics>,
-    /// What is counted for each object.
-    pub(super) counters: Arc<Counters>,
-    /// Where the gateway is.
-    pub(super) zone: Option<String>,
-    /// When the gateway started.
-    pub(super) started: Instant,
-}
-
-impl CallDeps {
-    /// What is record of the object, for metrics.
-    pub(super) fn calls<K: Resource<DynamicType = ()>>(&self, object: &K) -> Calls {
-        let namespace = object.namespace().unwrap_or_default();
-        self.metrics.gateway.calls(&K::kind(&()), &namespace, &object.name_any())
-    }
-}
 
 /// What can be made ready of an object.
 pub(super) trait BuildClient: Sized + Send + Sync + 'static {
@@ -77,10 +46,10 @@ pub(super) trait BuildClient: Sized + Send + Sync + 'static {
     fn key(settings: &Self::Settings) -> [u8; 32];
 
     /// Makes it ready.
-    fn make(object: &Self::Object, settings: Vec<Self::Settings>, deps: &CallDeps) -> Result<Self, Problem>;
+    fn build(object: &Self::Object, settings: Vec<Self::Settings>, deps: &CallDeps) -> Result<Self, Problem>;
 
     /// Takes over what the status says.
-    fn follow(&self, object: &Self::Object);
+    fn observe_status(&self, object: &Self::Object);
 }
 
 /// The objects of a kind that have been record.
@@ -93,11 +62,11 @@ pub(super) struct ClientCache<P: BuildClient> {
 }
 
 /// One that is ready, by its object.
-pub(super) struct Named<P> {
+pub(super) struct NamedClient<P> {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) uid: String,
-    pub(super) prepared: Arc<P>,
+    pub(super) client: Arc<P>,
 }
 
 /// By namespace and name.
@@ -113,7 +82,8 @@ struct CachedClient<P> {
 }
 
 impl<P: BuildClient> ClientCache<P> {
-    pub(super) fn new(objects: ObjectCache<P::Object>, deps: Arc<CallDeps>) -> Self {
+    pub(super) fn new(objects: &ObjectCache<P::Object>, deps: &Arc<CallDeps>) -> Self {
+        let (objects, deps) = (objects.clone(), Arc::clone(deps));
         Self { objects, deps, made: RwLock::default(), making: Mutex::default() }
     }
 
@@ -126,19 +96,22 @@ impl<P: BuildClient> ClientCache<P> {
         let guard = self.objects.get(namespace, name);
         let Some(object) = guard.as_deref().and_then(|guard| guard.0.as_ref().ok()) else {
             let detail = format!("there is no {kind} {name} in the namespace {namespace}");
-            return Err(Problem::new(Kind::ServiceNotFound, detail));
+            return Err(Problem::new(ProblemKind::ServiceNotFound, detail));
         };
         if object.suspended() {
-            return Err(Problem::new(Kind::NotReady, format!("spec.suspend of the {kind} {name} is set")));
+            return Err(Problem::new(
+                ProblemKind::NotReady,
+                format!("spec.suspend of the {kind} {name} is set"),
+            ));
         }
         let known = self.known(namespace, name).filter(|known| known.is_of(object));
         if let Some(known) = known.filter(|known| !known.is_due(self.now())) {
-            known.prepared.follow(object);
+            known.prepared.observe_status(object);
             return Ok(Arc::clone(&known.prepared));
         }
         // On the heap, because it is large, and rare.
         let prepared = Box::pin(self.make(object, namespace, name)).await?;
-        prepared.follow(object);
+        prepared.observe_status(object);
         Ok(prepared)
     }
 
@@ -165,11 +138,11 @@ impl<P: BuildClient> ClientCache<P> {
                 return Ok(Arc::clone(&known.prepared));
             }
             (Ok(Err(error)), _) => {
-                return Err(Problem::new(Kind::NotReady, format!("the {kind} {name}: {error}")));
+                return Err(Problem::new(ProblemKind::NotReady, format!("the {kind} {name}: {error}")));
             }
             (Err(_), None) => {
                 let detail = format!("the {kind} {name}: the API server does not tell what it names");
-                return Err(Problem::new(Kind::NotReady, detail));
+                return Err(Problem::new(ProblemKind::NotReady, detail));
             }
         };
         let keys: Vec<_> = resolved.targets.iter().map(P::key).collect();
@@ -179,7 +152,7 @@ impl<P: BuildClient> ClientCache<P> {
             known.looked.store(self.now(), Relaxed);
             return Ok(Arc::clone(&known.prepared));
         }
-        let prepared = Arc::new(P::make(object, resolved.targets, &self.deps)?);
+        let prepared = Arc::new(P::build(object, resolved.targets, &self.deps)?);
         let made = CachedClient {
             prepared: Arc::clone(&prepared),
             uid: object.uid().unwrap_or_default(),
@@ -192,15 +165,15 @@ impl<P: BuildClient> ClientCache<P> {
     }
 
     /// Those that are ready, of objects that are there and not suspended.
-    pub(super) fn all(&self) -> Vec<Named<P>> {
+    pub(super) fn all(&self) -> Vec<NamedClient<P>> {
         let made = self.made.read();
         let all = made.iter().flat_map(|(namespace, made)| made.iter().map(move |made| (namespace, made)));
         let there = all.filter(|(namespace, (name, made))| self.serves(namespace, name, &made.uid));
-        let named = there.map(|(namespace, (name, made))| Named {
+        let named = there.map(|(namespace, (name, made))| NamedClient {
             namespace: namespace.clone(),
             name: name.clone(),
             uid: made.uid.clone(),
-            prepared: Arc::clone(&made.prepared),
+            client: Arc::clone(&made.prepared),
         });
         named.collect()
     }
@@ -222,11 +195,6 @@ impl<P: BuildClient> ClientCache<P> {
     /// Whether there is an object of this name.
     pub(super) fn has(&self, namespace: &str, name: &str) -> bool {
         self.objects.get(namespace, name).is_some()
-    }
-
-    /// Tells of changes of the objects.
-    pub(super) fn changes(&self) -> CacheChanges {
-        self.objects.changes()
     }
 
     fn serves(&self, namespace: &str, name: &str, uid: &str) -> bool {

@@ -1,227 +1,209 @@
 //! `/v1/databases`: the declared queries of a Database, by name.
 
+mod client;
 mod rows;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
+    Extension, Router,
     body::{Body, Bytes},
+    extract::State,
     http::{HeaderMap, HeaderValue, Request, Response, header},
+    routing::post,
 };
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use kube::ResourceExt;
-use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Gateway,
+    CallDeps,
     access_log::CallRecord,
-    client_cache::{BuildClient, CallDeps},
-    problem::{Kind, Problem},
-    usage::UsageGuard,
+    call_guard::CallGuard,
+    client_cache::ClientCache,
+    family::{Route, RouteFamily},
+    problem::{Problem, ProblemKind},
+    routes::Names,
 };
 use crate::{
-    api::{
-        Reason,
-        status::EndpointStatus,
-        v1alpha1::{
-            Database,
-            database::{Query, QueryLimits},
-        },
-    },
-    backends::{
-        database::{Answer, Item, PoolHandle, QueryFault, Run, ServerSettings},
-        transport::endpoint,
-    },
-    cluster::{references::References, review::Permission},
-    domain::usage::Tally,
-    resolving::{self, Resolved},
-    telemetry::metrics::Calls,
+    api::{Kind, Reason, v1alpha1::Database},
+    backends::database::{Answer, Item, QueryFault, Run},
+    cluster::{object_cache::ObjectCache, review::Permission},
+    store::ReplicaState,
 };
-use rows::Text;
+use client::DatabaseClient;
+use rows::RowBuffer;
 
-/// Bytes of parameters that a call may bring.
+/// Limit of the body of a request, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// How long the parameters may take to arrive.
+/// How long the body of a request may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What comes within this time and has at most so many bytes is answered as a whole; all else as it comes.
-const MOMENT: Duration = Duration::from_millis(1);
-const WHOLE: usize = 64 * 1024;
+/// Rows that come within this time and have at most so many bytes are sent as a whole; all others are streamed.
+const WHOLE_WITHIN: Duration = Duration::from_millis(1);
+const WHOLE_BYTES: usize = 64 * 1024;
 
-/// The body of a call.
+static QUERY: Route = Route {
+    path: "/v1/databases/{namespace}/{name}/queries/{query}",
+    permission: Permission { kind: Kind::Database, subresource: Some("query"), verb: "create" },
+    operations,
+};
+
+/// The routes of Databases.
+pub(super) struct Family {
+    deps: Arc<CallDeps>,
+    clients: ClientCache<DatabaseClient>,
+}
+
+impl RouteFamily for Family {
+    fn routes() -> &'static [Route] {
+        std::slice::from_ref(&QUERY)
+    }
+
+    fn schemas() -> Value {
+        json!({ "Rows": {
+            "type": "object", "required": ["rows", "truncated", "affected"],
+            "properties": {
+                "rows": { "type": "array" },
+                "truncated": { "type": "boolean", "description": "there were more rows than maxRows" },
+                "affected": { "type": ["integer", "null"], "description": "rows changed by a statement that returns none" },
+            },
+        } })
+    }
+
+    fn router(self: Arc<Self>) -> Router {
+        Router::new().route(QUERY.path, post(run)).with_state(self)
+    }
+
+    fn evict(&self) {
+        self.clients.evict();
+        let exists = |namespace: &str, name: &str| self.clients.has(namespace, name);
+        self.deps.metrics.gateway.retain(Kind::Database, exists);
+        self.deps.metrics.queries.retain(exists);
+    }
+
+    fn replica_state(&self, state: &mut ReplicaState) {
+        let saturated =
+            self.clients.all().into_iter().filter(|it| it.client.servers.iter().any(|it| it.saturated()));
+        state.saturated.extend(saturated.map(|it| it.uid));
+    }
+}
+
+impl Family {
+    pub(super) fn new(deps: &Arc<CallDeps>, objects: &ObjectCache<Database>) -> Self {
+        Self { deps: Arc::clone(deps), clients: ClientCache::new(objects, deps) }
+    }
+}
+
+/// The body of a request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct QueryRequest {
     #[serde(default)]
     params: Vec<Box<RawValue>>,
 }
 
-/// The servers of a Database with their pools, and what it declares.
-pub(super) struct DatabaseClient {
-    all: Vec<Arc<PoolHandle>>,
-    engine: &'static str,
-    queries: HashMap<String, Arc<Query>>,
-    limits: QueryLimits,
-    tally: Arc<Mutex<Tally>>,
-    calls: Arc<Calls>,
-    /// The one that takes statements: a primary whose probes pass, else any whose probes pass, else the first.
-    chosen: AtomicUsize,
-}
-
-impl BuildClient for DatabaseClient {
-    type Object = Database;
-    type Settings = ServerSettings;
-
-    async fn resolve(
-        database: &Database,
-        references: &dyn References,
-    ) -> Result<Resolved<ServerSettings>, resolving::Unresolved> {
-        resolving::database::resolve(database, references).await
-    }
-
-    fn key(settings: &ServerSettings) -> [u8; 32] {
-        settings.key()
-    }
-
-    fn make(database: &Database, settings: Vec<ServerSettings>, deps: &CallDeps) -> Result<Self, Problem> {
-        let servers = settings.into_iter().map(|it| deps.pools.share(it)).collect::<Result<_, _>>();
-        let spec = &database.spec;
-        Ok(Self {
-            all: servers.map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?,
-            engine: spec.engine.as_str(),
-            queries: spec.queries.iter().map(|it| (it.name.clone(), Arc::new(it.clone()))).collect(),
-            limits: spec.query.clone(),
-            tally: deps.counters.of(&database.uid().unwrap_or_default()),
-            calls: deps.calls(database).into(),
-            chosen: 0.into(),
-        })
-    }
-
-    fn follow(&self, database: &Database) {
-        let endpoints = database.status.iter().flat_map(|status| &status.common.endpoints);
-        let ready = || endpoints.clone().filter(|endpoint| endpoint.ready);
-        let primary = |endpoint: &&EndpointStatus| endpoint.role.as_deref() == Some("Primary");
-        // By address, since the status may be about the hosts of before.
-        let server = |status: &EndpointStatus| {
-            let address = endpoint(&status.address, status.port);
-            self.all.iter().position(|server| server.endpoint() == address)
-        };
-        let chosen = ready().filter(primary).find_map(server).or_else(|| ready().find_map(server));
-        let chosen = chosen.unwrap_or_default();
-        self.chosen.store(chosen, Relaxed);
-    }
-}
-
-impl Gateway {
-    /// The Databases whose pool has no room for callers, by uid.
-    pub(super) fn saturated(&self) -> Vec<String> {
-        let full =
-            self.databases.all().into_iter().filter(|it| it.prepared.all.iter().any(|it| it.saturated()));
-        full.map(|made| made.uid).collect()
-    }
-}
-
-/// Runs the query of this namespace, Database and name.
-pub(super) async fn run(
-    gateway: &Gateway,
-    (namespace, name, query): (&str, &str, &str),
-    request: Request<Incoming>,
-    record: &mut CallRecord,
+/// Runs a declared query.
+async fn run(
+    State(family): State<Arc<Family>>,
+    Names((namespace, name, query)): Names<(String, String, String)>,
+    Extension(record): Extension<CallRecord>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
-    let permission =
-        Permission { verb: "create", resource: "databases", subresource: Some("query"), namespace, name };
-    record.by = Some(gateway.admit(request.headers(), &permission).await?);
-    let servers = gateway.databases.get(namespace, name).await?;
-    let declared = servers.queries.get(query).ok_or_else(|| {
+    let (object, deps) = ((&*namespace, &*name), &family.deps);
+    let mut guard = CallGuard::admit(&deps.reviewer, &QUERY, object, request.headers(), record).await?;
+    let client = family.clients.get(&namespace, &name).await?;
+    let declared = client.queries.get(&query).ok_or_else(|| {
         let detail = format!("the Database {name} declares no query {query}");
-        Problem::new(Kind::QueryNotFound, detail)
+        Problem::new(ProblemKind::QueryNotFound, detail)
     })?;
-    record.found = Some((Arc::clone(&servers.calls), query.to_owned().into()));
-    let usage = UsageGuard::start(&servers.tally);
+    guard.count(&client.call_counters, query.clone());
     let lines = wants_lines(request.headers());
-    let asked = read(request.into_body()).await?;
-    let run = Run::new(declared, &servers.limits, &asked.params)
-        .map_err(|mismatch| Problem::new(Kind::ParameterInvalid, mismatch.to_string()))?;
-    let server = servers.all.get(servers.chosen.load(Relaxed)).or(servers.all.first());
-    let server =
-        server.ok_or_else(|| Problem::new(Kind::NotReady, format!("the Database {name} has no server")))?;
-    let observed = gateway.metrics.queries.start(servers.engine, namespace, name, query);
+    let body = read(request.into_body()).await?;
+    let run = Run::new(declared, &client.limits, &body.params)
+        .map_err(|mismatch| Problem::new(ProblemKind::ParameterInvalid, mismatch.to_string()))?;
+    let server = client
+        .server()
+        .ok_or_else(|| Problem::new(ProblemKind::NotReady, format!("the Database {name} has no server")))?;
+    let observed = deps.metrics.queries.start(client.engine, &namespace, &name, &query);
     let rows = Arc::clone(&**server).run(run, observed);
-    Running { rows, usage, text: Text::new(lines) }.respond().await
+    RunningQuery { rows, guard, buffer: RowBuffer::new(lines) }.respond().await
 }
 
-async fn read(body: Incoming) -> Result<Asked, Problem> {
+async fn read(body: Body) -> Result<QueryRequest, Problem> {
     let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let body = body
-        .map_err(|_| Problem::new(Kind::BadRequest, "the body did not arrive in time"))?
+        .map_err(|_| Problem::new(ProblemKind::BadRequest, "the request body did not arrive in time"))?
         .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-            Some(_) => Problem::new(Kind::TooLarge, format!("the body must have at most {MAX_BODY} bytes")),
-            None => Problem::new(Kind::BadRequest, "the body broke off"),
+            Some(_) => {
+                let detail = format!("the request body must have at most {MAX_BODY} bytes");
+                Problem::new(ProblemKind::TooLarge, detail)
+            }
+            None => Problem::new(ProblemKind::BadRequest, "the caller aborted the request"),
         })?
         .to_bytes();
     if body.is_empty() {
-        return Ok(Asked { params: Vec::new() });
+        return Ok(QueryRequest { params: Vec::new() });
     }
-    serde_json::from_slice(&body).map_err(|_| {
-        Problem::new(Kind::BadRequest, "the body must be JSON such as {\"params\": [\"a@example.com\"]}")
-    })
+    serde_json::from_slice(&body).map_err(|_| Problem::new(ProblemKind::BadRequest, diagnose(&body)))
+}
+
+/// Why a body is no request.
+fn diagnose(body: &[u8]) -> String {
+    let Ok(fields) = serde_json::from_slice::<HashMap<String, &RawValue>>(body) else {
+        return "the request body must be a JSON object such as {\"params\": [\"a@example.com\"]}".to_owned();
+    };
+    match fields.keys().find(|name| *name != "params") {
+        Some(unknown) => format!("unknown field `{unknown}`: expected params"),
+        None => "params must be a list such as [\"a@example.com\"]".to_owned(),
+    }
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|accept| accept.as_bytes().starts_with(rows::LINES.as_bytes()))
 }
 
-/// A query that runs, on its way to the caller.
-struct Running {
+/// A query that runs, and its rows on their way to the caller.
+struct RunningQuery {
     rows: Answer,
-    usage: UsageGuard,
-    text: Text,
+    guard: CallGuard,
+    buffer: RowBuffer,
 }
 
-impl Running {
-    /// The head of the answer waits for what comes first: a query that fails at once fails by its status.
+impl RunningQuery {
+    /// The head of the response waits for the first rows: a query that fails at once is answered by a problem.
     async fn respond(mut self) -> Result<Response<Body>, Problem> {
-        let kind = HeaderValue::from_static(self.text.content_type());
+        let kind = HeaderValue::from_static(self.buffer.content_type());
         let mut next = self.rows.next().await;
-        let moment = Instant::now() + MOMENT;
+        let deadline = Instant::now() + WHOLE_WITHIN;
         while let Some(item) = next {
             self.take(item).map_err(|fault| problem(&fault))?;
-            if self.text.len() > WHOLE {
+            if self.buffer.len() > WHOLE_BYTES {
                 break;
             }
-            let Ok(more) = timeout_at(moment, self.rows.next()).await else { break };
+            let Ok(more) = timeout_at(deadline, self.rows.next()).await else { break };
             next = more;
             if next.is_none() {
-                return Ok(respond(kind, Body::from(self.text.sent())));
+                return Ok(respond(kind, Body::from(self.buffer.take())));
             }
         }
         self.rows.detach();
-        let first = self.text.sent();
+        let first = self.buffer.take();
         let rest = stream::unfold(Some(self), async |running| {
             let mut running = running?;
             let taken = match running.rows.next().await? {
-                Err(fault) if running.text.tells_faults() => {
-                    running.fails(&fault);
-                    running.text.fault(&problem(&fault));
+                Err(fault) if running.buffer.has_lines() => {
+                    running.failed(&fault);
+                    running.buffer.fault(&problem(&fault));
                     Ok(())
                 }
                 item => running.take(item),
             };
             match taken {
-                Ok(()) => Some((Ok(running.text.sent()), Some(running))),
+                Ok(()) => Some((Ok(running.buffer.take()), Some(running))),
                 Err(fault) => Some((Err(fault), None)),
             }
         });
@@ -230,19 +212,19 @@ impl Running {
     }
 
     fn take(&mut self, item: Result<Item, QueryFault>) -> Result<(), QueryFault> {
-        match item.inspect_err(|fault| self.fails(fault))? {
-            Item::Rows(rows) => self.text.rows(&rows),
+        match item.inspect_err(|fault| self.failed(fault))? {
+            Item::Rows(rows) => self.buffer.rows(&rows),
             Item::End { truncated, affected } => {
-                self.usage.served();
-                self.text.end(truncated, affected);
+                self.guard.served();
+                self.buffer.end(truncated, affected);
             }
         }
         Ok(())
     }
 
-    fn fails(&mut self, fault: &QueryFault) {
-        self.usage.served();
-        self.usage.answered(problem(fault).kind.status().as_u16());
+    fn failed(&mut self, fault: &QueryFault) {
+        self.guard.served();
+        self.guard.answered(problem(fault).kind.status());
     }
 }
 
@@ -254,17 +236,59 @@ fn respond(kind: HeaderValue, body: Body) -> Response<Body> {
 
 fn problem(fault: &QueryFault) -> Problem {
     let kind = match fault {
-        QueryFault::Value(_) => Kind::ParameterInvalid,
-        QueryFault::Constraint(_) | QueryFault::Conflict(_) | QueryFault::ReadOnly(_) => Kind::QueryRefused,
-        QueryFault::TimedOut => Kind::UpstreamTimeout,
-        QueryFault::Invalid(_) => Kind::QueryInvalid,
+        QueryFault::Value(_) => ProblemKind::ParameterInvalid,
+        QueryFault::Constraint(_) | QueryFault::Conflict(_) | QueryFault::ReadOnly(_) => {
+            ProblemKind::QueryRefused
+        }
+        QueryFault::TimedOut => ProblemKind::UpstreamTimeout,
+        QueryFault::Invalid(_) => ProblemKind::QueryInvalid,
         QueryFault::Server(fault) => match fault.reason {
-            Reason::PoolSaturated => Kind::Overloaded,
-            Reason::Timeout => Kind::UpstreamTimeout,
-            _ => Kind::Upstream,
+            Reason::PoolSaturated => ProblemKind::Overloaded,
+            Reason::Timeout => ProblemKind::UpstreamTimeout,
+            _ => ProblemKind::Upstream,
         },
-        QueryFault::Denied(_) => Kind::Upstream,
+        QueryFault::Denied(_) => ProblemKind::Upstream,
     };
     let problem = Problem::new(kind, fault.to_string());
-    if kind == Kind::Overloaded { problem.after(Duration::from_secs(1)) } else { problem }
+    if kind == ProblemKind::Overloaded { problem.after(Duration::from_secs(1)) } else { problem }
+}
+
+fn operations() -> Value {
+    json!({ "post": {
+        "operationId": "query",
+        "summary": "Runs a declared query of a Database",
+        "requestBody": { "content": { "application/json": { "schema": {
+            "type": "object", "additionalProperties": false,
+            "properties": { "params": { "type": "array", "description": "the values of spec.queries[].params, in order" } },
+        } } } },
+        "responses": {
+            "200": {
+                "description": "the rows: one JSON document, or with `Accept: application/x-ndjson` one line for each row and a last \
+                                line with $end or $problem",
+                "content": {
+                    "application/json": { "schema": { "$ref": "#/components/schemas/Rows" } },
+                    "application/x-ndjson": {},
+                },
+            },
+            "default": { "$ref": "#/components/responses/Problem" },
+        },
+    } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_no_request_says_what_was_expected() {
+        let rows = [
+            (r#"{"parms": []}"#, "unknown field `parms`: expected params"),
+            (r#"{"params": 1}"#, "params must be a list such as [\"a@example.com\"]"),
+            ("[]", "the request body must be a JSON object such as {\"params\": [\"a@example.com\"]}"),
+        ];
+        for (body, expected) in rows {
+            assert!(serde_json::from_str::<QueryRequest>(body).is_err(), "{body}");
+            assert_eq!(diagnose(body.as_bytes()), expected);
+        }
+    }
 }

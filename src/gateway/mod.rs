@@ -1,13 +1,15 @@
-//! The gateway: calls what the objects describe, for callers that have the permission to. It watches the objects and never
-//! writes them; what it has read last serves while the API server is away.
+//! The gateway: calls what the objects describe, for callers that have the permission. It watches the objects and never writes
+//! them; what it has read last serves while the API server is away.
 
 mod access_log;
-mod caller;
-mod circuits;
+mod body;
+mod call_guard;
 mod client_cache;
 mod database;
 mod eviction;
 mod external_api;
+mod family;
+mod metrics;
 mod openapi;
 pub mod problem;
 mod routes;
@@ -19,21 +21,19 @@ use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
-pub use circuits::Circuits;
+pub use family::permissions;
+pub use metrics::FamilyMetrics;
 pub use routes::Routes;
 pub use server::{Listen, Server};
 
 use crate::{
-    api::v1alpha1::ServiceRegistration,
+    api::HasKind,
     backends::{database::PoolRegistry, http::Egress},
-    cluster::{
-        object_cache::{Caches, ObjectCache},
-        references::References,
-        review::Reviewer,
-    },
+    cluster::{object_cache::Caches, references::References, review::Reviewer},
     telemetry::metrics::Metrics,
 };
-use client_cache::{CallDeps, ClientCache};
+use call_guard::CallCounters;
+use family::Families;
 use usage::Counters;
 
 /// What the gateway needs of the process.
@@ -42,11 +42,11 @@ pub struct GatewayDeps {
     pub reviewer: Reviewer,
     /// What specs name.
     pub references: Arc<dyn References>,
-    /// The way out.
+    /// The way to HTTP targets.
     pub egress: Egress,
     /// The database pools of the process.
     pub pools: Arc<PoolRegistry>,
-    /// Counters.
+    /// The metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The objects.
     pub caches: Caches,
@@ -58,39 +58,56 @@ pub struct GatewayDeps {
 
 /// What every route shares.
 pub struct Gateway {
-    reviewer: Reviewer,
-    metrics: Arc<Metrics>,
+    families: Families,
+    caches: Caches,
     counters: Arc<Counters>,
-    apis: ClientCache<external_api::ApiClient>,
-    databases: ClientCache<database::DatabaseClient>,
-    registrations: ObjectCache<ServiceRegistration>,
-    stopping: CancellationToken,
 }
 
-type State = axum::extract::State<Arc<Gateway>>;
-
 impl Gateway {
-    /// CachedClient of these parts.
+    /// A gateway that serves no calls yet: see [`Routes`] and [`Server`].
     #[must_use]
-    pub fn new(parts: GatewayDeps) -> Self {
+    pub fn new(deps: GatewayDeps) -> Self {
+        let GatewayDeps { reviewer, references, egress, pools, metrics, caches, zone, stopping } = deps;
         let counters = Arc::<Counters>::default();
-        let deps = Arc::new(CallDeps {
-            references: parts.references,
-            egress: parts.egress,
-            pools: parts.pools,
-            metrics: Arc::clone(&parts.metrics),
+        let deps = CallDeps {
+            reviewer,
+            references,
+            egress,
+            pools,
+            metrics,
             counters: Arc::clone(&counters),
-            zone: parts.zone,
+            zone,
+            stopping,
             started: Instant::now(),
-        });
-        Self {
-            apis: ClientCache::new(parts.caches.external_api, Arc::clone(&deps)),
-            databases: ClientCache::new(parts.caches.database, deps),
-            registrations: parts.caches.service_registration,
-            stopping: parts.stopping,
-            reviewer: parts.reviewer,
-            metrics: parts.metrics,
-            counters,
+        };
+        Self { families: Families::new(&Arc::new(deps), &caches), caches, counters }
+    }
+}
+
+/// What calls use, and the clients that they go by.
+struct CallDeps {
+    reviewer: Reviewer,
+    /// The values of Secrets and ConfigMaps.
+    references: Arc<dyn References>,
+    egress: Egress,
+    pools: Arc<PoolRegistry>,
+    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
+    zone: Option<String>,
+    stopping: CancellationToken,
+    /// When the gateway started.
+    started: Instant,
+}
+
+impl CallDeps {
+    /// What counts the calls of the object.
+    fn counters<K: HasKind>(&self, object: &K) -> CallCounters {
+        let meta = object.meta();
+        let [namespace, name, uid] =
+            [&meta.namespace, &meta.name, &meta.uid].map(|text| text.as_deref().unwrap_or_default());
+        CallCounters {
+            calls: self.metrics.gateway.calls(K::KIND, namespace, name).into(),
+            tally: Some(self.counters.of(uid)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What went wrong, as callers read it: problem documents (RFC 9457) with types that stay the same.
+//! What callers read when a call fails: problem documents (RFC 9457) with types that stay the same.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::cluster::review::{Permission, ReviewUnavailable};
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// What kind of problem.
-    pub kind: Kind,
-    /// What happened here, and what to do about it; never a secret.
+    pub kind: ProblemKind,
+    /// What happened, and what to do about it; never a secret.
     pub detail: String,
-    /// When another try makes sense.
+    /// After which time a retry may succeed.
     pub retry_after: Option<Duration>,
 }
 
@@ -27,19 +27,19 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $word:literal, $status:ident, $title:literal;)+) => {
         /// What kind of problem it is.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Kind { $($(#[$doc])* $name),+ }
+        pub enum ProblemKind { $($(#[$doc])* $name),+ }
 
-        impl Kind {
+        impl ProblemKind {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The word of its type.
+            /// The last part of its type.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word),+ }
             }
 
-            /// The status of the answer.
+            /// The status of the response.
             #[must_use]
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status),+ }
@@ -55,53 +55,53 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// No token, or one that the API server does not take.
-    Unauthenticated = "unauthenticated", UNAUTHORIZED, "a valid token is needed";
+    /// No token, or one that the API server does not accept.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "authentication required";
     /// The caller lacks the permission.
-    Forbidden = "forbidden", FORBIDDEN, "the caller lacks the permission";
-    /// There is no such object.
-    ServiceNotFound = "service-not-found", NOT_FOUND, "there is no such service";
+    Forbidden = "forbidden", FORBIDDEN, "permission denied";
+    /// The object does not exist.
+    ServiceNotFound = "service-not-found", NOT_FOUND, "service not found";
     /// The Database declares no such query.
-    QueryNotFound = "query-not-found", NOT_FOUND, "there is no such query";
+    QueryNotFound = "query-not-found", NOT_FOUND, "query not found";
     /// There is no such route.
-    RouteNotFound = "route-not-found", NOT_FOUND, "there is no such route";
-    /// The route has other methods.
-    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "the route has other methods";
-    /// The spec does not allow this method and path.
-    CallNotAllowed = "call-not-allowed", FORBIDDEN, "the call is not allowed by the spec";
-    /// The request cannot be understood.
-    BadRequest = "bad-request", BAD_REQUEST, "the request cannot be understood";
-    /// The body is larger than what is taken here.
-    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "the body is too large";
-    /// A parameter does not fit its declared type.
-    ParameterInvalid = "parameter-invalid", UNPROCESSABLE_ENTITY, "a parameter is not valid";
-    /// The database refuses the statement with these parameters.
-    QueryRefused = "query-refused", CONFLICT, "the database refuses the query";
+    RouteNotFound = "route-not-found", NOT_FOUND, "route not found";
+    /// The route does not support the method.
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "method not allowed";
+    /// No entry of `spec.allow` matches method and path.
+    CallNotAllowed = "call-not-allowed", FORBIDDEN, "call not allowed by the spec";
+    /// The request is malformed.
+    BadRequest = "bad-request", BAD_REQUEST, "bad request";
+    /// The body exceeds the limit of the gateway.
+    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "request body too large";
+    /// A parameter does not match its declared type.
+    ParameterInvalid = "parameter-invalid", UNPROCESSABLE_ENTITY, "invalid parameter";
+    /// The database rejects the statement with these parameters.
+    QueryRefused = "query-refused", CONFLICT, "query rejected by the database";
     /// The statement cannot run as it is declared.
-    QueryInvalid = "query-invalid", INTERNAL_SERVER_ERROR, "the query is declared wrongly";
-    /// The limit of the spec is reached.
-    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "the rate limit is reached";
-    /// Too many calls are in in_flight_guard, or no connection of the database's pool comes free.
-    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "too many calls are in in_flight_guard";
-    /// Every endpoint that could be record is left alone because it failed.
-    CircuitOpen = "circuit-open", SERVICE_UNAVAILABLE, "the circuit is open";
-    /// The object is suspended, not resolved, or has no endpoint.
-    NotReady = "not-ready", SERVICE_UNAVAILABLE, "the service cannot be used now";
+    QueryInvalid = "query-invalid", INTERNAL_SERVER_ERROR, "invalid query declaration";
+    /// The rate limit of the spec is exceeded.
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "rate limit exceeded";
+    /// Too many calls are in flight, or the connection pool of the database is exhausted.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "too many calls in flight";
+    /// The circuit of every endpoint is open.
+    CircuitOpen = "circuit-open", SERVICE_UNAVAILABLE, "circuit open";
+    /// The object is suspended, cannot be resolved, or has no endpoint.
+    NotReady = "not-ready", SERVICE_UNAVAILABLE, "service not ready";
     /// The API server does not answer who the caller is or what it may do.
-    ReviewUnavailable = "review-unavailable", SERVICE_UNAVAILABLE, "the caller cannot be reviewed now";
+    ReviewUnavailable = "review-unavailable", SERVICE_UNAVAILABLE, "caller review unavailable";
     /// The outside system failed.
-    Upstream = "upstream-failed", BAD_GATEWAY, "the outside system failed";
-    /// The outside system did not answer in time.
-    UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT, "the outside system did not answer in time";
+    Upstream = "upstream-failed", BAD_GATEWAY, "upstream failed";
+    /// The outside system did not respond in time.
+    UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT, "upstream timed out";
 }
 
 impl Problem {
     /// A problem of this kind.
-    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), retry_after: None }
     }
 
-    /// The same, with a time after which another try makes sense.
+    /// The same, with a time after which a retry may succeed.
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
@@ -118,22 +118,21 @@ impl Problem {
         })
     }
 
-    /// The caller lacks this permission.
+    /// The caller lacks this permission for the object of this namespace and name.
     #[must_use]
-    pub fn forbidden(caller: &str, permission: &Permission<'_>) -> Self {
-        let Permission { verb, namespace, name, .. } = permission;
-        let resource = permission.resource();
+    pub fn forbidden(caller: &str, permission: &Permission, (namespace, name): (&str, &str)) -> Self {
+        let (verb, resource) = (permission.verb, permission.resource());
         let detail = format!(
             "{caller} may not {verb} {resource} {name} in the namespace {namespace}: grant it by a Role there with apiGroups \
              [authlink.dev], resources [{resource}] and verbs [{verb}]"
         );
-        Self::new(Kind::Forbidden, detail)
+        Self::new(ProblemKind::Forbidden, detail)
     }
 }
 
 impl From<ReviewUnavailable> for Problem {
-    fn from(unanswered: ReviewUnavailable) -> Self {
-        Self::new(Kind::ReviewUnavailable, unanswered.to_string()).after(Duration::from_secs(1))
+    fn from(error: ReviewUnavailable) -> Self {
+        Self::new(ProblemKind::ReviewUnavailable, error.to_string()).after(Duration::from_secs(1))
     }
 }
 
@@ -143,11 +142,11 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: an earlier try would fail again.
+            // Whole seconds, rounded up: an earlier retry would fail again.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        if self.kind == Kind::Unauthenticated {
+        if self.kind == ProblemKind::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"authlink\""));
         }
         response.extensions_mut().insert(self.kind);

@@ -1,4 +1,4 @@
-//! The listener: HTTP/1.1 and HTTP/2 on one port, in the clear or by TLS, with an orderly end.
+//! The listener: HTTP/1.1 and HTTP/2 on one port, with or without TLS, and a graceful shutdown.
 
 mod certificate;
 
@@ -31,43 +31,44 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Routes;
 use certificate::Certificate;
 
-/// How long callers may take to shake hands, and to send the head of a request: the first one, and over HTTP/1.1 each.
+/// How long a caller may take for the TLS handshake, and to send the head of a request: of the first one, and over HTTP/1.1 of
+/// each.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection of HTTP/2 may be without a call, at least; some time within as long again it is closed.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long a connection of HTTP/2 may be idle, at least; it is closed within twice this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long what is still under way may go on when the process ends, or an idle connection.
-const DRAIN: Duration = Duration::from_secs(25);
+/// How long calls in flight may go on when the process ends, or an idle connection is closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// How often a caller's connection of HTTP/2 is tried; one that is dead is closed 20 s later.
+/// How often a connection of HTTP/2 is pinged; one that is dead is closed 20 s later.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Bytes that the head of a request may have.
+/// Limit of the head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Calls at the same time over one connection of HTTP/2.
+/// Concurrent calls over one connection of HTTP/2.
 const MAX_STREAMS: u32 = 1024;
 
 /// Where to listen.
 pub struct Listen {
     /// The address.
     pub address: SocketAddr,
-    /// Files with certificate and key, as PEM; in the clear without.
+    /// Files with certificate and key, as PEM; none: without TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
 
-/// A listener that takes no connections yet.
+/// A listener that accepts no connections yet.
 pub struct Server {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
 }
 
 impl Server {
-    /// Takes the address.
+    /// Binds the address.
     ///
     /// # Errors
-    /// The address is taken or not ours, or the files cannot be used.
+    /// The address is in use or not ours, or the files cannot be used.
     pub async fn bind(listen: Listen) -> io::Result<Self> {
         let tls = match listen.tls {
             Some((certificate, key)) => {
@@ -82,7 +83,7 @@ impl Server {
         Ok(Self { listener: TcpListener::bind(listen.address).await?, tls })
     }
 
-    /// Serves until `stop`, and then until the calls in in_flight_guard are over, for a while.
+    /// Serves until `stop`, and then until the calls in flight have ended, for at most 25 s.
     pub async fn serve(self, routes: Routes, stop: CancellationToken) {
         let connections = TaskTracker::new();
         loop {
@@ -92,19 +93,19 @@ impl Server {
                     Ok((stream, _)) => stream,
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
-                        // Out of descriptors, as a rule: it goes on when some are free.
+                        // Usually there are no free file descriptors: it goes on when there are.
                         sleep(Duration::from_millis(100)).await;
                         continue;
                     }
                 },
             };
-            // A token of its own: it is looked at whenever the connection is, and one of all would be fought for.
+            // A child token for each: it is polled with the connection, and a shared one would be contended.
             connections.spawn(connection(stream, self.tls.clone(), routes.clone(), stop.child_token()));
         }
         drop(self.listener);
         connections.close();
-        if timeout(DRAIN, connections.wait()).await.is_err() {
-            tracing::warn!("calls in in_flight_guard were cut off");
+        if timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+            tracing::warn!(timeout = ?DRAIN_TIMEOUT, "calls in flight were aborted");
         }
     }
 }
@@ -114,8 +115,8 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, routes: Routes,
     let Some(tls) = tls else { return exchange(stream, routes, stop).await };
     match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => exchange(stream, routes, stop).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
-        Err(_) => tracing::debug!("a handshake took too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake timed out"),
     }
 }
 
@@ -134,22 +135,22 @@ where
         .keep_alive_interval(KEEP_ALIVE)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    // How many calls there were, in as many hands as calls are under way.
+    // How many calls there were; each call in flight holds a reference.
     let calls = Arc::new(AtomicU64::new(0));
-    let watched = Arc::downgrade(&calls);
+    let in_flight = Arc::downgrade(&calls);
     let service = service_fn(move |request| {
         calls.fetch_add(1, Relaxed);
         let (routes, call) = (routes.clone(), Arc::clone(&calls));
         async move {
-            let mut answer = routes.answer(request).await;
-            answer.body_mut().hold(call);
-            Ok::<_, Infallible>(answer)
+            let mut response = routes.respond(request).await;
+            response.body_mut().hold(call);
+            Ok::<_, Infallible>(response)
         }
     });
     let mut served = pin!(server.serve_connection(TokioIo::new(stream), service));
-    // hyper's own time-out begins when it knows which HTTP is spoken, and there is none for HTTP/2: a connection that asks for
-    // nothing would be held for ever, without a token.
-    let (mut patience, mut before) = (HEAD_TIMEOUT, 0);
+    // hyper's own timeout begins when it knows the version of HTTP, and there is none for HTTP/2: a connection without a request
+    // would stay open for ever, and needs no token.
+    let (mut wait, mut before) = (HEAD_TIMEOUT, 0);
     let ended = loop {
         tokio::select! {
             biased;
@@ -158,24 +159,24 @@ where
                 served.as_mut().graceful_shutdown();
                 break served.await;
             }
-            () = sleep(patience) => {}
+            () = sleep(wait) => {}
         }
-        let now = watched.upgrade().map_or(before, |calls| calls.load(Relaxed));
+        let now = in_flight.upgrade().map_or(before, |calls| calls.load(Relaxed));
         if now == 0 {
-            return tracing::debug!("a connection asked for nothing");
+            return tracing::debug!("a connection without a request was closed");
         }
-        if now == before && watched.strong_count() <= 1 {
-            // What the caller has asked meanwhile is answered.
+        if now == before && in_flight.strong_count() <= 1 {
+            // Requests that are on their way meanwhile are still handled.
             served.as_mut().graceful_shutdown();
-            match timeout(DRAIN, served.as_mut()).await {
+            match timeout(DRAIN_TIMEOUT, served.as_mut()).await {
                 Ok(ended) => break ended,
                 Err(_) => return tracing::debug!("an idle connection did not end"),
             }
         }
-        (patience, before) = (IDLE, now);
+        (wait, before) = (IDLE_TIMEOUT, now);
     };
-    // That a caller breaks off is its own affair.
+    // Callers may disconnect at any time.
     if let Err(error) = ended {
-        tracing::debug!(error, "a connection broke");
+        tracing::debug!(error, "a connection failed");
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted for each object that is record, and the way of it into the store.
+//! Usage: what is counted for each object that is called, and how it gets into the store.
 
 use std::{
     collections::HashMap,
@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::http::StatusCode;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::MissedTickBehavior};
@@ -17,35 +18,35 @@ use crate::{
     store::{Entry, ReplicaState, Store},
 };
 
-/// How long the last write may take: what is left of the time that a process gets to end.
+/// How long the final flush may take: what is left of the grace period of a pod.
 const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The least time between two writes, however often circuits turn.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The shortest time between two writes, however often circuits change.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is counted, by the object's uid: an object that is made ready anew goes on usage.
+/// What is counted, by the object's uid: a new client of an object goes on with its counts.
 #[derive(Default)]
 pub(super) struct Counters {
     tallies: Mutex<HashMap<String, Arc<Mutex<Tally>>>>,
-    turned: Notify,
+    circuit_changed: Notify,
 }
 
 impl Counters {
-    /// That of the object.
+    /// The tally of the object.
     pub(super) fn of(&self, uid: &str) -> Arc<Mutex<Tally>> {
         Arc::clone(self.tallies().entry(uid.to_owned()).or_default())
     }
 
-    /// A circuit turned: it is written soon.
-    pub(super) fn turned(&self) {
-        self.turned.notify_one();
+    /// A circuit changed: it is written soon.
+    pub(super) fn circuit_changed(&self) {
+        self.circuit_changed.notify_one();
     }
 
     /// What has not been written yet.
     fn unwritten(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         for (uid, tally) in &*self.tallies() {
-            let unwritten = lock(tally).unwritten();
+            let unwritten = tally.lock().unwritten();
             entries.extend(unwritten.into_iter().map(|(slot, counts)| Entry {
                 uid: uid.clone(),
                 slot,
@@ -59,16 +60,16 @@ impl Counters {
         let tallies = self.tallies();
         for Entry { uid, slot, counts } in entries {
             if let Some(tally) = tallies.get(uid) {
-                lock(tally).written(*slot, counts.requests);
+                tally.lock().written(*slot, counts.requests);
             }
         }
     }
 
-    /// Drops what is old, and the tallies of objects that are ready no more.
+    /// Drops old counts, and the tallies of objects that have no client any more.
     fn trim(&self, now: i64) {
         self.tallies().retain(|_, tally| {
-            lock(tally).trim(now);
-            Arc::strong_count(tally) > 1 || !lock(tally).is_empty()
+            tally.lock().trim(now);
+            Arc::strong_count(tally) > 1 || !tally.lock().is_empty()
         });
     }
 
@@ -77,15 +78,11 @@ impl Counters {
     }
 }
 
-fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
-    tally.lock()
-}
-
 fn slot_now() -> i64 {
     usage::slot(Timestamp::now().as_second())
 }
 
-/// A call that is under way: counted when it ends, also when its caller goes away.
+/// A call in flight: counted when it ends, also when its caller goes away.
 pub(super) struct UsageGuard {
     tally: Arc<Mutex<Tally>>,
     started: Instant,
@@ -102,12 +99,12 @@ impl UsageGuard {
         self.call.limited = true;
     }
 
-    /// It is answered by this status.
-    pub(super) fn answered(&mut self, status: u16) {
-        self.call.failed |= status >= 500;
+    /// The caller is answered by this status.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.call.failed |= status.as_u16() >= 500;
     }
 
-    /// The target has answered, or failed to: it took until now.
+    /// The target has answered or failed: it took until now.
     pub(super) fn served(&mut self) {
         self.call.took = Some(self.started.elapsed());
     }
@@ -115,14 +112,14 @@ impl UsageGuard {
 
 impl Drop for UsageGuard {
     fn drop(&mut self) {
-        lock(&self.tally).add(slot_now(), &self.call);
+        self.tally.lock().add(slot_now(), &self.call);
     }
 }
 
 impl Gateway {
-    /// Writes what is counted at this interval and soon after a circuit turned; once `stop` is cancelled once more.
+    /// Writes the usage at this interval and soon after a circuit changed, and a last time when `stop` is cancelled.
     pub async fn report(&self, store: &Store, interval: Duration, stop: CancellationToken) {
-        // Of its own for each process: one that is restarted goes on where nobody else writes.
+        // A new one for each process: a restarted one must not overwrite what the one before has written.
         let replica = i64::from(rand::random::<u32>()) << 31 | i64::from(rand::random::<u32>() >> 1);
         let reporting = async {
             let mut ticks = tokio::time::interval(interval);
@@ -131,15 +128,15 @@ impl Gateway {
             loop {
                 tokio::select! {
                     _ = ticks.tick() => {}
-                    () = self.counters.turned.notified() => {}
+                    () = self.counters.circuit_changed.notified() => {}
                 }
                 let written = self.write(store, replica).await;
                 if written && purged.is_none_or(|purged| purged.elapsed() >= SLOT) {
-                    // The store itself tells of what fails.
+                    // The store itself logs what fails.
                     let _ = store.purge(usage::oldest(slot_now())).await;
                     purged = Some(Instant::now());
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(MIN_INTERVAL).await;
             }
         };
         tokio::select! {
@@ -155,7 +152,8 @@ impl Gateway {
 
     async fn write(&self, store: &Store, replica: i64) -> bool {
         let entries = self.counters.unwritten();
-        let replica_state = ReplicaState { circuits: self.open_circuits(), saturated: self.saturated() };
+        let mut replica_state = ReplicaState::default();
+        self.families.all().for_each(|family| family.replica_state(&mut replica_state));
         let written = store.write(replica, &entries, &replica_state).await.is_ok();
         if written {
             self.counters.written(&entries);
@@ -176,11 +174,11 @@ mod tests {
         drop(UsageGuard::start(&tally));
         let mut failed = UsageGuard::start(&tally);
         failed.served();
-        failed.answered(502);
+        failed.answered(StatusCode::BAD_GATEWAY);
         drop(failed);
         let mut limited = UsageGuard::start(&counters.of("a"));
         limited.limited();
-        limited.answered(429);
+        limited.answered(StatusCode::TOO_MANY_REQUESTS);
         drop(limited);
         let [entry] = &counters.unwritten()[..] else { panic!("one slot") };
         let counts = &entry.counts;

@@ -214,12 +214,12 @@ impl Process {
             zone: settings.zone.clone(),
             stopping: self.stopping.clone(),
         }));
-        registry.register_collector(Box::new(gateway::Circuits::new(Arc::clone(&gateway))));
+        registry.register_collector(Box::new(gateway::FamilyMetrics::new(Arc::clone(&gateway))));
         let (stop, ranges_known) = (self.stopping.clone(), self.ranges_known.clone());
         let (store, interval, served) =
             (Arc::clone(&self.store), settings.store_interval, CancellationToken::new());
         async move {
-            let routes = gateway::Routes::new(Arc::clone(&gateway));
+            let routes = gateway::Routes::new(&gateway);
             let serving = async {
                 // Before the first call, which could connect to one of them.
                 if stop.run_until_cancelled(ranges_known.cancelled()).await.is_some() {

@@ -1,4 +1,4 @@
-//! An ExternalApi made ready for calls: its endpoints with their connections, and what is counted for each.
+//! The client of an ExternalApi: its endpoints with their connections, limits and circuits.
 
 use std::{
     sync::{
@@ -25,25 +25,25 @@ use crate::{
         load::Load,
         path::{self, Allow},
         retry::{Budget, On, Policy},
-        usage::Tally,
     },
     gateway::{
-        client_cache::{BuildClient, CallDeps},
-        problem::{Kind, Problem},
+        CallDeps,
+        call_guard::CallCounters,
+        client_cache::BuildClient,
+        problem::{Problem, ProblemKind},
         usage::Counters,
     },
     resolving::{self, Resolved},
-    telemetry::metrics::Calls,
 };
 
-/// Calls of one API that are in in_flight_guard at the same time: one that is slow must not take what the others need.
+/// Concurrent calls of one API: a slow one must not take what the others need.
 const MAX_IN_FLIGHT: u32 = 1024;
 
-/// Callers whose limits are remembered, of each API.
+/// Callers of one API whose rate limiters are kept.
 const MAX_CALLERS: u64 = 10_000;
 
-/// An ExternalApi made ready for calls.
-pub(in crate::gateway) struct ApiClient {
+/// The client of an ExternalApi.
+pub(super) struct ApiClient {
     pub(super) name: String,
     pub(super) timeout: Duration,
     pub(super) allow: Vec<Allow>,
@@ -55,14 +55,13 @@ pub(in crate::gateway) struct ApiClient {
     /// Where the gateway is.
     pub(super) zone: Option<String>,
     pub(super) in_flight: AtomicU32,
-    pub(super) tally: Arc<Mutex<Tally>>,
-    pub(super) calls: Arc<Calls>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) call_counters: CallCounters,
+    counters: Arc<Counters>,
     started: Instant,
 }
 
-/// One endpoint of it.
-pub(in crate::gateway) struct Endpoint {
+/// One of its endpoints.
+pub(super) struct Endpoint {
     pub(super) service: HttpEndpoint,
     pub(super) name: Arc<str>,
     pub(super) weight: u32,
@@ -92,18 +91,18 @@ impl BuildClient for ApiClient {
         settings.key()
     }
 
-    fn make(api: &ExternalApi, settings: Vec<EndpointSettings>, deps: &CallDeps) -> Result<Self, Problem> {
+    fn build(api: &ExternalApi, settings: Vec<EndpointSettings>, deps: &CallDeps) -> Result<Self, Problem> {
         Self::new(api, settings, deps)
     }
 
-    /// Takes over what the operator's probes say of each endpoint; before they have said anything, all are ready.
-    fn follow(&self, api: &ExternalApi) {
-        let seen = api.status.as_ref().filter(|status| {
+    /// Endpoints are ready as the operator's probes found them, and before the first probe.
+    fn observe_status(&self, api: &ExternalApi) {
+        let probed = api.status.as_ref().filter(|status| {
             status.common.observed_generation == api.metadata.generation
                 && status.common.endpoints.len() == self.endpoints.len()
         });
         for (index, endpoint) in self.endpoints.iter().enumerate() {
-            let ready = seen.is_none_or(|status| status.common.endpoints[index].ready);
+            let ready = probed.is_none_or(|status| status.common.endpoints[index].ready);
             endpoint.ready.store(ready, Relaxed);
         }
     }
@@ -115,7 +114,7 @@ impl ApiClient {
         let mut endpoints = Vec::new();
         for (declared, settings) in spec.endpoints.iter().zip(settings) {
             let service = HttpEndpoint::new(settings, &deps.egress)
-                .map_err(|fault| Problem::new(Kind::NotReady, fault.message()))?;
+                .map_err(|fault| Problem::new(ProblemKind::NotReady, fault.message()))?;
             endpoints.push(Endpoint {
                 name: service.endpoint().into(),
                 service,
@@ -137,27 +136,35 @@ impl ApiClient {
             limit: spec.rate_limit.as_ref().map(Limit::new),
             zone: deps.zone.clone(),
             in_flight: AtomicU32::new(0),
-            tally: deps.counters.of(&api.uid().unwrap_or_default()),
-            calls: deps.calls(api).into(),
+            call_counters: deps.counters(api),
             counters: Arc::clone(&deps.counters),
             started: deps.started,
         })
     }
 
-    /// Time since the start of the process' gateway.
+    /// Time since the start of the gateway.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
+    /// The circuit of an endpoint is in another state, if it is.
+    pub(super) fn circuit_changed(&self, index: usize, changed: Option<breaker::State>) {
+        if let Some(state) = changed {
+            let endpoint = &*self.endpoints[index].name;
+            tracing::info!(api = self.name, endpoint, circuit = state.as_str(), "circuit changed");
+            self.counters.circuit_changed();
+        }
+    }
+
     /// The circuit of each endpoint that has one.
-    pub(in crate::gateway) fn circuits(&self) -> impl Iterator<Item = (&str, breaker::State)> {
+    pub(super) fn circuits(&self) -> impl Iterator<Item = (&str, breaker::State)> {
         self.endpoints.iter().filter_map(|endpoint| {
             let breaker = endpoint.breaker.as_ref()?.lock();
             Some((endpoint.name.as_ref(), breaker.state()))
         })
     }
 
-    /// Lets the call in, within the rate limit and what may be in in_flight_guard.
+    /// Admits the call, within the rate limit and the limit of concurrent calls.
     ///
     /// # Errors
     /// `RateLimited`, `Overloaded`.
@@ -171,13 +178,12 @@ impl ApiClient {
             }
         };
         if let Some(wait) = refused {
-            let detail = format!("the rate limit of the ExternalApi {} is reached", self.name);
-            return Err(Problem::new(Kind::RateLimited, detail).after(wait));
+            let detail = format!("the rate limit of the ExternalApi {} is exceeded", self.name);
+            return Err(Problem::new(ProblemKind::RateLimited, detail).after(wait));
         }
         if self.in_flight.load(Relaxed) >= MAX_IN_FLIGHT {
-            let detail =
-                format!("{MAX_IN_FLIGHT} calls of the ExternalApi {} are in in_flight_guard", self.name);
-            return Err(Problem::new(Kind::Overloaded, detail).after(Duration::from_secs(1)));
+            let detail = format!("{MAX_IN_FLIGHT} calls of the ExternalApi {} are in flight", self.name);
+            return Err(Problem::new(ProblemKind::Overloaded, detail).after(Duration::from_secs(1)));
         }
         Ok(())
     }
@@ -233,7 +239,7 @@ fn policy(spec: &external_api::Retry, timeout: Duration) -> Policy {
     }
 }
 
-/// The schema lets only prefixes through that have one way to be read.
+/// The schema rejects ambiguous prefixes.
 fn allow(spec: &external_api::Allow) -> Option<Allow> {
     let path_prefix = path::normalize(&spec.path_prefix).ok()?;
     Some(Allow {

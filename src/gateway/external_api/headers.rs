@@ -1,4 +1,4 @@
-//! Which headers pass, in both directions.
+//! Which headers are forwarded, in both directions.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
@@ -14,50 +14,51 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Room for what is added: host, credential, API key.
-const OF_THE_GATEWAY: usize = 3;
+/// Capacity for what is added: host, credential, API key.
+const ADDED: usize = 3;
 
-/// What is between the caller and the gateway, and nobody else's business: its token above all.
-static OF_THE_CALLER: [HeaderName; 4] = [header::AUTHORIZATION, header::HOST, header::COOKIE, header::EXPECT];
+/// Headers that are meant for the gateway alone: above all the caller's token.
+static FOR_THE_GATEWAY: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::HOST, header::COOKIE, header::EXPECT];
 
-/// What some servers take for method or path, instead of the request's own: those are what `allow` was asked about.
+/// Headers by which some servers replace method or path, which `spec.allow` has checked.
 const OVERRIDES: [&str; 5] =
     ["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// The headers of a request as the API gets them.
 pub(super) fn outbound(sent: &HeaderMap) -> HeaderMap {
     let named = named_by_connection(sent);
-    let passes = |name: &HeaderName| {
+    let forwarded = |name: &HeaderName| {
         !HOP_BY_HOP.contains(name)
-            && !OF_THE_CALLER.contains(name)
+            && !FOR_THE_GATEWAY.contains(name)
             && !named.contains(name)
             && !is_override(name)
     };
-    let mut headers = HeaderMap::with_capacity(sent.len() + OF_THE_GATEWAY);
-    let passing = sent.iter().filter(|(name, _)| passes(name));
-    headers.extend(passing.map(|(name, value)| (name.clone(), value.clone())));
+    let mut headers = HeaderMap::with_capacity(sent.len() + ADDED);
+    let headers_sent = sent.iter().filter(|(name, _)| forwarded(name));
+    headers.extend(headers_sent.map(|(name, value)| (name.clone(), value.clone())));
     headers
 }
 
 fn is_override(name: &HeaderName) -> bool {
-    // Whoever makes variables of headers (RFC 3875, 4.1.18) cannot tell these apart.
+    // Servers that make variables of headers (RFC 3875 4.1.18) cannot tell `-` from `_`.
     let bytes = name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
     OVERRIDES.iter().any(|known| known.bytes().eq(bytes.clone()))
 }
 
-/// The headers of an answer as the caller gets them. A cookie of the API would be one of the gateway, for every API that it
-/// calls.
+/// The headers of a response as the caller gets them. A cookie of the API would become one of the gateway, and be sent to every
+/// other API.
 pub(super) fn inbound(headers: &mut HeaderMap) {
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
-    let drops = |name: &HeaderName| HOP_BY_HOP.contains(name) || *name == header::SET_COOKIE;
-    while let Some(name) = headers.keys().find(|name| drops(name)).cloned() {
+    let dropped = |name: &HeaderName| HOP_BY_HOP.contains(name) || *name == header::SET_COOKIE;
+    while let Some(name) = headers.keys().find(|name| dropped(name)).cloned() {
         headers.remove(name);
     }
 }
 
-/// What a message says of its own headers: that they are for the next one in line alone.
+/// The headers that a message itself declares hop-by-hop.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let names = values.flat_map(|value| value.split(',')).map(str::trim);
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_the_connections_headers_nor_the_callers_token_pass_nor_another_method_or_path() {
+    fn hop_by_hop_headers_the_callers_token_and_method_overrides_are_not_forwarded() {
         let sent = headers(&[
             ("connection", "close, X-Secret-Hop"),
             ("x-secret-hop", "1"),

@@ -1,4 +1,4 @@
-//! A request's body on its way to the API.
+//! The body of a request on its way to the API.
 
 use std::{
     pin::Pin,
@@ -21,12 +21,12 @@ use crate::{
     },
 };
 
-/// A request's body that is streamed, and can be sent again as long as nobody has begun to read it.
+/// The body of a request: streamed, and replayable as long as no attempt has begun to read it.
 pub(super) struct ReplayableBody(Option<Arc<Upload>>);
 
 struct Upload {
     body: Mutex<Option<Incoming>>,
-    /// What the caller was doing when it was last looked at: one of these.
+    /// What the caller was doing when the body was last polled: one of the constants below.
     caller: AtomicU8,
 }
 
@@ -59,14 +59,14 @@ impl ReplayableBody {
         self.0.as_ref().is_none_or(|upload| upload.body().is_some())
     }
 
-    /// A failure that the caller has brought about by what it sent, or did not send, says so: over HTTP/2 the client only
-    /// tells that the exchange ended. The API had no part in it.
+    /// Says so where the caller has caused the failure by what it sent, or did not send: over HTTP/2 the client only tells that
+    /// the exchange ended. It is not the API's fault.
     pub(super) fn blame(&self, failure: Failure) -> Failure {
         let caller = self.0.as_ref().map_or(SENDING, |upload| upload.caller.load(Relaxed));
         let detail = match caller {
-            BROKEN => "the request was broken off by its sender",
+            BROKEN => "the caller aborted the request",
             SLOW if failure.fault.reason == Reason::Timeout => {
-                "the body of the request did not arrive in time"
+                "the caller did not send the request body in time"
             }
             _ => return failure,
         };
@@ -74,7 +74,7 @@ impl ReplayableBody {
     }
 }
 
-/// One attempt's share in a body: the first that reads it has it.
+/// The body as one attempt sees it: the first that reads it takes it.
 struct Shared {
     upload: Arc<Upload>,
     taken: Option<Incoming>,

@@ -1,4 +1,4 @@
-//! An answer's body on its way to the caller.
+//! The body of an API's response on its way to the caller.
 
 use std::{
     mem,
@@ -13,57 +13,58 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{task::AbortHandle, time::sleep_until};
 
-use super::attempts::InFlightGuard;
+use super::in_flight::InFlightGuard;
 use crate::{
     api::Reason,
     backends::{Fault, http::AnswerBody},
 };
 
-/// An API that is late is found out by its body itself; this much later it can only be the caller.
+/// The body itself notices that the API is late; so much later it can only be the caller that does not read.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// An answer's body, and the call that is under way until it has been read to the end, is not wanted any more, or is late.
-/// A caller that does not read is not asked for more, so that it takes a task to see that.
-pub(in crate::gateway) struct ResponseBody(Held);
+/// The body of a response, and the call that is in flight until the body was read to the end, the caller went away, or the
+/// deadline is over. A caller that does not read never polls the body, so that it takes a task to notice the deadline.
+pub(in crate::gateway) struct ResponseBody(State);
 
-enum Held {
-    /// Most answers are over with the first frame.
-    Alone(Call),
-    Watched(Watched),
-    /// All of it was given out: whether the caller takes what it was given is not the API's affair.
-    Over,
+enum State {
+    /// Most responses end with the first frame.
+    First(Call),
+    /// After the first frame.
+    Watched(WatchedCall),
+    /// The server has all of it: whether the caller takes it is not the API's affair.
+    Ended,
 }
 
 struct Call {
     body: AnswerBody,
-    in_flight_guard: InFlightGuard,
+    in_flight: InFlightGuard,
 }
 
-/// A call that its watch lets go of at the deadline.
-struct Watched {
+/// A call that a task drops at the deadline.
+struct WatchedCall {
     call: Arc<Mutex<Option<Call>>>,
-    watch: AbortHandle,
+    task: AbortHandle,
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: AnswerBody, in_flight_guard: InFlightGuard) -> Self {
-        Self(Held::Alone(Call { body, in_flight_guard }))
+    pub(super) fn new(body: AnswerBody, in_flight: InFlightGuard) -> Self {
+        Self(State::First(Call { body, in_flight }))
     }
 
-    fn of<T>(&self, ask: impl FnOnce(&AnswerBody) -> T) -> Option<T> {
+    fn body<T>(&self, ask: impl FnOnce(&AnswerBody) -> T) -> Option<T> {
         match &self.0 {
-            Held::Alone(call) => Some(ask(&call.body)),
-            Held::Watched(watched) => watched.call().as_ref().map(|call| ask(&call.body)),
-            Held::Over => None,
+            State::First(call) => Some(ask(&call.body)),
+            State::Watched(watched) => watched.call().as_ref().map(|call| ask(&call.body)),
+            State::Ended => None,
         }
     }
 
-    /// After a frame, of which there are more or not.
-    fn go_on(&mut self, more: bool) {
-        self.0 = match mem::replace(&mut self.0, Held::Over) {
-            Held::Alone(call) if more => Held::Watched(Watched::over(call)),
+    /// After a frame, whether more follow or not.
+    fn advance(&mut self, more: bool) {
+        self.0 = match mem::replace(&mut self.0, State::Ended) {
+            State::First(call) if more => State::Watched(WatchedCall::start(call)),
             watched if more => watched,
-            _ => Held::Over,
+            _ => State::Ended,
         };
     }
 }
@@ -72,24 +73,24 @@ impl Call {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(polled, Poll::Ready(Some(Err(_)))) {
-            self.in_flight_guard.broke();
+            self.in_flight.body_failed();
         }
         polled
     }
 }
 
-impl Watched {
-    fn over(call: Call) -> Self {
+impl WatchedCall {
+    fn start(call: Call) -> Self {
         let late = call.body.deadline() + GRACE;
         let call = Arc::new(Mutex::new(Some(call)));
         let watched = Arc::downgrade(&call);
-        let watch = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             sleep_until(late).await;
             if let Some(call) = watched.upgrade() {
                 call.lock().take();
             }
         });
-        Self { call, watch: watch.abort_handle() }
+        Self { call, task: task.abort_handle() }
     }
 
     fn call(&self) -> MutexGuard<'_, Option<Call>> {
@@ -97,9 +98,9 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedCall {
     fn drop(&mut self) {
-        self.watch.abort();
+        self.task.abort();
     }
 }
 
@@ -112,30 +113,30 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let polled = match &mut self.0 {
-            Held::Alone(call) => call.poll_frame(cx),
-            Held::Watched(watched) => {
-                let late = || Fault::new(Reason::Timeout, "the answer was not read in time");
+            State::First(call) => call.poll_frame(cx),
+            State::Watched(watched) => {
+                let late = || Fault::new(Reason::Timeout, "the caller did not read the response in time");
                 let mut call = watched.call();
                 call.as_mut().map_or_else(|| Poll::Ready(Some(Err(late()))), |call| call.poll_frame(cx))
             }
-            Held::Over => return Poll::Ready(None),
+            State::Ended => return Poll::Ready(None),
         };
         if let Poll::Ready(frame) = &polled {
             let more = matches!(frame, Some(Ok(_))) && !self.is_end_stream();
-            self.go_on(more);
+            self.advance(more);
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Held::Over => true,
-            // One that was let go of is not: it ends with a fault.
-            _ => self.of(HttpBody::is_end_stream).unwrap_or_default(),
+            State::Ended => true,
+            // One that was dropped at the deadline has not: it ends with a fault.
+            _ => self.body(HttpBody::is_end_stream).unwrap_or_default(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.of(HttpBody::size_hint).unwrap_or_default()
+        self.body(HttpBody::size_hint).unwrap_or_default()
     }
 }

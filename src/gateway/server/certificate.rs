@@ -14,10 +14,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-/// How often the files are looked at.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often the files are checked, at most.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A certificate, its key, and where both came from.
+/// A certificate with its key, and the files of both.
 #[derive(Debug)]
 pub(super) struct Certificate {
     files: (PathBuf, PathBuf),
@@ -28,7 +28,7 @@ pub(super) struct Certificate {
 struct State {
     key: Arc<CertifiedKey>,
     changed: Option<SystemTime>,
-    looked: Instant,
+    checked: Instant,
 }
 
 impl Certificate {
@@ -38,7 +38,7 @@ impl Certificate {
     /// Which file, and what is wrong with it.
     pub(super) fn read(certificate: PathBuf, key: PathBuf) -> Result<Self, String> {
         let files = (certificate, key);
-        let state = State { changed: changed(&files), key: Arc::new(load(&files)?), looked: Instant::now() };
+        let state = State { changed: changed(&files), key: Arc::new(load(&files)?), checked: Instant::now() };
         Ok(Self { files, state: Mutex::new(state) })
     }
 }
@@ -46,13 +46,13 @@ impl Certificate {
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let mut state = self.state.lock();
-        if state.looked.elapsed() >= LOOK_AGAIN {
-            state.looked = Instant::now();
+        if state.checked.elapsed() >= CHECK_INTERVAL {
+            state.checked = Instant::now();
             let now = changed(&self.files);
             if now != state.changed {
                 match load(&self.files) {
                     Ok(key) => (state.key, state.changed) = (Arc::new(key), now),
-                    // Half written, maybe: the old one serves until the new one can be read.
+                    // It may be half written: the old one serves until the new one can be read.
                     Err(problem) => tracing::warn!(problem, "the new certificate cannot be used"),
                 }
             }

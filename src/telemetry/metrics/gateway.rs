@@ -4,18 +4,25 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
 use super::{buckets, series::Series};
+use crate::api::Kind;
+
+impl EncodeLabelValue for Kind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
 
 /// The labels of a call. Their values come from objects and their specs, so that callers cannot create new series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
-    /// Such as `ExternalApi`.
-    kind: String,
+    /// The object's kind.
+    kind: Kind,
     /// The object's namespace.
     namespace: String,
     /// The object's name.
@@ -28,7 +35,7 @@ struct CallLabels {
 
 /// The call metrics of one object.
 pub struct Calls {
-    kind: String,
+    kind: Kind,
     namespace: String,
     name: String,
     durations: Series<CallLabels, Histogram>,
@@ -46,7 +53,7 @@ impl Calls {
         }
         drop(used);
         let labels = CallLabels {
-            kind: self.kind.clone(),
+            kind: self.kind,
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             operation: operation.to_owned(),
@@ -92,8 +99,8 @@ impl GatewayMetrics {
 
     /// The metrics of an object.
     #[must_use]
-    pub fn calls(&self, kind: &str, namespace: &str, name: &str) -> Calls {
-        let (kind, namespace, name) = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+    pub fn calls(&self, kind: Kind, namespace: &str, name: &str) -> Calls {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
         Calls { kind, namespace, name, durations: self.durations.clone(), used: RwLock::default() }
     }
 
@@ -105,10 +112,14 @@ impl GatewayMetrics {
         });
     }
 
-    /// Removes the series of objects that do not exist, by kind, namespace and name.
-    pub fn retain(&self, exists: impl Fn(&str, &str, &str) -> bool) {
-        self.durations.retain(|call| exists(&call.kind, &call.namespace, &call.name));
-        self.limited.retain(|labels| exists("ExternalApi", &labels.namespace, &labels.name));
+    /// Removes the series of a kind's objects that do not exist, by namespace and name.
+    pub fn retain(&self, kind: Kind, exists: impl Fn(&str, &str) -> bool) {
+        self.durations.retain(|call| call.kind != kind || exists(&call.namespace, &call.name));
+    }
+
+    /// Removes the rate limit series of objects that do not exist, by namespace and name.
+    pub fn retain_limited(&self, exists: impl Fn(&str, &str) -> bool) {
+        self.limited.retain(|labels| exists(&labels.namespace, &labels.name));
     }
 }
 
@@ -123,14 +134,16 @@ mod tests {
         let mut registry = Registry::with_prefix("authlink");
         let metrics = GatewayMetrics::register(&mut registry);
         for name in ["gone", "kept"] {
-            for kind in ["ExternalApi", "Database"] {
+            for kind in [Kind::ExternalApi, Kind::Database] {
                 let calls = metrics.calls(kind, "team", name);
                 calls.observe("GET", 200, Duration::from_millis(1));
                 calls.observe("GET", 200, Duration::from_millis(1));
             }
             metrics.limited("team", name);
         }
-        metrics.retain(|kind, namespace, name| (kind, namespace, name) != ("ExternalApi", "team", "gone"));
+        let exists = |namespace: &str, name: &str| (namespace, name) != ("team", "gone");
+        metrics.retain(Kind::ExternalApi, exists);
+        metrics.retain_limited(exists);
         let mut page = String::new();
         encode(&mut page, &registry).unwrap();
         let count = |text: &str| page.lines().filter(|line| line.contains(text)).count();
