@@ -1,4 +1,4 @@
-//! authlink: a Kubernetes operator that connects an authentication platform with everything around it.
+//! authlink: a Kubernetes operator and gateway that connect an authentication platform with databases, HTTP APIs and external services.
 #[allow(unreachable_pub, reason = "the derive of CRD schemas makes hidden copies of the types")]
 pub mod api;
 pub mod backends;
