@@ -6,6 +6,7 @@ pub mod object_cache;
 pub mod objects;
 pub mod owned;
 pub mod ranges;
+pub mod reference_index;
 pub mod references;
 pub mod resources;
 pub mod review;

@@ -129,13 +129,6 @@ where
         CacheChanges(changes)
     }
 
-    /// The object of this name.
-    #[must_use]
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<DeserializeGuard<K>>> {
-        let key = ObjectRef::new(name).within(namespace);
-        self.0.iter().find_map(|scope| scope.store.get(&key)).filter(|object| object.0.is_ok())
-    }
-
     /// All of a namespace.
     #[must_use]
     pub fn all_in(&self, namespace: &str) -> Vec<Arc<DeserializeGuard<K>>> {

@@ -1,16 +1,13 @@
 //! Requeues one object, or all that name what has changed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use kube::{core::DeserializeGuard, runtime::reflector::ObjectRef};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use super::Object;
-use crate::api::shared::Reference;
+use crate::{api::shared::Reference, cluster::reference_index::ReferenceIndex};
 
 /// How the engine names an object.
 pub(super) type Key<K> = ObjectRef<DeserializeGuard<K>>;
@@ -20,9 +17,7 @@ pub(super) struct Triggers<K: Object>(Arc<Mutex<State<K>>>);
 
 struct State<K: Object> {
     listener: Option<mpsc::UnboundedSender<Key<K>>>,
-    /// Who names what, by namespace: one changed Secret among thousands of objects is found without looking at each.
-    referrers: HashMap<(String, Reference), HashSet<Key<K>>>,
-    references: HashMap<Key<K>, Vec<Reference>>,
+    index: ReferenceIndex<DeserializeGuard<K>>,
 }
 
 impl<K: Object> Clone for Triggers<K> {
@@ -33,8 +28,7 @@ impl<K: Object> Clone for Triggers<K> {
 
 impl<K: Object> Default for Triggers<K> {
     fn default() -> Self {
-        let state = State { listener: None, referrers: HashMap::new(), references: HashMap::new() };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Mutex::new(State { listener: None, index: ReferenceIndex::default() })))
     }
 }
 
@@ -72,19 +66,12 @@ impl<K: Object> Triggers<K> {
 
     /// Notes what the object names now.
     pub(super) fn remember(&self, object: &Key<K>, references: Vec<Reference>) {
-        let mut state = self.state();
-        state.drop_references(object);
-        let namespace = object.namespace.clone().unwrap_or_default();
-        for reference in &references {
-            let entry = state.referrers.entry((namespace.clone(), reference.clone())).or_default();
-            entry.insert(object.clone());
-        }
-        state.references.insert(object.clone(), references);
+        self.state().index.set(object, references);
     }
 
     /// The object is gone.
     pub(super) fn forget(&self, object: &Key<K>) {
-        self.state().drop_references(object);
+        self.state().index.remove(object);
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
@@ -94,20 +81,6 @@ impl<K: Object> Triggers<K> {
 
 impl<K: Object> State<K> {
     fn referrers_of(&self, namespace: &str, changed: &Reference, at_most: usize) -> Vec<Key<K>> {
-        let key = (namespace.to_owned(), changed.clone());
-        self.referrers.get(&key).into_iter().flatten().take(at_most).cloned().collect()
-    }
-
-    fn drop_references(&mut self, object: &Key<K>) {
-        let namespace = object.namespace.clone().unwrap_or_default();
-        for reference in self.references.remove(object).unwrap_or_default() {
-            let key = (namespace.clone(), reference);
-            if let Some(referrers) = self.referrers.get_mut(&key) {
-                referrers.remove(object);
-                if referrers.is_empty() {
-                    self.referrers.remove(&key);
-                }
-            }
-        }
+        self.index.referrers(namespace, changed).take(at_most).cloned().collect()
     }
 }

@@ -1,39 +1,51 @@
-//! Objects made ready for calls, and kept so until what they say or name has changed.
+//! The client of each object that is called. The first call builds it; after a watch said that the object, or something that it
+//! names, has changed, the next call builds it anew. All other calls find it by one look-up.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use kube::{
+    Resource, ResourceExt,
+    core::{DeserializeGuard, NamespaceResourceScope},
+};
+use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
 
 use super::{
     CallDeps,
     problem::{Problem, ProblemKind},
 };
 use crate::{
-    api::{Managed, status::Status},
-    cluster::{object_cache::ObjectCache, references::References},
+    api::{HasKind, Managed, shared::Reference, status::Status},
+    cluster::{
+        object_cache::{Change, ObjectCache},
+        reference_index::ReferenceIndex,
+        references::References,
+    },
     resolving::{CredentialSource, Resolved, Unresolved},
 };
 
-/// A changed Secret is noticed within this time.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long reading what an object names may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the API server may take to tell what an object names.
-const RESOLVE: Duration = Duration::from_secs(5);
+/// How often that is tried again while the API server does not answer and the client that there is serves on.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What can be made ready of an object.
+/// A client, and how to build it from its object.
 pub(super) trait BuildClient: Sized + Send + Sync + 'static {
     /// The kind.
-    type Object: Managed + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Send + Sync;
+    type Object: HasKind
+        + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
+        + Sync;
 
-    /// How each of its targets is reached.
+    /// How one of its targets is reached.
     type Settings: Send;
 
     /// Looks up what the spec names.
@@ -42,189 +54,192 @@ pub(super) trait BuildClient: Sized + Send + Sync + 'static {
         references: &dyn References,
     ) -> impl Future<Output = Result<Resolved<Self::Settings>, Unresolved>> + Send;
 
-    /// The same for settings that are the same.
+    /// Equal for equal settings.
     fn key(settings: &Self::Settings) -> [u8; 32];
 
-    /// Makes it ready.
+    /// Builds the client.
     fn build(object: &Self::Object, settings: Vec<Self::Settings>, deps: &CallDeps) -> Result<Self, Problem>;
 
-    /// Takes over what the status says.
+    /// Takes over what the status says; called for each change.
     fn observe_status(&self, object: &Self::Object);
 }
 
-/// The objects of a kind that have been record.
-pub(super) struct ClientCache<P: BuildClient> {
-    objects: ObjectCache<P::Object>,
+/// The clients of the objects of a kind.
+pub(super) struct ClientCache<C: BuildClient> {
+    slots: Arc<Slots<C>>,
     deps: Arc<CallDeps>,
-    made: RwLock<ByName<Arc<CachedClient<P>>>>,
-    /// Held by whoever makes an object ready: nobody makes one twice, and none waits for another one's Secret.
-    making: Mutex<ByName<Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// One that is ready, by its object.
-pub(super) struct NamedClient<P> {
+/// The objects, and the clients of those that have been called.
+struct Slots<C: BuildClient> {
+    by_name: RwLock<ByName<Slot<C>>>,
+    index: Mutex<ReferenceIndex<DeserializeGuard<C::Object>>>,
+}
+
+/// By namespace and name: found without a copy of either.
+struct ByName<T> {
+    all: HashMap<String, HashMap<String, T>>,
+    /// The version of the last change.
+    last: u64,
+}
+
+struct Slot<C: BuildClient> {
+    /// As the watch last brought it; this version can read it.
+    object: Arc<DeserializeGuard<C::Object>>,
+    /// Of the last change of the object or of what it names.
+    version: u64,
+    client: Option<Arc<CachedClient<C>>>,
+    /// The version that the client was last compared with.
+    compared: u64,
+    /// The API server did not answer: the client serves on until then.
+    retry_at: Option<Instant>,
+    /// Held while a call builds the client.
+    building: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct CachedClient<C> {
+    client: Arc<C>,
+    generation: Option<i64>,
+    keys: Vec<[u8; 32]>,
+}
+
+/// A client, by its object.
+pub(super) struct NamedClient<C> {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) uid: String,
-    pub(super) client: Arc<P>,
+    pub(super) client: Arc<C>,
 }
 
-/// By namespace and name.
-type ByName<T> = HashMap<String, HashMap<String, T>>;
-
-struct CachedClient<P> {
-    prepared: Arc<P>,
-    uid: String,
-    generation: i64,
-    keys: Vec<[u8; 32]>,
-    /// When it was last compared with what the spec names, in milliseconds since the start.
-    looked: AtomicU64,
-}
-
-impl<P: BuildClient> ClientCache<P> {
-    pub(super) fn new(objects: &ObjectCache<P::Object>, deps: &Arc<CallDeps>) -> Self {
-        let (objects, deps) = (objects.clone(), Arc::clone(deps));
-        Self { objects, deps, made: RwLock::default(), making: Mutex::default() }
+impl<C: BuildClient> ClientCache<C> {
+    /// Follows the objects, and what they name.
+    pub(super) fn new(objects: &ObjectCache<C::Object>, deps: &Arc<CallDeps>) -> Self {
+        let by_name = RwLock::new(ByName { all: HashMap::new(), last: 0 });
+        let slots = Arc::new(Slots { by_name, index: Mutex::default() });
+        for scope in objects.scopes() {
+            let (changed, referenced) = (Arc::clone(&slots), Arc::clone(&slots));
+            scope.shared().listen(move |namespace, reference| referenced.mark(namespace, reference));
+            scope.subscribe(move |change| changed.take(change));
+        }
+        Self { slots, deps: Arc::clone(deps) }
     }
 
-    /// The object of this name as it is now, ready for calls.
+    /// The client of the object of this name.
     ///
     /// # Errors
     /// `ServiceNotFound`, `NotReady`.
-    pub(super) async fn get(&self, namespace: &str, name: &str) -> Result<Arc<P>, Problem> {
-        let kind = P::Object::kind(&());
-        let guard = self.objects.get(namespace, name);
-        let Some(object) = guard.as_deref().and_then(|guard| guard.0.as_ref().ok()) else {
-            let detail = format!("there is no {kind} {name} in the namespace {namespace}");
-            return Err(Problem::new(ProblemKind::ServiceNotFound, detail));
-        };
-        if object.suspended() {
-            return Err(Problem::new(
-                ProblemKind::NotReady,
-                format!("spec.suspend of the {kind} {name} is set"),
-            ));
-        }
-        let known = self.known(namespace, name).filter(|known| known.is_of(object));
-        if let Some(known) = known.filter(|known| !known.is_due(self.now())) {
-            known.prepared.observe_status(object);
-            return Ok(Arc::clone(&known.prepared));
+    pub(super) async fn get(&self, namespace: &str, name: &str) -> Result<Arc<C>, Problem> {
+        if let Some(client) = self.current(namespace, name) {
+            return Ok(client);
         }
         // On the heap, because it is large, and rare.
-        let prepared = Box::pin(self.make(object, namespace, name)).await?;
-        prepared.observe_status(object);
-        Ok(prepared)
+        Box::pin(self.refresh(namespace, name)).await
     }
 
-    async fn make(&self, object: &P::Object, namespace: &str, name: &str) -> Result<Arc<P>, Problem> {
-        let lock = self.lock(namespace, name);
-        let known = self.known(namespace, name).filter(|known| known.is_of(object));
-        let _making = match (&known, lock.try_lock()) {
-            (_, Ok(making)) => making,
-            // Somebody is looking; what serves goes on serving meanwhile.
-            (Some(known), Err(_)) => return Ok(Arc::clone(&known.prepared)),
-            (None, Err(_)) => lock.lock().await,
+    fn current(&self, namespace: &str, name: &str) -> Option<Arc<C>> {
+        let slots = self.slots.by_name.read();
+        let slot = slots.get(namespace, name).filter(|slot| slot.is_current())?;
+        Some(Arc::clone(&slot.serving()?.client))
+    }
+
+    async fn refresh(&self, namespace: &str, name: &str) -> Result<Arc<C>, Problem> {
+        let slot = self.slot(namespace, name)?;
+        let _building = match (slot.building.try_lock(), slot.serving()) {
+            (Ok(building), _) => building,
+            // Another call compares it: meanwhile it serves on.
+            (Err(_), Some(serving)) => return Ok(Arc::clone(&serving.client)),
+            (Err(_), None) => slot.building.lock().await,
         };
-        let known = self.known(namespace, name).filter(|known| known.is_of(object));
-        if let Some(known) = known.as_ref().filter(|known| !known.is_due(self.now())) {
-            return Ok(Arc::clone(&known.prepared)); // made while this one waited
+        let slot = self.slot(namespace, name)?;
+        let serving = slot.serving();
+        if let Some(serving) = serving.filter(|_| slot.is_current()) {
+            return Ok(Arc::clone(&serving.client)); // another call has built it
         }
-        let kind = P::Object::kind(&());
-        let resolved = tokio::time::timeout(RESOLVE, P::resolve(object, self.deps.references.as_ref())).await;
-        let resolved = match (resolved, &known) {
+        let object = slot.object.0.as_ref().map_err(|_| not_found::<C>(namespace, name))?;
+        let resolve = C::resolve(object, self.deps.references.as_ref());
+        let resolved = match (tokio::time::timeout(RESOLVE_TIMEOUT, resolve).await, serving) {
             (Ok(Ok(resolved)), _) => resolved,
             // The last good state serves while the API server is away.
-            (Err(_) | Ok(Err(Unresolved::Cluster(_))), Some(known)) => {
-                known.looked.store(self.now(), Relaxed);
-                return Ok(Arc::clone(&known.prepared));
+            (Err(_) | Ok(Err(Unresolved::Cluster(_))), Some(serving)) => {
+                self.slots.by_name.write().update(namespace, name, &slot, |now| {
+                    if now.version == slot.version {
+                        now.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+                    }
+                });
+                return Ok(Arc::clone(&serving.client));
             }
-            (Ok(Err(error)), _) => {
-                return Err(Problem::new(ProblemKind::NotReady, format!("the {kind} {name}: {error}")));
-            }
+            (Ok(Err(error)), _) => return Err(not_ready::<C>(name, &error.to_string())),
             (Err(_), None) => {
-                let detail = format!("the {kind} {name}: the API server does not tell what it names");
-                return Err(Problem::new(ProblemKind::NotReady, detail));
+                let timeout = RESOLVE_TIMEOUT.as_secs();
+                let why = format!("reading what it names from the API server timed out after {timeout}s");
+                return Err(not_ready::<C>(name, &why));
             }
         };
-        let keys: Vec<_> = resolved.targets.iter().map(P::key).collect();
-        if let Some(known) =
-            known.filter(|known| known.keys == keys || is_unproven(object, resolved.source.as_ref()))
-        {
-            known.looked.store(self.now(), Relaxed);
-            return Ok(Arc::clone(&known.prepared));
-        }
-        let prepared = Arc::new(P::build(object, resolved.targets, &self.deps)?);
-        let made = CachedClient {
-            prepared: Arc::clone(&prepared),
-            uid: object.uid().unwrap_or_default(),
-            generation: object.meta().generation.unwrap_or_default(),
-            keys,
-            looked: AtomicU64::new(self.now()),
+        let keys: Vec<_> = resolved.targets.iter().map(C::key).collect();
+        let unproven = is_unproven(object, resolved.source.as_ref());
+        let cached = if let Some(serving) = serving.filter(|serving| serving.keys == keys || unproven) {
+            Arc::clone(serving)
+        } else {
+            let client = Arc::new(C::build(object, resolved.targets, &self.deps)?);
+            Arc::new(CachedClient { client, generation: object.meta().generation, keys })
         };
-        self.made_mut().entry(namespace.to_owned()).or_default().insert(name.to_owned(), Arc::new(made));
-        Ok(prepared)
+        self.slots.by_name.write().update(namespace, name, &slot, |now| {
+            if let Ok(object) = &now.object.0 {
+                cached.client.observe_status(object);
+            }
+            now.client = Some(Arc::clone(&cached));
+            (now.compared, now.retry_at) = (slot.version, None);
+        });
+        Ok(Arc::clone(&cached.client))
     }
 
-    /// Those that are ready, of objects that are there and not suspended.
-    pub(super) fn all(&self) -> Vec<NamedClient<P>> {
-        let made = self.made.read();
-        let all = made.iter().flat_map(|(namespace, made)| made.iter().map(move |made| (namespace, made)));
-        let there = all.filter(|(namespace, (name, made))| self.serves(namespace, name, &made.uid));
-        let named = there.map(|(namespace, (name, made))| NamedClient {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            uid: made.uid.clone(),
-            client: Arc::clone(&made.prepared),
+    /// The object of this name, if it can be called.
+    fn slot(&self, namespace: &str, name: &str) -> Result<Slot<C>, Problem> {
+        let slots = self.slots.by_name.read();
+        let slot = slots.get(namespace, name).ok_or_else(|| not_found::<C>(namespace, name))?;
+        if slot.is_suspended() {
+            return Err(not_ready::<C>(name, "spec.suspend is set"));
+        }
+        Ok(slot.clone())
+    }
+
+    /// Every client.
+    pub(super) fn all(&self) -> Vec<NamedClient<C>> {
+        let slots = self.slots.by_name.read();
+        let slots = slots
+            .all
+            .iter()
+            .flat_map(|(namespace, slots)| slots.iter().map(move |(name, slot)| (namespace, name, slot)));
+        let named = slots.filter_map(|(namespace, name, slot)| {
+            Some(NamedClient {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                uid: slot.object.uid().unwrap_or_default(),
+                client: Arc::clone(&slot.client.as_ref()?.client),
+            })
         });
         named.collect()
     }
 
-    /// Lets go of those whose objects are gone or suspended.
-    pub(super) fn evict(&self) {
-        let mut making = self.making.lock();
-        making.retain(|namespace, locks| {
-            locks.retain(|name, _| self.has(namespace, name));
-            !locks.is_empty()
-        });
-        drop(making);
-        self.made_mut().retain(|namespace, made| {
-            made.retain(|name, made| self.serves(namespace, name, &made.uid));
-            !made.is_empty()
-        });
-    }
-
     /// Whether there is an object of this name.
     pub(super) fn has(&self, namespace: &str, name: &str) -> bool {
-        self.objects.get(namespace, name).is_some()
-    }
-
-    fn serves(&self, namespace: &str, name: &str, uid: &str) -> bool {
-        let object = self.objects.get(namespace, name);
-        let object = object.as_deref().and_then(|object| object.0.as_ref().ok());
-        object.is_some_and(|object| object.meta().uid.as_deref() == Some(uid) && !object.suspended())
-    }
-
-    fn lock(&self, namespace: &str, name: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut making = self.making.lock();
-        Arc::clone(making.entry(namespace.to_owned()).or_default().entry(name.to_owned()).or_default())
-    }
-
-    fn known(&self, namespace: &str, name: &str) -> Option<Arc<CachedClient<P>>> {
-        let all = self.made.read();
-        all.get(namespace)?.get(name).cloned()
-    }
-
-    fn made_mut(&self) -> RwLockWriteGuard<'_, ByName<Arc<CachedClient<P>>>> {
-        self.made.write()
-    }
-
-    /// Milliseconds since the start.
-    fn now(&self) -> u64 {
-        u64::try_from(self.deps.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.slots.by_name.read().get(namespace, name).is_some()
     }
 }
 
-/// Whether the operator, which tries a changed credential first, has not found it to work: until then the one before serves.
-fn is_unproven<K: Managed>(object: &K, source: Option<&CredentialSource>) -> bool {
+fn not_found<C: BuildClient>(namespace: &str, name: &str) -> Problem {
+    let kind = C::Object::KIND;
+    let detail = format!("there is no {kind} {name} in the namespace {namespace}");
+    Problem::new(ProblemKind::ServiceNotFound, detail)
+}
+
+fn not_ready<C: BuildClient>(name: &str, why: &str) -> Problem {
+    Problem::new(ProblemKind::NotReady, format!("the {} {name}: {why}", C::Object::KIND))
+}
+
+/// Whether the operator, which tries a changed credential first, has not found it to work yet: until then the one before serves.
+/// That it works changes the status, which marks the client again.
+fn is_unproven<K: HasKind>(object: &K, source: Option<&CredentialSource>) -> bool {
     let Some((source, status)) = source.zip(object.status().map(Status::common)) else {
         return false;
     };
@@ -233,12 +248,121 @@ fn is_unproven<K: Managed>(object: &K, source: Option<&CredentialSource>) -> boo
         && in_use.is_some_and(|in_use| in_use.fingerprint != source.fingerprint)
 }
 
-impl<P> CachedClient<P> {
-    fn is_of<K: ResourceExt>(&self, object: &K) -> bool {
-        object.meta().generation == Some(self.generation) && object.meta().uid.as_deref() == Some(&self.uid)
+impl<C: BuildClient> Slots<C> {
+    /// Takes over a change of an object. The client of one that is gone, suspended or another one of the same name is dropped.
+    fn take(&self, change: &Change<C::Object>) {
+        let object = change.object.as_ref().filter(|object| object.0.is_ok());
+        match object.and_then(|object| object.0.as_ref().ok()) {
+            Some(object) => self.index.lock().set(&change.key, object.references()),
+            None => self.index.lock().remove(&change.key),
+        }
+        let namespace = change.key.namespace.as_deref().unwrap_or_default();
+        let before = self.by_name.write().replace(namespace, &change.key.name, object);
+        // Outside of the lock, since it may close connections.
+        drop(before);
     }
 
-    fn is_due(&self, now: u64) -> bool {
-        Duration::from_millis(now.saturating_sub(self.looked.load(Relaxed))) >= LOOK_AGAIN
+    /// Marks the clients of all objects that name this.
+    fn mark(&self, namespace: &str, reference: &Reference) {
+        let index = self.index.lock();
+        let referrers: Vec<_> = index.referrers(namespace, reference).map(|it| it.name.clone()).collect();
+        drop(index);
+        if referrers.is_empty() {
+            return;
+        }
+        let mut slots = self.by_name.write();
+        for name in referrers {
+            slots.mark(namespace, &name);
+        }
+    }
+}
+
+impl<C: BuildClient> ByName<Slot<C>> {
+    fn get(&self, namespace: &str, name: &str) -> Option<&Slot<C>> {
+        self.all.get(namespace)?.get(name)
+    }
+
+    fn get_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Slot<C>> {
+        self.all.get_mut(namespace)?.get_mut(name)
+    }
+
+    /// Puts the object in place, or none, and gives the slot that was there.
+    fn replace(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        object: Option<&Arc<DeserializeGuard<C::Object>>>,
+    ) -> Option<Slot<C>> {
+        let Some(object) = object else {
+            let slots = self.all.get_mut(namespace)?;
+            let before = slots.remove(name);
+            if slots.is_empty() {
+                self.all.remove(namespace);
+            }
+            return before;
+        };
+        self.last += 1;
+        let mut slot = Slot::new(Arc::clone(object), self.last);
+        let slots = self.all.entry(namespace.to_owned()).or_default();
+        let before = slots.get(name).filter(|before| before.object.uid() == object.uid());
+        if let Some(before) = before.filter(|_| !slot.is_suspended()) {
+            (slot.client, slot.compared) = (before.client.clone(), before.compared);
+            slot.building = Arc::clone(&before.building);
+            if let (Some(serving), Ok(object)) = (slot.serving(), &object.0) {
+                serving.client.observe_status(object);
+            }
+        }
+        slots.insert(name.to_owned(), slot)
+    }
+
+    /// What the object names has changed.
+    fn mark(&mut self, namespace: &str, name: &str) {
+        self.last += 1;
+        let version = self.last;
+        if let Some(slot) = self.get_mut(namespace, name) {
+            (slot.version, slot.retry_at) = (version, None);
+        }
+    }
+
+    /// Changes the slot, if it is still that of the same object and is not suspended.
+    fn update(&mut self, namespace: &str, name: &str, seen: &Slot<C>, change: impl FnOnce(&mut Slot<C>)) {
+        let slot = self.get_mut(namespace, name);
+        let slot = slot.filter(|slot| slot.object.uid() == seen.object.uid() && !slot.is_suspended());
+        if let Some(slot) = slot {
+            change(slot);
+        }
+    }
+}
+
+impl<C: BuildClient> Slot<C> {
+    fn new(object: Arc<DeserializeGuard<C::Object>>, version: u64) -> Self {
+        Self { object, version, client: None, compared: 0, retry_at: None, building: Arc::default() }
+    }
+
+    /// Whether its client serves without a comparison.
+    fn is_current(&self) -> bool {
+        self.compared == self.version || self.retry_at.is_some_and(|retry_at| Instant::now() < retry_at)
+    }
+
+    /// The client of this generation of the object.
+    fn serving(&self) -> Option<&Arc<CachedClient<C>>> {
+        self.client.as_ref().filter(|client| client.generation == self.object.meta().generation)
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.object.0.as_ref().is_ok_and(Managed::suspended)
+    }
+}
+
+impl<C: BuildClient> Clone for Slot<C> {
+    fn clone(&self) -> Self {
+        Self {
+            object: Arc::clone(&self.object),
+            version: self.version,
+            client: self.client.clone(),
+            compared: self.compared,
+            retry_at: self.retry_at,
+            building: Arc::clone(&self.building),
+        }
     }
 }

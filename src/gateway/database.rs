@@ -79,7 +79,6 @@ impl RouteFamily for Family {
     }
 
     fn evict(&self) {
-        self.clients.evict();
         let exists = |namespace: &str, name: &str| self.clients.has(namespace, name);
         self.deps.metrics.gateway.retain(Kind::Database, exists);
         self.deps.metrics.queries.retain(exists);

@@ -83,7 +83,6 @@ impl RouteFamily for Family {
     }
 
     fn evict(&self) {
-        self.clients.evict();
         let exists = |namespace: &str, name: &str| self.clients.has(namespace, name);
         self.deps.metrics.gateway.retain(Kind::ExternalApi, exists);
         self.deps.metrics.gateway.retain_limited(exists);

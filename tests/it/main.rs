@@ -18,6 +18,7 @@ mod examples;
 mod external_api;
 mod gateway;
 mod http_api;
+mod kinds;
 mod layers;
 mod leader;
 mod outage;

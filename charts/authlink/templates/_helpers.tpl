@@ -1,11 +1,15 @@
-{{/* The plurals of all kinds, separated by spaces. */}}
-{{- define "authlink.kinds" -}}
-databases externalapis serviceregistrations
+{{/* The table of kinds, generated: plural, finalizer and the permissions that the gateway asks for. */}}
+{{- define "authlink.kindTable" -}}
+{{ .Files.Get "files/kinds.yaml" }}
 {{- end }}
 
-{{/* The plurals of the kinds with a finalizer. */}}
-{{- define "authlink.keptKinds" -}}
-serviceregistrations
+{{/* The plurals of all kinds, as a JSON list. */}}
+{{- define "authlink.kinds" -}}
+{{- $plurals := list -}}
+{{- range (include "authlink.kindTable" . | fromYaml).kinds -}}
+{{- $plurals = append $plurals .plural -}}
+{{- end -}}
+{{ toJson $plurals }}
 {{- end }}
 
 {{- define "authlink.name" -}}
@@ -71,7 +75,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* Read permissions of operator and gateway: the objects and their references. */}}
 {{- define "authlink.readingRules" -}}
 - apiGroups: [authlink.dev]
-  resources: {{ splitList " " (include "authlink.kinds" .) | toJson }}
+  resources: {{ include "authlink.kinds" . }}
   verbs: [list, watch]
 # list and watch are used for metadata only, to detect changes; values are read one by one with get.
 - apiGroups: [""]
@@ -87,17 +91,21 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* Permissions of the operator, cluster-wide or in each watched namespace. */}}
 {{- define "authlink.rules" -}}
-{{- $kinds := splitList " " (include "authlink.kinds" .) -}}
+{{- $kinds := (include "authlink.kindTable" . | fromYaml).kinds -}}
 {{ include "authlink.readingRules" . }}
 - apiGroups: [authlink.dev]
   resources:
   {{- range $kinds }}
-  - {{ . }}/status
+  - {{ .plural }}/status
   {{- end }}
   verbs: [patch]
+{{- range $kinds }}
+{{- if .finalizer }}
 - apiGroups: [authlink.dev]
-  resources: {{ splitList " " (include "authlink.keptKinds" .) | toJson }}
+  resources: [{{ .plural }}]
   verbs: [patch]
+{{- end }}
+{{- end }}
 {{- if .Values.rbac.bindings }}
 - apiGroups: [""]
   resources: [secrets]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use authlink::api::all_crds;
+use authlink::{api::Kind, gateway};
 use serde_json::{Value, json};
 
 use super::{APART, named, of_kind, render, texts, workloads};
@@ -22,14 +22,13 @@ fn allowed(role: &Value) -> BTreeSet<String> {
 }
 
 fn operators_rules() -> BTreeSet<String> {
-    let kinds = all_crds().into_iter().map(|crd| crd.spec.names.plural).flat_map(|kind| {
-        ["list", "watch"]
-            .map(|verb| format!("authlink.dev/{kind} {verb}"))
-            .into_iter()
-            .chain([format!("authlink.dev/{kind}/status patch")])
+    let kinds = Kind::ALL.iter().flat_map(|kind| {
+        let plural = kind.plural();
+        let finalizer = kind.has_finalizer().then(|| format!("authlink.dev/{plural} patch"));
+        let read = ["list", "watch"].map(|verb| format!("authlink.dev/{plural} {verb}"));
+        read.into_iter().chain([format!("authlink.dev/{plural}/status patch")]).chain(finalizer)
     });
     let others = [
-        "authlink.dev/serviceregistrations patch",
         "/secrets get",
         "/secrets list",
         "/secrets watch",
@@ -65,7 +64,7 @@ const REVIEWS: [&str; 2] =
     ["authentication.k8s.io/tokenreviews create", "authorization.k8s.io/subjectaccessreviews create"];
 
 fn gateways_rules() -> BTreeSet<String> {
-    let kinds = all_crds().into_iter().map(|crd| format!("authlink.dev/{}", crd.spec.names.plural));
+    let kinds = Kind::ALL.iter().map(|kind| format!("authlink.dev/{}", kind.plural()));
     let watched = kinds.flat_map(|kind| ["list", "watch"].map(|verb| format!("{kind} {verb}")));
     let named = ["secrets", "configmaps"];
     let read =
@@ -184,23 +183,38 @@ fn without_bindings_the_operator_can_write_no_secret() {
     assert_eq!(secrets, ["/secrets get", "/secrets list", "/secrets watch"]);
 }
 
+/// Labels and rules of a ClusterRole.
+fn cluster_role(objects: &[Value], name: &str) -> (Value, BTreeSet<String>) {
+    let role = named(objects, "ClusterRole", name);
+    (role["metadata"]["labels"].clone(), allowed(role))
+}
+
 #[test]
 fn users_get_the_kinds_by_the_built_in_roles() {
     let objects = render(&[]);
-    let role = |name: &str| {
-        let roles = of_kind(&objects, "ClusterRole");
-        let role = roles.into_iter().find(|role| role["metadata"]["name"] == name).unwrap().clone();
-        (role["metadata"]["labels"].clone(), allowed(&role))
+    let of_each_kind = |verbs: &[&str]| -> BTreeSet<String> {
+        let rules = Kind::ALL
+            .iter()
+            .flat_map(|kind| verbs.iter().map(move |verb| format!("authlink.dev/{} {verb}", kind.plural())));
+        rules.collect()
     };
-    let (labels, rules) = role("r-authlink-view");
+    let (labels, rules) = cluster_role(&objects, "r-authlink-view");
     assert_eq!(labels["rbac.authorization.k8s.io/aggregate-to-view"], "true");
-    assert!(
-        rules.iter().all(|rule| rule.ends_with("get") || rule.ends_with("list") || rule.ends_with("watch"))
-    );
-    let (labels, rules) = role("r-authlink-edit");
+    let read = ["get", "list", "watch"];
+    assert_eq!(rules, of_each_kind(&read));
+    let (labels, rules) = cluster_role(&objects, "r-authlink-edit");
     assert_eq!(labels["rbac.authorization.k8s.io/aggregate-to-edit"], "true");
     assert!(labels.get("rbac.authorization.k8s.io/aggregate-to-view").is_none());
-    for kind in all_crds().into_iter().map(|crd| crd.spec.names.plural) {
-        assert!(rules.contains(&format!("authlink.dev/{kind} create")), "{rules:?}");
-    }
+    let write = ["create", "update", "patch", "delete", "deletecollection"];
+    assert_eq!(rules, of_each_kind(&[&read[..], &write].concat()));
+}
+
+#[test]
+fn callers_get_what_the_routes_ask_for_by_the_invoker_role() {
+    let (labels, rules) = cluster_role(&render(&[]), "r-authlink-invoker");
+    let asked = gateway::permissions().into_iter();
+    let asked: BTreeSet<_> = asked.map(|it| format!("authlink.dev/{} {}", it.resource(), it.verb)).collect();
+    assert_eq!(rules, asked);
+    let labels = labels.as_object().unwrap();
+    assert!(labels.keys().all(|label| !label.contains("aggregate-to")), "it is bound to nobody: {labels:?}");
 }

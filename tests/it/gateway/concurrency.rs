@@ -45,15 +45,15 @@ async fn ten_thousand_callers_of_a_slow_api_cost_little_and_hold_up_no_other() {
             client.timer(TokioTimer::new()).http2_only(true).build_http()
         })
         .collect();
-    let crowd = stream::iter(0..CALLERS).map(|number| slow(clients[number % CONNECTIONS].clone()));
-    let crowd = crowd.buffer_unordered(CALLERS).collect::<Vec<_>>();
+    let slow_calls = stream::iter(0..CALLERS).map(|number| slow(clients[number % CONNECTIONS].clone()));
+    let slow_calls = slow_calls.buffer_unordered(CALLERS).collect::<Vec<_>>();
     let others = async {
         for _ in 0..50 {
             assert_eq!(scene.gateway.get(&quick, &scene.token).await.status, StatusCode::OK);
         }
         scene.gateway.operator.memory()
     };
-    let (answers, during) = tokio::join!(crowd, others);
+    let (answers, during) = tokio::join!(slow_calls, others);
 
     let count = |status| answers.iter().filter(|answer| **answer == status).count();
     let (waited, turned_away) = (count(StatusCode::GATEWAY_TIMEOUT), count(StatusCode::SERVICE_UNAVAILABLE));
@@ -61,7 +61,7 @@ async fn ten_thousand_callers_of_a_slow_api_cost_little_and_hold_up_no_other() {
     // So many are in flight at the most; the others need not wait to hear that.
     assert!((1..=2048).contains(&waited), "{waited}");
     let most = scene.gateway.operator.memory().max(during);
-    assert!(most < before + 300_000_000, "{before} bytes before, {most} with the crowd");
+    assert!(most < before + 300_000_000, "{before} bytes before, {most} with the slow calls");
 }
 
 #[tokio::test]

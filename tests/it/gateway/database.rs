@@ -6,6 +6,7 @@ use hyper::{Method, StatusCode};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::external_api::ALLOWED;
 use crate::support::{
@@ -82,16 +83,42 @@ async fn a_declared_query_takes_typed_parameters_and_answers_without_loss() {
     assert!(text.contains("integer") && text.contains('2'), "{text}");
     let (problem, _) = refused(scene.run("echo", &json!({ "params": [] })).await);
     assert_eq!(problem, (422, "parameter-invalid".to_owned()));
-    assert_eq!(
-        scene.run("echo", &json!({ "sql": "select 1" })).await.problem(),
-        (400, "bad-request".to_owned())
-    );
+    let (problem, text) = refused(scene.run("echo", &json!({ "parms": [] })).await);
+    assert_eq!(problem, (400, "bad-request".to_owned()));
+    assert!(text.contains("unknown field `parms`: expected params"), "{text}");
     assert_eq!(scene.run("nothing", &json!({})).await.problem(), (404, "query-not-found".to_owned()));
     assert_eq!(scene.run("slow", &json!({})).await.problem(), (504, "upstream-timeout".to_owned()));
     assert_eq!(scene.run("wrong", &json!({})).await.problem(), (500, "query-invalid".to_owned()));
     let seen =
         scene.gateway.operator.metric("authlink_db_query_duration_seconds_count", "result=\"timeout\"");
     assert!((seen - 1.0).abs() < f64::EPSILON, "{seen}");
+}
+
+#[tokio::test]
+async fn a_query_whose_caller_goes_away_leaves_its_line() {
+    let queries =
+        json!([{ "name": "slow", "statement": "select pg_sleep(59)", "readOnly": true, "timeout": "1m" }]);
+    let scene = Scene::set(System::Postgresql, queries).await;
+    let path = format!("/v1/databases/{}/db/queries/slow", scene.namespace.name);
+    let headers =
+        format!("host: gateway\r\nauthorization: Bearer {}\r\nx-request-id: left-alone\r\n", scene.token);
+    let mut caller = TcpStream::connect(scene.gateway.address).await.expect("a connection");
+    let request = format!("POST {path} HTTP/1.1\r\n{headers}content-length: 0\r\n\r\n");
+    caller.write_all(request.as_bytes()).await.expect("it is sent");
+    let mut admin = postgresql::admin().await;
+    eventually(SOON, "the query runs", async || {
+        match postgresql::running(&mut admin, "select pg_sleep(59)").await {
+            0 => Err("it does not"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    drop(caller);
+    let line = [r#""request_id":"left-alone""#, r#""status":499"#, r#""problem":"caller-gone""#];
+    scene.gateway.operator.logged(&line).await;
+    let labels = "name=\"db\",operation=\"slow\",code=\"499\"";
+    let counted = scene.gateway.operator.metric("authlink_gateway_request_duration_seconds_count", labels);
+    assert!((counted - 1.0).abs() < f64::EPSILON, "{counted}");
 }
 
 #[tokio::test]
@@ -209,7 +236,7 @@ async fn a_changed_credential_serves_callers_once_it_is_proven() {
     namespace
         .expect("db", &[("Degraded", "True", "PreviousCredentialInUse"), ("Ready", "True", "Available")])
         .await;
-    // Longer than it takes the gateway to look at the Secret again.
+    // The gateway knows of the Secret from the same watch as the operator.
     gateway.operator.more_probes(5).await;
     assert_eq!(called().await, StatusCode::OK);
 

@@ -371,7 +371,7 @@ async fn a_changed_client_certificate_serves_callers_once_it_is_proven() {
     namespace.apply::<Secret>(certificate_secret("pair", "server")).await;
     let wanted = [("Ready", "True", "Available"), ("Degraded", "True", "PreviousCredentialInUse")];
     namespace.expect_of::<ExternalApi>("billing", &wanted).await;
-    // Longer than it takes the gateway to look at the Secret again.
+    // The gateway knows of the Secret from the same watch as the operator.
     gateway.operator.more_probes(4).await;
     assert_eq!(gateway.get(&path, &token).await.text(), "CN=certuser\n");
 }

@@ -18,10 +18,10 @@ use crate::support::{
     postgresql::{self},
 };
 
-/// So that tests need not wait for long; numbers are written whenever a pass comes.
+/// So that tests need not wait for long; numbers are written with each reconcile.
 const QUICK: [&str; 4] = ["--store-interval", "1s", "--status-refresh", "1s"];
 
-/// What the status says, after passes asked for by an annotation, once `holds` is true of it.
+/// What the status says, after reconciles that an annotation has asked for, once `holds` is true of it.
 async fn until<K>(
     namespace: &Namespace,
     name: &str,

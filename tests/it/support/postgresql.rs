@@ -67,6 +67,12 @@ pub(crate) async fn processes(admin: &mut PgConnection, username: &str) -> Vec<i
     sqlx::query_scalar(pids).bind(username).fetch_all(admin).await.expect("processes")
 }
 
+/// How many connections run this statement.
+pub(crate) async fn running(admin: &mut PgConnection, statement: &str) -> i64 {
+    let count = "select count(*) from pg_stat_activity where state = 'active' and query = $1";
+    sqlx::query(count).bind(statement).fetch_one(admin).await.expect("a count").get(0)
+}
+
 /// Says goodbye.
 pub(crate) async fn close(connection: PgConnection) {
     let _ = connection.close().await;
