@@ -11,7 +11,7 @@ help: ## lists all targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: ## runs all tests against a real Kubernetes API, real databases and a real nginx (installs missing packages, as root)
-	e2e/prepare api databases web
+	e2e/prepare api databases web extras
 	cargo test --workspace --locked --no-run
 	e2e/with api,postgresql,mariadb,redis,ferretdb,nginx -- cargo test --workspace --locked --offline
 

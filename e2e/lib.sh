@@ -37,12 +37,12 @@ timed() {
 
 cargo_deny_version=0.20.2
 
-# tool_source NAME: the folder of the Go module that a tool is built from.
+# tool_source NAME: the folder of the Go or npm module that a tool is built from.
 tool_source() {
   case $1 in
     controlplane) printf '%s' "$e2e/cluster" ;;
-    ferretdb) printf '%s' "$e2e/systems/ferretdb-module" ;;
-    *) fail "unknown tool $1: expected controlplane or ferretdb" ;;
+    ferretdb | oidc-provider) printf '%s' "$e2e/systems/$1-module" ;;
+    *) fail "unknown tool $1: expected controlplane, ferretdb or oidc-provider" ;;
   esac
 }
 
@@ -54,7 +54,7 @@ tool_folder() {
     return
   fi
   source=$(tool_source "$1")
-  hash=$(cd "$source" && find . -name '*.go' -o -name go.mod -o -name go.sum -o -name '*.patch' | LC_ALL=C sort | xargs cat | sha256sum)
+  hash=$(cd "$source" && find . -name '*.go' -o -name go.mod -o -name go.sum -o -name '*.patch' -o -name 'package*.json' -o -name '*.mjs' | LC_ALL=C sort | xargs cat | sha256sum)
   printf '%s' "$cache/tools/$1-${hash:0:16}"
 }
 

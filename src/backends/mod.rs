@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{api::Reason, domain::conditions::advise};
 
-/// What went wrong outside, decided from the driver's typed error.
+/// A failure of an outside system, classified by the driver's typed error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Its class.
@@ -28,16 +28,16 @@ impl Fault {
         Self { reason, detail: detail.into() }
     }
 
-    /// A name that leads nowhere.
+    /// The name exists without an address, or does not exist.
     #[must_use]
-    pub fn nameless(host: &str) -> Self {
+    pub fn no_address(host: &str) -> Self {
         Self::new(Reason::DnsFailed, format!("the host name {host} has no address"))
     }
 
-    /// A name that nobody says anything of.
+    /// No DNS server responded, or none could tell.
     #[must_use]
-    pub fn unanswered(host: &str) -> Self {
-        Self::new(Reason::DnsFailed, format!("no DNS server answers what {host} is"))
+    pub fn no_dns_answer(host: &str) -> Self {
+        Self::new(Reason::DnsFailed, format!("DNS lookup of {host} failed: no server responded"))
     }
 
     /// What was seen, and what to do about it.
@@ -46,9 +46,9 @@ impl Fault {
         advise(self.reason, &self.detail)
     }
 
-    /// Takes every one of `secrets` out of the text: a server may well send back what it was sent.
+    /// Removes each of `secrets` from the text: a server may send back what it was sent.
     #[must_use]
-    pub fn without<'a>(mut self, secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
+    pub fn redacted<'a>(mut self, secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
         for secret in secrets {
             let secret = secret.expose_secret();
             if !secret.is_empty() && self.detail.contains(secret) {
@@ -73,7 +73,7 @@ impl Fault {
             io::ErrorKind::ConnectionRefused => {
                 Self::new(Reason::ConnectionRefused, "the connection was refused")
             }
-            io::ErrorKind::TimedOut => Self::new(Reason::Timeout, "the connection timed out"),
+            io::ErrorKind::TimedOut => Self::new(Reason::Timeout, "the TCP connection timed out"),
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
                 Self::new(Reason::Timeout, "there is no route to the server")
             }
@@ -94,16 +94,16 @@ impl Fault {
             ) => Self::new(Reason::CertificateExpired, "the server's certificate has expired"),
             Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => Self::new(Reason::TlsFailed, "the server's certificate does not name this host"),
+            ) => Self::new(Reason::TlsFailed, "the server's certificate is not valid for this host name"),
             Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::new(
                 Reason::TlsFailed,
-                "the server's certificate comes from an authority that is not trusted",
+                "the server's certificate is signed by an authority that is not trusted",
             ),
             Error::InvalidCertificate(problem) => {
                 Self::new(Reason::TlsFailed, format!("the server's certificate is not valid ({problem})"))
             }
             Error::AlertReceived(alert) => {
-                Self::new(Reason::TlsFailed, format!("the server broke off the TLS handshake ({alert:?})"))
+                Self::new(Reason::TlsFailed, format!("the server aborted the TLS handshake ({alert:?})"))
             }
             Error::InvalidMessage(_) => {
                 Self::new(Reason::TlsFailed, "the server does not speak TLS on this port")
@@ -121,7 +121,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Looks for a TLS or IO error in the chain of causes.
+/// The TLS or IO error in the chain of causes.
 pub(crate) fn find_cause(error: &(dyn std::error::Error + 'static)) -> Option<Fault> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -141,9 +141,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_that_a_server_sends_back_is_taken_out() {
+    fn a_secret_that_a_server_sends_back_is_redacted() {
         let secret = SecretString::from("s3cr3t");
-        let fault = Fault::new(Reason::AuthenticationFailed, "no such password: s3cr3t!").without([&secret]);
+        let fault = Fault::new(Reason::AuthenticationFailed, "no such password: s3cr3t!").redacted([&secret]);
         assert_eq!(fault.detail, "no such password: [redacted]!");
     }
 

@@ -1,4 +1,4 @@
-//! Host names to addresses, with the time for which they hold.
+//! DNS resolution, with the time for which the addresses are valid.
 
 use std::{
     collections::HashMap,
@@ -22,52 +22,52 @@ use tokio::time::timeout;
 use super::Fault;
 use crate::api::Reason;
 
-/// An answer holds at least this long, whatever its TTL says: a name with a TTL of zero must not be asked for all the time.
-const SHORTEST: Duration = Duration::from_secs(5);
+/// Lower bound of a TTL: a name with a TTL of zero must not be looked up all the time.
+const MIN_TTL: Duration = Duration::from_secs(5);
 
-/// And at most this long.
-const LONGEST: Duration = Duration::from_mins(5);
+/// Upper bound of a TTL.
+const MAX_TTL: Duration = Duration::from_mins(5);
 
-/// How long the servers may take for one question, and for all that a name takes.
-const QUESTION: Duration = Duration::from_secs(2);
-const LOOKUP: Duration = Duration::from_secs(5);
+/// Timeout of one query, and of all queries that a name takes.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who knows addresses from before waits this long for new ones (RFC 8767, section 5, with less patience: a probe's whole time
-/// may be a second). The servers are asked all the same.
-const KNOWN: Duration = Duration::from_millis(500);
+/// With addresses in the cache, new ones are awaited for so long (RFC 8767, section 5, with a shorter time: a probe's whole
+/// timeout may be a second). The lookup goes on in the background.
+const CACHED_LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// In ascending order; none where the name has no address.
     pub list: Vec<IpAddr>,
-    /// How long they hold from now on; none for an address that was given as such, and where there is none.
+    /// How long they are valid from now on; none for an address in place of a name, and where there is no address.
     pub valid: Option<Duration>,
 }
 
-/// Asks DNS servers, and the hosts file of the system first.
+/// Asks the hosts file of the system, then DNS servers.
 pub struct Resolver(Arc<Inner>);
 
 struct Inner {
-    /// For each of the two kinds of addresses one of its own: what goes wrong with one says nothing of the other.
+    /// One for each address family: a failure of one says nothing about the other.
     v4: TokioResolver,
     v6: TokioResolver,
     search: Vec<Name>,
     ndots: usize,
-    /// The last answers to each name: what is known while no server answers.
-    known: Mutex<HashMap<String, Both>>,
+    /// The last addresses of each name, for the time in which no server responds.
+    cache: Mutex<HashMap<String, Both>>,
 }
 
 /// IPv4 and IPv6.
 type Both = [Vec<IpAddr>; 2];
 
-/// What the servers say of one kind of addresses.
+/// The result for one address family.
 enum Answer {
     Found(Vec<IpAddr>, Duration),
-    /// There is none.
-    Nothing,
-    /// Nobody answers, or says that he cannot.
-    Silence,
+    /// The name has no address of this family.
+    Empty,
+    /// No server responded, or none could tell.
+    Failed,
 }
 
 impl Resolver {
@@ -81,10 +81,10 @@ impl Resolver {
         };
         let text = std::fs::read(path).map_err(|error| unusable(&error))?;
         let (config, mut options) = parse_resolv_conf(text).map_err(|error| unusable(&error))?;
-        options.positive_max_ttl = Some(LONGEST);
-        // A name that was just made is found soon.
-        options.negative_max_ttl = Some(SHORTEST);
-        let only = |family| resolver(&config, &options, family).map_err(|error| unusable(&error));
+        options.positive_max_ttl = Some(MAX_TTL);
+        // A name that was just created is found soon.
+        options.negative_max_ttl = Some(MIN_TTL);
+        let only = |family| family_resolver(&config, &options, family).map_err(|error| unusable(&error));
         let search = match config.search() {
             [] => config.domain().into_iter().cloned().collect(),
             search => search.to_vec(),
@@ -94,30 +94,31 @@ impl Resolver {
             v6: only(LookupIpStrategy::Ipv6Only)?,
             search,
             ndots: options.ndots,
-            known: Mutex::default(),
+            cache: Mutex::default(),
         })))
     }
 
-    /// The addresses of a host name, or the one address that it is. While no DNS server answers, those that were seen
-    /// last; a name that is known not to exist (any more) has none.
+    /// The addresses of a host name; an address is returned as it is. While no DNS server responds, those of the cache; a name
+    /// that does not exist (any more) has none.
     ///
     /// # Errors
-    /// `DnsFailed`: nobody answers, and nothing was seen before.
+    /// `DnsFailed`: no server responded, and the cache has no address.
     pub async fn resolve(&self, host: &str) -> Result<Addresses, Fault> {
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(Addresses { list: vec![address], valid: None });
         }
-        let patience = if self.0.known().contains_key(host) { KNOWN } else { LOOKUP };
-        // In a task, so that a slow answer is known to those who ask next.
-        let asked = tokio::spawn(Arc::clone(&self.0).ask(host.to_owned()));
-        match timeout(patience, asked).await {
+        let cached = self.0.cache().contains_key(host);
+        let limit = if cached { CACHED_LOOKUP_TIMEOUT } else { LOOKUP_TIMEOUT };
+        // In a task, so that a slow answer still gets into the cache.
+        let lookup = tokio::spawn(Arc::clone(&self.0).refresh(host.to_owned()));
+        match timeout(limit, lookup).await {
             Ok(Ok(answer)) => answer,
-            _ => self.0.last(host, SHORTEST),
+            _ => self.0.cached(host, MIN_TTL),
         }
     }
 }
 
-fn resolver(
+fn family_resolver(
     config: &ResolverConfig,
     options: &ResolverOpts,
     family: LookupIpStrategy,
@@ -129,88 +130,88 @@ fn resolver(
 }
 
 impl Inner {
-    async fn ask(self: Arc<Self>, host: String) -> Result<Addresses, Fault> {
-        let answers = timeout(LOOKUP, self.look_up(&host)).await;
-        let answers = answers.unwrap_or([Answer::Silence, Answer::Silence]);
-        let mut valid = LONGEST;
-        let mut known = self.known();
-        let lists = known.entry(host.clone()).or_default();
+    async fn refresh(self: Arc<Self>, host: String) -> Result<Addresses, Fault> {
+        let answers = timeout(LOOKUP_TIMEOUT, self.look_up(&host)).await;
+        let answers = answers.unwrap_or([Answer::Failed, Answer::Failed]);
+        let mut valid = MAX_TTL;
+        let mut cache = self.cache();
+        let lists = cache.entry(host.clone()).or_default();
         for (list, answer) in lists.iter_mut().zip(&answers) {
             match answer {
-                Answer::Found(found, holds) => {
+                Answer::Found(found, ttl) => {
                     list.clone_from(found);
-                    valid = valid.min(*holds);
+                    valid = valid.min(*ttl);
                 }
-                Answer::Nothing => list.clear(),
-                Answer::Silence => valid = SHORTEST,
+                Answer::Empty => list.clear(),
+                Answer::Failed => valid = MIN_TTL,
             }
         }
         if lists.iter().all(Vec::is_empty) {
-            known.remove(&host);
+            cache.remove(&host);
         }
-        drop(known);
-        if answers.iter().all(|answer| matches!(answer, Answer::Nothing)) {
+        drop(cache);
+        if answers.iter().all(|answer| matches!(answer, Answer::Empty)) {
             return Ok(Addresses { list: Vec::new(), valid: None });
         }
-        self.last(&host, valid.max(SHORTEST))
+        self.cached(&host, valid.max(MIN_TTL))
     }
 
-    /// The first of the names that the host may mean that has an address (resolv.conf(5), "search" and "ndots"). Where a
-    /// server keeps silent, a later name that does not exist is no answer to the question.
+    /// The first of the candidate names that has an address (resolv.conf(5), "search" and "ndots"). Where no server responded
+    /// for one of them, a later name that does not exist proves nothing.
     async fn look_up(&self, host: &str) -> [Answer; 2] {
-        let mut silent = [false; 2];
-        for name in self.names(host) {
-            let answers = join(one(&self.v4, &name), one(&self.v6, &name)).await;
+        let mut no_answer = [false; 2];
+        for name in self.candidates(host) {
+            let answers = join(query(&self.v4, &name), query(&self.v6, &name)).await;
             let answers: [Answer; 2] = answers.into();
             if answers.iter().any(|answer| matches!(answer, Answer::Found(..))) {
                 return answers;
             }
-            for (silent, answer) in silent.iter_mut().zip(&answers) {
-                *silent |= matches!(answer, Answer::Silence);
+            for (no_answer, answer) in no_answer.iter_mut().zip(&answers) {
+                *no_answer |= matches!(answer, Answer::Failed);
             }
         }
-        silent.map(|silent| if silent { Answer::Silence } else { Answer::Nothing })
+        no_answer.map(|no_answer| if no_answer { Answer::Failed } else { Answer::Empty })
     }
 
-    fn names(&self, host: &str) -> Vec<Name> {
-        let Ok(name) = Name::from_utf8(host) else { return Vec::new() };
+    fn candidates(&self, host: &str) -> Vec<Name> {
+        let Ok(name) = Name::from_str_relaxed(host) else { return Vec::new() };
         if name.is_fqdn() {
             return vec![name];
         }
         let within = self.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok());
         let mut names: Vec<_> = within.collect();
-        let mut whole = name.clone();
-        whole.set_fqdn(true);
+        let mut absolute = name.clone();
+        absolute.set_fqdn(true);
         let first = usize::from(name.num_labels()) > self.ndots || name.is_localhost();
-        names.insert(if first { 0 } else { names.len() }, whole);
+        names.insert(if first { 0 } else { names.len() }, absolute);
         names
     }
 
-    /// What is known of the name.
-    fn last(&self, host: &str, valid: Duration) -> Result<Addresses, Fault> {
-        let mut list = self.known().get(host).map(|both| both.concat()).unwrap_or_default();
+    /// The addresses of the cache.
+    fn cached(&self, host: &str, valid: Duration) -> Result<Addresses, Fault> {
+        let mut list = self.cache().get(host).map(|both| both.concat()).unwrap_or_default();
         if list.is_empty() {
-            return Err(Fault::unanswered(host));
+            return Err(Fault::no_dns_answer(host));
         }
         list.sort_unstable();
         list.dedup();
         Ok(Addresses { list, valid: Some(valid) })
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Both>> {
-        self.known.lock()
+    fn cache(&self) -> MutexGuard<'_, HashMap<String, Both>> {
+        self.cache.lock()
     }
 }
 
-/// Asks for one kind of addresses of one name.
-async fn one(resolver: &TokioResolver, name: &Name) -> Answer {
-    match timeout(QUESTION, resolver.lookup_ip(name.clone())).await {
+/// Queries one address family of one name.
+async fn query(resolver: &TokioResolver, name: &Name) -> Answer {
+    match timeout(QUERY_TIMEOUT, resolver.lookup_ip(name.clone())).await {
         Ok(Ok(found)) => {
             let list: Vec<_> = found.iter().collect();
-            let holds = found.valid_until().saturating_duration_since(Instant::now());
-            if list.is_empty() { Answer::Nothing } else { Answer::Found(list, holds) }
+            let ttl = found.valid_until().saturating_duration_since(Instant::now());
+            if list.is_empty() { Answer::Empty } else { Answer::Found(list, ttl) }
         }
-        Ok(Err(error)) if error.is_no_records_found() => Answer::Nothing,
-        _ => Answer::Silence,
+        Ok(Err(error)) if error.is_no_records_found() => Answer::Empty,
+        _ => Answer::Failed,
     }
 }

@@ -1,4 +1,4 @@
-//! TCP and TLS, with every failure told apart.
+//! TCP connections and TLS handshakes, each failure with its fault.
 
 use std::{
     net::SocketAddr,
@@ -37,7 +37,7 @@ pub struct TlsSettings {
 }
 
 impl TlsSettings {
-    /// Hashes what logs in here: nothing where there is no certificate.
+    /// Hashes the client certificate and its key, if there is one.
     pub(super) fn feed_client(&self, hash: &mut Sha256) {
         if let Some((certificate, key)) = &self.client {
             part(hash, Some(certificate));
@@ -58,21 +58,20 @@ pub fn endpoint(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// How long an address has for itself before the next one is tried beside it (RFC 8305, section 5).
-const STAGGER: Duration = Duration::from_millis(250);
+/// Time after which the next address is tried in parallel (RFC 8305, section 5: "Connection Attempt Delay").
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// An idle connection whose other side is gone without a word ends within about a minute, and a router on the way that forgets
-/// connections which keep silent has none to forget.
+/// An idle connection whose peer has vanished ends within about a minute, and a NAT on the way does not drop it for inactivity.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
-/// Connects to the first of these addresses that answers: the next one is tried when one fails, and when one keeps
-/// silent for a moment.
+/// Connects to the first of these addresses that accepts: the next one is tried when one fails, and when one has not answered
+/// for [`ATTEMPT_DELAY`].
 ///
 /// # Errors
-/// What the last of them said; `DnsFailed` when there is none.
+/// The fault of the last address; `DnsFailed` when there is none.
 pub async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
     let mut last = Fault::new(Reason::DnsFailed, "the host name has no address");
     let mut waiting = addresses.iter();
@@ -88,13 +87,13 @@ pub async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, Fault> {
                 }
                 Err(error) => last = Fault::from_io(&error),
             },
-            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {}
+            () = tokio::time::sleep(ATTEMPT_DELAY), if waiting.len() > 0 => {}
             else => return Err(last),
         }
     }
 }
 
-/// Completes a TLS handshake as `settings` demand.
+/// Completes a TLS handshake with these settings.
 ///
 /// # Errors
 /// `TlsFailed` or `CertificateExpired`.
@@ -106,13 +105,13 @@ pub async fn handshake(
     Tls::new(settings, &[])?.handshake(stream, host).await
 }
 
-/// TLS settings made ready for any number of handshakes.
+/// TLS settings, parsed once for any number of handshakes.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Reads the PEM texts. `protocols` are offered by ALPN (RFC 7301), the best one first. Every handshake is a full
-    /// one, so that the certificate is checked as it is now.
+    /// Parses the PEM texts. `protocols` are offered by ALPN (RFC 7301), in order of preference. Sessions are not resumed, so
+    /// that each handshake checks the current certificate.
     ///
     /// # Errors
     /// `SecretInvalidValue` or `TlsFailed`, for texts that cannot be used.
@@ -123,7 +122,7 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// The same with abbreviated handshakes where the server knows us: cheaper, and no new look at its certificate.
+    /// The same with session resumption: cheaper, and without another check of the certificate.
     #[must_use]
     pub fn with_resumption(&self) -> Self {
         let mut config = ClientConfig::clone(&self.0);
@@ -131,20 +130,27 @@ impl Tls {
         Self(Arc::new(config))
     }
 
-    /// Completes a handshake with a server that must have this name.
+    /// The same with other protocols to offer by ALPN.
+    #[must_use]
+    pub fn with_protocols(&self, protocols: &[&[u8]]) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Self(Arc::new(config))
+    }
+
+    /// Completes a handshake with a server whose certificate must be valid for this name.
     ///
     /// # Errors
     /// `TlsFailed` or `CertificateExpired`.
     pub async fn handshake(&self, stream: TcpStream, name: &str) -> Result<TlsStream<TcpStream>, Fault> {
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
-            Fault::new(Reason::TlsFailed, format!("{name} cannot be checked as a server name"))
-        })?;
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| Fault::new(Reason::TlsFailed, format!("{name} is not a valid TLS server name")))?;
         let connector = TlsConnector::from(Arc::clone(&self.0));
         connector.connect(name, stream).await.map_err(|error| Fault::from_io(&error))
     }
 }
 
-/// Mozilla's list, once for all configurations that use it.
+/// Mozilla's list, shared by all configurations.
 static PUBLIC_AUTHORITIES: LazyLock<Arc<RootCertStore>> =
     LazyLock::new(|| Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()));
 
@@ -175,14 +181,14 @@ fn client_config(settings: &TlsSettings) -> Result<ClientConfig, Fault> {
             let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
                 .map_err(|_| Fault::new(Reason::SecretInvalidValue, "the client key is not PEM"))?;
             builder.with_client_auth_cert(chain, key).map_err(|_| {
-                let problem = "the client certificate and its key cannot be used, or not together";
+                let problem = "the client certificate and the key do not belong together, or are of an unsupported kind";
                 Fault::new(Reason::SecretInvalidValue, problem)
             })
         }
     }
 }
 
-/// The certificates in a PEM text; used for checks before a driver sees the text, too.
+/// The certificates in a PEM text; also validates texts before a driver gets them.
 ///
 /// # Errors
 /// `SecretInvalidValue` when there is none, or one is broken.
@@ -201,13 +207,13 @@ pub fn trusted(pem: &str) -> Result<RootCertStore, Fault> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
         roots.add(certificate).map_err(|_| {
-            Fault::new(Reason::SecretInvalidValue, "the CA has a certificate that cannot be read")
+            Fault::new(Reason::SecretInvalidValue, "the CA bundle contains an invalid certificate")
         })?;
     }
     Ok(roots)
 }
 
-/// `VerifyCa`: the chain is checked, the name is not.
+/// `VerifyCa`: checks the chain, not the name.
 #[derive(Debug)]
 struct AnyName(Arc<WebPkiServerVerifier>);
 
@@ -251,7 +257,7 @@ impl ServerCertVerifier for AnyName {
     }
 }
 
-/// `Require`: encrypted, with whoever answers. The handshake's own signatures are still checked.
+/// `Require`: encrypts without checking the certificate. The handshake's signatures are still checked.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 
@@ -295,7 +301,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_that_is_idle_is_asked_whether_it_lives() {
+    async fn a_connection_has_tcp_keepalive() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = dial(&[listener.local_addr().unwrap()]).await.unwrap();
         let socket = SockRef::from(&stream);

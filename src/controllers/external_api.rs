@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{
-        Reason,
+        ConditionType, Reason,
         v1alpha1::{
             ExternalApi,
             external_api::{CertificateStatus, ExternalApiStatus},
@@ -21,10 +21,10 @@ use crate::{
     },
     backends::{
         Fault,
-        external_api::{Check, EndpointSettings, Facts, HttpEndpoint},
+        external_api::{Authorization, Check, EndpointSettings, Facts, HttpEndpoint},
         http::Egress,
     },
-    domain::endpoint_slices::Port,
+    domain::{conditions::ConditionUpdate, endpoint_slices::Port},
     probing::Target,
     resolving,
 };
@@ -71,6 +71,7 @@ impl Controller {
 /// What users read of the observed endpoints.
 fn report(observed: &TargetObservation, api: &ExternalApi) -> Report<ExternalApiStatus> {
     let mut report = observed.report(api);
+    report_token(observed, &mut report);
     let status = &mut report.status;
     let ready = status.common.endpoints.iter().filter(|endpoint| endpoint.ready).count();
     status.endpoints_summary = Some(format!("{ready}/{}", status.common.endpoints.len()));
@@ -87,6 +88,20 @@ fn report(observed: &TargetObservation, api: &ExternalApi) -> Report<ExternalApi
         report.degrade(Reason::CertificateExpiringSoon, &detail);
     }
     report
+}
+
+/// Without an access token all calls fail, however healthy the endpoints are.
+fn report_token(observed: &TargetObservation, report: &mut Report<ExternalApiStatus>) {
+    let working = || observed.targets.iter().filter(|target| target.works());
+    let faults: Vec<_> = working().filter_map(|target| target.facts()?.token_fault.as_ref()).collect();
+    let Some(fault) = faults.first() else { return };
+    if faults.len() < working().count() {
+        return report.degrade(fault.reason, &fault.detail);
+    }
+    let connected = report.conditions.iter_mut().find(|update| update.kind == ConditionType::Connected);
+    if let Some(connected) = connected {
+        *connected = ConditionUpdate::is_false(ConditionType::Connected, fault.reason, fault.message());
+    }
 }
 
 /// A certificate that expires sooner is reported: certificates of 90 days are renewed with 30 left, by custom.
@@ -170,12 +185,18 @@ impl TargetSettings for ProbeTarget {
     }
 
     fn proves_credential(&self) -> bool {
-        // A client certificate is shown by each handshake.
+        // A client certificate is shown by each handshake, and an access token is fetched beside each probe.
+        let implied = self.settings.tls.client.is_some()
+            || matches!(self.settings.credential.authorization, Authorization::OAuth2(_));
         match &self.settings.check {
             Check::None => false,
-            Check::Tcp => self.settings.tls.client.is_some(),
-            Check::Http(asked) => asked.authenticated || self.settings.tls.client.is_some(),
+            Check::Tcp => implied,
+            Check::Http(asked) => asked.authenticated || implied,
         }
+    }
+
+    fn credential_fault(facts: &Facts) -> Option<&Fault> {
+        facts.token_fault.as_ref()
     }
 
     fn is_probed(&self) -> bool {

@@ -17,6 +17,7 @@ use crate::{
         ConditionType, Managed, Reason,
         status::{EndpointStatus, HealthState, Status},
     },
+    backends::Fault,
     domain::schedule::Schedule,
     probing::{FIRST_PROBE_WAIT, Membership, Monitors, Observation},
     resolving::{CredentialSource, Resolved},
@@ -126,7 +127,7 @@ impl<S: TargetSettings> TargetSets<S> {
             return Err(Error::FirstProbePending);
         };
         // A credential whose first login failed is verified by the first one that succeeds.
-        if set.proves_credential() && observations.iter().any(proven) {
+        if set.proves_credential() && observations.iter().any(proven::<S>) {
             set.verified = set.verified.or_else(|| Some(Timestamp::now()));
             self.backoff.remove(&set.keys(S::login_key));
         }
@@ -193,14 +194,14 @@ impl<S: TargetSettings> TargetSets<S> {
             Some(RefusedCredential { keys: tried.clone(), ..recent })
         };
         let refused = backing_off.or_else(others);
-        if refused.is_some() && before.observations().await.iter().any(works) {
+        if refused.is_some() && before.observations().await.iter().any(usable::<S>) {
             return Ok(TargetSet { refused, ..before });
         }
         let last = own.or_else(|| self.backoff.last(&login));
         let (new, fault) = match self.join(resolved, &vec![HealthState::Unknown; known.len()], requeue) {
             Ok(mut new) => {
                 let observed = new.observations().await;
-                if observed.iter().any(proven) {
+                if observed.iter().any(proven::<S>) {
                     self.backoff.remove(&login);
                     // One that no probe carries is used, and nobody knows yet whether it works.
                     new.rotated = new.proves_credential();
@@ -209,13 +210,13 @@ impl<S: TargetSettings> TargetSets<S> {
                     }
                     return Ok(new);
                 }
-                (Ok(new), observed.into_iter().find_map(|observation| observation.fault))
+                (Ok(new), observed.iter().find_map(fault::<S>).cloned())
             }
             Err(Error::Settings(fault)) => (Err(Error::Settings(fault.clone())), Some(fault)),
             Err(error) => return Err(error),
         };
         match fault {
-            Some(fault) if before.observations().await.iter().any(works) => {
+            Some(fault) if before.observations().await.iter().any(usable::<S>) => {
                 self.metrics.rotation("refused");
                 let refused = RefusedCredential::now(fault, tried, last.as_ref(), interval);
                 self.backoff.add(&login, &refused);
@@ -338,8 +339,18 @@ fn known_health<K: Managed, S: TargetSettings>(object: &K, resolved: &Resolved<S
 }
 
 /// Whether this very process has logged in there.
-fn proven<F>(observation: &Observation<F>) -> bool {
-    works(observation) && observation.facts.is_some()
+fn proven<S: TargetSettings>(observation: &Observation<FactsOf<S>>) -> bool {
+    usable::<S>(observation) && observation.facts.is_some()
+}
+
+/// Whether calls would succeed.
+fn usable<S: TargetSettings>(observation: &Observation<FactsOf<S>>) -> bool {
+    works(observation) && observation.facts.as_ref().and_then(S::credential_fault).is_none()
+}
+
+/// Why calls would fail.
+fn fault<S: TargetSettings>(observation: &Observation<FactsOf<S>>) -> Option<&Fault> {
+    observation.fault.as_ref().or_else(|| S::credential_fault(observation.facts.as_ref()?))
 }
 
 /// Whether the target can be used.

@@ -13,7 +13,12 @@ const MAX_LENGTH: usize = 8000;
 /// A normalized path: it starts with `/`, has no empty segment (except the last one) and no dot segment, and only the
 /// characters that need it are percent-encoded. The path that is matched is the path that is forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Path(String);
+pub struct Path {
+    text: String,
+    encoded_slash: bool,
+}
+
+const ENCODED_SLASH: &str = "%2F";
 
 /// Why a path is rejected; the message continues "the path ...". Servers read such paths in different ways, so that
 /// the path that is allowed could differ from the path that is served. Ordinary clients do not send them.
@@ -43,9 +48,6 @@ pub enum PathError {
     /// `;` or `%3B`, after which some servers ignore the rest of a segment.
     #[error("contains a semicolon")]
     Semicolon,
-    /// `%2F`, which some servers read as `/`.
-    #[error("contains a percent-encoded slash")]
-    EncodedSlash,
     /// `%25`, which a server that decodes twice reads as the start of another percent-encoding.
     #[error("contains a percent-encoded percent sign")]
     EncodedPercent,
@@ -59,7 +61,8 @@ pub enum PathError {
 }
 
 /// Normalizes a request path without its query (RFC 3986 6.2.2): characters that need no percent-encoding are
-/// decoded, and hexadecimal digits become upper-case. A normalized path does not change.
+/// decoded, and hexadecimal digits become upper-case. A normalized path does not change. An encoded slash (`%2F`) is kept: some
+/// servers read it as `/`, so each entry of `allow` decides whether it takes one.
 ///
 /// # Errors
 /// Servers could read the path in different ways.
@@ -72,7 +75,7 @@ pub fn normalize(raw: &str) -> Result<Path, PathError> {
     }
     let mut normal = String::with_capacity(raw.len());
     let mut bytes = raw.bytes();
-    let mut any_encoded = false;
+    let (mut any_encoded, mut encoded_slash) = (false, false);
     while let Some(first) = bytes.next() {
         let encoded = first == b'%';
         any_encoded |= encoded;
@@ -81,7 +84,10 @@ pub fn normalize(raw: &str) -> Result<Path, PathError> {
             b'\\' => return Err(PathError::Backslash),
             b';' => return Err(PathError::Semicolon),
             b'%' => return Err(PathError::EncodedPercent),
-            b'/' if encoded => return Err(PathError::EncodedSlash),
+            b'/' if encoded => {
+                encoded_slash = true;
+                normal.push_str(ENCODED_SLASH);
+            }
             _ if byte.is_ascii_control() => return Err(PathError::Control),
             _ if is_unreserved(byte) || (is_delimiter(byte) && !encoded) => normal.push(char::from(byte)),
             _ if encoded => normal.push_str(percent_encode_byte(byte)),
@@ -94,10 +100,13 @@ pub fn normalize(raw: &str) -> Result<Path, PathError> {
     if normal.as_bytes().windows(2).any(|pair| pair == b"//") {
         return Err(PathError::EmptySegment);
     }
-    if normal.contains('.') && normal.split('/').any(is_dot_segment) {
+    // A server that reads an encoded slash as `/` resolves what is between two of them, too.
+    if normal.contains('.')
+        && normal.split('/').flat_map(|part| part.split(ENCODED_SLASH)).any(is_dot_segment)
+    {
         return Err(PathError::DotSegment);
     }
-    Ok(Path(normal))
+    Ok(Path { text: normal, encoded_slash })
 }
 
 fn decode(high: Option<u8>, low: Option<u8>) -> Result<u8, PathError> {
@@ -128,21 +137,27 @@ impl Path {
     /// The path as it is forwarded.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Whether it contains an encoded slash.
+    #[must_use]
+    pub fn has_encoded_slash(&self) -> bool {
+        self.encoded_slash
     }
 
     /// Whether the path matches the prefix, by whole segments, as a `Prefix` path of a Kubernetes Ingress: `/a`
     /// matches `/a`, `/a/` and `/a/b`, but not `/ab`. `/a/` is equivalent to `/a`.
     #[must_use]
     pub fn within(&self, prefix: &Self) -> bool {
-        let prefix = prefix.0.strip_suffix('/').unwrap_or(&prefix.0);
-        self.0.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let prefix = prefix.text.strip_suffix('/').unwrap_or(&prefix.text);
+        self.text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -153,13 +168,23 @@ pub struct Allow {
     pub methods: Vec<String>,
     /// The path prefix, see [`Path::within`].
     pub path_prefix: Path,
+    /// Paths may contain encoded slashes.
+    pub encoded_slashes: bool,
+    /// A GET may open a WebSocket.
+    pub web_socket: bool,
 }
 
 impl Allow {
-    /// Whether the entry allows the call.
+    /// Whether the entry has this method and path.
     #[must_use]
     pub fn matches(&self, method: &str, path: &Path) -> bool {
         self.methods.iter().any(|allowed| allowed == method) && path.within(&self.path_prefix)
+    }
+
+    /// Whether the entry takes the path's encoded slashes, if it has any.
+    #[must_use]
+    pub fn takes_slashes(&self, path: &Path) -> bool {
+        self.encoded_slashes || !path.has_encoded_slash()
     }
 }
 
@@ -202,7 +227,6 @@ mod tests {
             (Control, &["/a%00", "/a%0d%0aHost:x", "/a\0", "/a\n", "/%7f", "/a%09"]),
             (Backslash, &["/a\\..\\b", "/a%5cb", "/%5C"]),
             (Semicolon, &["/a/..;/b", "/a;v=1", "/;/a", "/a/..%3bx/b"]),
-            (EncodedSlash, &["/a%2fb", "/a/..%2Fb"]),
             (EncodedPercent, &["/%252e%252e/a", "/a%25", "/%25%32%65"]),
             (EmptySegment, &["//", "//evil.example/a", "/a//b", "/a//"]),
             (
@@ -221,6 +245,9 @@ mod tests {
                     "/a/..%3f",
                     "/a/.%23/b",
                     "/..%20%3F",
+                    "/a/..%2Fb",
+                    "/a%2f..%2fb",
+                    "/a%2F%2e",
                 ],
             ),
         ];
@@ -235,7 +262,13 @@ mod tests {
 
     #[test]
     fn a_prefix_matches_whole_segments_and_methods_are_case_sensitive() {
-        let allow = |prefix| Allow { methods: vec!["GET".into(), "PUT".into()], path_prefix: path(prefix) };
+        let methods = ["GET", "PUT"].map(str::to_owned);
+        let allow = |prefix| Allow {
+            methods: methods.to_vec(),
+            path_prefix: path(prefix),
+            encoded_slashes: false,
+            web_socket: false,
+        };
         for prefix in ["/invoices", "/invoices/", "/%69nvoices"] {
             for raw in ["/invoices", "/invoices/", "/invoices/7", "/invo%69ces/7/lines"] {
                 assert!(allow(prefix).matches("GET", &path(raw)), "{raw} in {prefix}");
@@ -250,6 +283,16 @@ mod tests {
         for method in ["POST", "get", "HEAD", ""] {
             assert!(!allow("/").matches(method, &path("/")), "{method}");
         }
+    }
+
+    #[test]
+    fn an_encoded_slash_is_kept_and_told() {
+        for (raw, normal) in [("/a%2fb", "/a%2Fb"), ("/api/queues/%2F/jobs", "/api/queues/%2F/jobs")] {
+            let path = path(raw);
+            assert_eq!((path.as_str(), path.has_encoded_slash()), (normal, true));
+            assert!(!path.within(&self::path("/a")) && path.within(&self::path("/")), "it separates nothing");
+        }
+        assert!(!path("/a/b").has_encoded_slash());
     }
 
     const PREFIXES: &[&str] = &["/", "/a", "/a/b/", "/a%c3%a9", "/a%20", "/a%3f"];

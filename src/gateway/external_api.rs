@@ -7,6 +7,7 @@ mod headers;
 mod in_flight;
 mod replayable_body;
 mod response_body;
+mod web_socket;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -115,9 +116,15 @@ impl Family {
         let api = self.clients.get(namespace, name).await?;
         guard.count(&api.call_counters, operation(request.method()));
         let sent = async {
-            let target = api.target(request.method().as_str(), path, request.uri().query())?;
+            let upgrade = web_socket::is_wanted(&request);
+            let target = api.target(request.method().as_str(), path, request.uri().query(), upgrade)?;
             api.admit(guard.caller())?;
-            attempts::send(&api, request, target, &mut guard).await
+            let own_path = format!("{PREFIX}{namespace}/{name}");
+            if upgrade {
+                return web_socket::open(&api, request, target, &own_path, &mut guard, &self.deps.stopping)
+                    .await;
+            }
+            attempts::send(&api, request, target, &own_path, &mut guard).await
         };
         let response = sent.await;
         if guard.attempts() > 0 {
@@ -156,20 +163,41 @@ impl ApiClient {
     ///
     /// # Errors
     /// `BadRequest` for an ambiguous path, `CallNotAllowed`.
-    fn target(&self, method: &str, raw: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    fn target(
+        &self,
+        method: &str,
+        raw: &str,
+        query: Option<&str>,
+        upgrade: bool,
+    ) -> Result<PathAndQuery, Problem> {
         let path = path::normalize(raw)
             .map_err(|problem| Problem::new(ProblemKind::BadRequest, format!("the path {problem}")))?;
-        if !self.allow.iter().any(|allow| allow.matches(method, &path)) {
-            let detail = format!("{method} {path} is not in spec.allow of the ExternalApi {}", self.name);
-            return Err(Problem::new(ProblemKind::CallNotAllowed, detail));
-        }
-        let target = match query {
-            Some(query) => Cow::Owned(format!("{path}?{query}")),
-            None => Cow::Borrowed(path.as_str()),
+        let entries = || self.allow.iter().filter(|allow| allow.matches(method, &path));
+        let mut forwarding = entries().filter(|allow| allow.takes_slashes(&path)).peekable();
+        let (kind, problem) = if entries().next().is_none() {
+            (ProblemKind::CallNotAllowed, "is not in spec.allow")
+        } else if forwarding.peek().is_none() {
+            (
+                ProblemKind::BadRequest,
+                "contains an encoded slash (%2F), which needs encodedSlashes in spec.allow",
+            )
+        } else if upgrade && !forwarding.any(|allow| allow.web_socket) {
+            (ProblemKind::CallNotAllowed, "opens a WebSocket, which needs webSocket in spec.allow")
+        } else {
+            return target(&path, query);
         };
-        PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes()))
-            .map_err(|_| Problem::new(ProblemKind::BadRequest, "the path or the query is invalid"))
+        let detail = format!("{method} {path} {problem} of the ExternalApi {}", self.name);
+        Err(Problem::new(kind, detail))
     }
+}
+
+fn target(path: &path::Path, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    let target = match query {
+        Some(query) => Cow::Owned(format!("{path}?{query}")),
+        None => Cow::Borrowed(path.as_str()),
+    };
+    PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes()))
+        .map_err(|_| Problem::new(ProblemKind::BadRequest, "the path or the query is invalid"))
 }
 
 fn operations() -> Value {
@@ -178,8 +206,8 @@ fn operations() -> Value {
         let operation = json!({
             "operationId": format!("{method}Api"),
             "summary": "Calls an ExternalApi, within its spec.allow",
-            "description": "The path is passed on with its slashes as they are: a client that escapes them as %2F, as generated \
-                            ones do, is refused.",
+            "description": "The path is passed on with its slashes as they are. A client must not encode them as %2F, as generated \
+                            ones do: an encoded slash is part of a segment, and needs encodedSlashes in spec.allow.",
             "responses": {
                 "default": { "description": "the response of the API, or a problem document (RFC 9457)" },
             },

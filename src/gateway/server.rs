@@ -147,7 +147,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let mut served = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut served = pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), service));
     // hyper's own timeout begins when it knows the version of HTTP, and there is none for HTTP/2: a connection without a request
     // would stay open for ever, and needs no token.
     let (mut wait, mut before) = (HEAD_TIMEOUT, 0);

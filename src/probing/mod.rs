@@ -1,7 +1,7 @@
-//! Probing, apart from reconciling: one monitor for each distinct target, shared by every object that names it.
+//! Health probes, apart from reconciling: one monitor for each distinct target, shared by all objects that name it.
 //!
-//! A monitor is a task of its own, so that a dead target never slows the probes of another. It requeues the objects only
-//! when its verdict or the facts change; between two changes nobody is bothered.
+//! A monitor is a task of its own, so that a dead target does not slow the probes of another. It requeues its objects only when
+//! the verdict or the facts change.
 
 use std::{
     collections::HashMap,
@@ -32,41 +32,41 @@ use crate::{
     telemetry::metrics::ProbeMetrics,
 };
 
-/// Nobody who has joined need wait for longer than this for the first probe: the end of one that took longer requeues them.
+/// How long a reconcile need wait for the first probe: one that takes longer requeues the objects when it has ended.
 pub const FIRST_PROBE_WAIT: Duration = Duration::from_millis(250);
 
-/// Something outside that can be probed.
+/// An outside system that can be probed.
 pub trait Target: Send + Sync + 'static {
-    /// What a probe learns. A change of it requeues the objects, so it must hold no number that moves all the time.
+    /// What a probe finds out. A change requeues the objects, so it must not contain numbers that change all the time.
     type Facts: Clone + PartialEq + Send + Sync + 'static;
 
-    /// Asks the target, connecting where needed.
+    /// Probes the target, connecting where needed.
     fn probe(&self) -> impl Future<Output = Result<Self::Facts, Fault>> + Send;
 }
 
-/// What a monitor has seen so far.
+/// The state of a monitor after its last probe.
 #[derive(Clone, Debug)]
 pub struct Observation<F> {
     /// The verdict over the last probes.
     pub state: HealthState,
     /// Why it is unhealthy.
     pub reason: Option<Reason>,
-    /// What the last probe that passed has learned.
+    /// What the last successful probe has found out.
     pub facts: Option<F>,
-    /// What failed probes have met, in the words of the verdict's reason; none once it is healthy again.
+    /// The fault that belongs to `reason`; none once it is healthy again.
     pub fault: Option<Fault>,
     /// The same as users read it.
     pub status: HealthStatus,
 }
 
-/// The monitors that exist, by target.
+/// All monitors, by target.
 pub struct Monitors<T: Target> {
     by_key: Mutex<HashMap<Key, Weak<Monitor<T>>>>,
     kind: &'static str,
     metrics: ProbeMetrics,
 }
 
-/// Tells targets, credentials and schedules apart.
+/// A digest of target and credential, and the schedule.
 pub type Key = ([u8; 32], Schedule);
 
 impl<T: Target> Monitors<T> {
@@ -76,25 +76,25 @@ impl<T: Target> Monitors<T> {
         Self { by_key: Mutex::default(), kind, metrics }
     }
 
-    /// Joins the monitor of `key`, started with `make`'s target and the verdict that is `known` of it when nobody
-    /// watches it yet. `requeue` is called at every change until the membership is dropped, and at the end of a first probe
-    /// that takes longer than [`FIRST_PROBE_WAIT`]; with the last membership the monitor ends and lets go of its target.
+    /// Joins the monitor of `key`. If there is none, it is started with the target of `connect` and the `initial` verdict.
+    /// `requeue` is called at each change until the membership is dropped, and after a first probe that takes longer than
+    /// [`FIRST_PROBE_WAIT`]; with the last membership the monitor ends and drops its target.
     ///
     /// # Errors
-    /// What `make` says.
+    /// That of `connect`.
     pub fn join(
         self: &Arc<Self>,
         key: Key,
-        known: HealthState,
+        initial: HealthState,
         requeue: impl Fn() + Send + Sync + 'static,
-        make: impl FnOnce() -> Result<T, Fault>,
+        connect: impl FnOnce() -> Result<T, Fault>,
     ) -> Result<Membership<T>, Fault> {
         let mut by_key = self.by_key.lock();
         let monitor = if let Some(monitor) = by_key.get(&key).and_then(Weak::upgrade) {
             monitor
         } else {
             by_key.retain(|_, monitor| monitor.strong_count() > 0);
-            let monitor = Monitor::start(make()?, key.1, known, self.kind, self.metrics.clone());
+            let monitor = Monitor::start(connect()?, key.1, initial, self.kind, self.metrics.clone());
             by_key.insert(key, Arc::downgrade(&monitor));
             monitor
         };
@@ -105,7 +105,7 @@ impl<T: Target> Monitors<T> {
 
 struct Monitor<T: Target> {
     target: Arc<T>,
-    seen: watch::Receiver<Option<Observation<T::Facts>>>,
+    observations: watch::Receiver<Option<Observation<T::Facts>>>,
     members: Arc<Members>,
     task: JoinHandle<()>,
 }
@@ -122,13 +122,13 @@ impl<T: Target> Monitor<T> {
     fn start(
         target: T,
         schedule: Schedule,
-        known: HealthState,
+        initial: HealthState,
         kind: &'static str,
         metrics: ProbeMetrics,
     ) -> Arc<Self> {
         let target = Arc::new(target);
         let members = Arc::<Members>::default();
-        let (tell, seen) = watch::channel(None);
+        let (sender, observations) = watch::channel(None);
         let probes = Probes {
             target: Arc::clone(&target),
             started: Instant::now(),
@@ -137,15 +137,15 @@ impl<T: Target> Monitor<T> {
             metrics,
             health: Health::new(
                 Thresholds { unhealthy: schedule.unhealthy_threshold, healthy: schedule.healthy_threshold },
-                known,
+                initial,
                 Timestamp::now(),
             ),
             latencies: Latencies::default(),
             facts: None,
             fault: None,
         };
-        let task = tokio::spawn(probes.run(tell, Arc::clone(&members)));
-        Arc::new(Self { target, seen, members, task })
+        let task = tokio::spawn(probes.run(sender, Arc::clone(&members)));
+        Arc::new(Self { target, observations, members, task })
     }
 }
 
@@ -155,10 +155,9 @@ impl<T: Target> Drop for Monitor<T> {
     }
 }
 
-/// The part of a monitor that runs.
+/// The task of a monitor.
 struct Probes<T: Target> {
     target: Arc<T>,
-    /// Before anybody could join.
     started: Instant,
     schedule: Schedule,
     kind: &'static str,
@@ -170,13 +169,13 @@ struct Probes<T: Target> {
 }
 
 impl<T: Target> Probes<T> {
-    async fn run(mut self, tell: watch::Sender<Option<Observation<T::Facts>>>, members: Arc<Members>) {
+    async fn run(mut self, sender: watch::Sender<Option<Observation<T::Facts>>>, members: Arc<Members>) {
         let Schedule { interval, jitter_percent, .. } = self.schedule;
         loop {
             let due = Instant::now() + next_probe(interval, jitter_percent, rand::random());
             let (changed, observation) = self.probe().await;
-            let first = tell.send_replace(Some(observation)).is_none();
-            // Who still waits for the first probe needs no waking.
+            let first = sender.send_replace(Some(observation)).is_none();
+            // Reconciles that still wait for the first probe need no requeue.
             let requeues = if first { self.started.elapsed() >= FIRST_PROBE_WAIT } else { changed };
             if requeues {
                 members.requeues.lock().values().for_each(|requeue| requeue());
@@ -188,32 +187,30 @@ impl<T: Target> Probes<T> {
     async fn probe(&mut self) -> (bool, Observation<T::Facts>) {
         let Schedule { timeout, .. } = self.schedule;
         let started = Instant::now();
-        // A driver that panics must not leave its last verdict standing for ever.
+        // A driver that panics must not end the monitor, which would leave its last verdict for ever.
         let probe = AssertUnwindSafe(self.target.probe()).catch_unwind();
-        let answer = match tokio::time::timeout(timeout, probe).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Fault::new(Reason::Unavailable, "the probe failed by a fault of its own")),
-            Err(_) => {
-                Err(Fault::new(Reason::Timeout, "the server did not answer within healthCheck.timeout"))
-            }
+        let result = match tokio::time::timeout(timeout, probe).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Fault::new(Reason::Unavailable, "the probe failed with an internal error")),
+            Err(_) => Err(Fault::new(Reason::Timeout, "the probe timed out (healthCheck.timeout)")),
         };
         let latency = started.elapsed();
         self.latencies.add(latency);
         let now = Timestamp::now();
-        let outcome = answer.as_ref().map(drop).map_err(|fault| fault.reason);
+        let outcome = result.as_ref().map(drop).map_err(|fault| fault.reason);
         self.metrics.observe(self.kind, outcome, latency);
         let turned = self.health.observe(outcome, now);
-        let mut learned = false;
-        match answer {
+        let mut facts_changed = false;
+        match result {
             Ok(facts) => {
-                learned = self.facts.as_ref() != Some(&facts);
+                facts_changed = self.facts.as_ref() != Some(&facts);
                 self.facts = Some(facts);
-                // Still unhealthy until enough of them pass, and then it is still true why.
+                // Until enough of them pass it stays unhealthy, for the same reason.
                 if self.health.state() == HealthState::Healthy {
                     self.fault = None;
                 }
             }
-            // A restarting server gives several reasons in turn: keep the words that belong to the verdict.
+            // A restarting server gives several reasons in turn: keep the fault that belongs to the verdict.
             Err(fault) if self.health.reason().is_none_or(|reason| reason == fault.reason) => {
                 self.fault = Some(fault);
             }
@@ -237,11 +234,11 @@ impl<T: Target> Probes<T> {
                 last_probe_time: Some(now.into()),
             },
         };
-        (turned || learned, observation)
+        (turned || facts_changed, observation)
     }
 }
 
-/// An object's share in a monitor.
+/// An object's membership in a monitor.
 pub struct Membership<T: Target> {
     monitor: Arc<Monitor<T>>,
     id: u64,
@@ -254,20 +251,20 @@ impl<T: Target> Membership<T> {
         Self { monitor, id }
     }
 
-    /// What was seen, once the first probe is over.
+    /// The state after the first probe, or after the last one.
     pub async fn observed(&self) -> Option<Observation<T::Facts>> {
-        let mut seen = self.monitor.seen.clone();
+        let mut observations = self.monitor.observations.clone();
         // The sender lives as long as the monitor, so this fails only while the process ends.
-        seen.wait_for(Option::is_some).await.ok()?.clone()
+        observations.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// What was seen last; none before the end of the first probe.
+    /// The state after the last probe; none before the first one has ended.
     #[must_use]
     pub fn last(&self) -> Option<Observation<T::Facts>> {
-        self.monitor.seen.borrow().clone()
+        self.monitor.observations.borrow().clone()
     }
 
-    /// What is watched.
+    /// The target.
     #[must_use]
     pub fn target(&self) -> &T {
         &self.monitor.target

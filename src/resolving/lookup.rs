@@ -81,7 +81,7 @@ impl Lookup<'_> {
     ///
     /// # Errors
     /// What is missing, or is no certificate.
-    async fn ca(&self, reference: &CaRef) -> Result<String, Unresolved> {
+    pub(super) async fn ca(&self, reference: &CaRef) -> Result<String, Unresolved> {
         let CaRef { kind, name, key } = reference;
         let (holder, pem) = match kind {
             CaKind::Secret => {

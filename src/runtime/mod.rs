@@ -240,8 +240,9 @@ impl Process {
 
 /// The process starts and is ready whether the store works or not: calls and reconciles do without, and usage waits.
 fn open_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<Store>, RunError> {
-    let store = Store::new(&settings.store, metrics.store.clone())
-        .map_err(|error| RunError::Setting(format!("--store: {error}")))?;
+    let location = settings.store.clone();
+    let store = Store::new(location, metrics.store.clone())
+        .map_err(|error| RunError::Setting(format!("{}: {error}", settings.store)))?;
     if store.is_volatile() {
         tracing::info!("the store is in memory: it ends with this process, and no other one sees it");
     } else {

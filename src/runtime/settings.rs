@@ -11,6 +11,7 @@ use crate::{
     cluster::watches::Scope,
     controllers::engine,
     domain::addresses::{Egress, ServiceRanges},
+    store::Location,
     telemetry::log,
 };
 
@@ -44,8 +45,8 @@ pub struct Settings {
     pub lease_duration: Duration,
     /// Identity of this process in the Lease and in Events.
     pub identity: String,
-    /// URL of the store, which can contain a password.
-    pub store: SecretString,
+    /// Where the store is.
+    pub store: Location,
     /// Interval at which gateways write to the store and the operator reads from it.
     pub store_interval: Duration,
     /// Topology zone of this process.
@@ -138,6 +139,11 @@ pub struct RunArgs {
     #[arg(long, env = "AUTHLINK_STORE", hide_env_values = true, default_value = "sqlite::memory:")]
     store: SecretString,
 
+    /// File with the URL of the store, instead of --store. It is read again when it changes: a password can be rotated without a
+    /// restart
+    #[arg(long, env = "AUTHLINK_STORE_FILE", conflicts_with = "store")]
+    store_file: Option<PathBuf>,
+
     /// Interval at which gateways write to the store and the operator reads from it
     #[arg(long, env = "AUTHLINK_STORE_INTERVAL", default_value = "15s", value_parser = duration)]
     store_interval: Duration,
@@ -200,7 +206,7 @@ impl RunArgs {
             lease: (self.lease_namespace, self.lease_name),
             lease_duration: self.lease_duration,
             identity: self.identity,
-            store: self.store,
+            store: self.store_file.map_or(Location::Url(self.store), Location::File),
             store_interval: self.store_interval,
             zone: self.zone.filter(|zone| !zone.is_empty()),
             egress: Egress {

@@ -2,13 +2,6 @@
 
 use std::time::Duration;
 
-/// A setting that names no store. What was given may hold a password, so it is not repeated.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "one of sqlite:///path/file.db, sqlite::memory: and postgres://user:password@host/database is needed"
-)]
-pub struct InvalidUrl;
-
 /// Why an operation failed. None is for ever: the next one is tried anew.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -2,6 +2,7 @@
 //! PostgreSQL for several. Nothing waits for it for longer than [`OPERATION_TIMEOUT`], and nobody who is served by the gateway at all.
 
 mod error;
+mod location;
 mod schema;
 mod target;
 mod usage;
@@ -13,12 +14,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use secrecy::SecretString;
 
-pub use error::{Error, InvalidUrl};
+pub use error::Error;
+pub use location::{InvalidLocation, Location};
 pub use usage::{Entry, ReplicaState, Snapshot};
 
 use crate::telemetry::metrics::StoreMetrics;
+use location::Current;
 use target::{Pool, Target};
 
 /// How long one operation may take, connecting included.
@@ -26,8 +28,8 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The store of a process, or of several.
 pub struct Store {
-    target: Target,
-    pool: Mutex<Pool>,
+    location: Location,
+    current: Mutex<Current>,
     /// Whether its tables are known to be there.
     prepared: AtomicBool,
     /// The operations that failed the last time: the log tells when the first fails and when none does any more, the metric of
@@ -37,27 +39,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store of this URL: `sqlite:///path/file.db`, `sqlite::memory:` or `postgres://user:password@host/database`.
+    /// The store of a URL such as `sqlite:///path/file.db`, `sqlite::memory:` or `postgres://user:password@host/database`.
     /// Nothing is opened before it is needed, and what cannot be opened is tried again with the next operation.
     ///
     /// # Errors
-    /// A URL that is none of these. The text has nothing of the URL.
-    pub fn new(url: &SecretString, metrics: StoreMetrics) -> Result<Self, InvalidUrl> {
-        let target = Target::parse(url)?;
-        let pool = Mutex::new(target.pool());
-        Ok(Self { target, pool, prepared: false.into(), failing: Mutex::default(), metrics })
+    /// An invalid URL, or a file that cannot be read. The text has nothing of the URL.
+    pub fn new(location: Location, metrics: StoreMetrics) -> Result<Self, InvalidLocation> {
+        let current = Mutex::new(location.open()?);
+        Ok(Self { location, current, prepared: false.into(), failing: Mutex::default(), metrics })
     }
 
     /// Where it is, without user and password.
     #[must_use]
     pub fn place(&self) -> String {
-        self.target.place()
+        self.current.lock().target.place()
     }
 
     /// Whether it ends with the process.
     #[must_use]
     pub fn is_volatile(&self) -> bool {
-        matches!(self.target, Target::Memory(_))
+        matches!(self.current.lock().target, Target::Memory(_))
     }
 
     /// Makes its tables ready for this version.
@@ -180,13 +181,20 @@ impl Store {
     }
 
     fn pool(&self) -> Pool {
-        self.pool.lock().clone()
+        let mut current = self.current.lock();
+        if let Some(changed) = self.location.reopen(&mut current) {
+            tracing::info!(store = changed.target.place(), "the store's URL has changed");
+            *current = changed;
+            self.prepared.store(false, Relaxed);
+        }
+        current.pool.clone()
     }
 
     /// Leaves connections that hang to themselves: a pool would wait for them.
     fn abandon(&self) {
-        if matches!(self.target, Target::Postgresql(_)) {
-            *self.pool.lock() = self.target.pool();
+        let mut current = self.current.lock();
+        if matches!(current.target, Target::Postgresql(_)) {
+            current.pool = current.target.pool();
         }
     }
 }

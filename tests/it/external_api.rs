@@ -1,5 +1,7 @@
 //! `ExternalApi` as the operator sees it: each endpoint probed, its credential tried, its addresses registered.
 
+mod compatibility;
+
 use authlink::api::v1alpha1::ExternalApi;
 use axum::{
     Router,

@@ -2,6 +2,7 @@
 
 mod alone;
 mod callers;
+mod compatibility;
 mod concurrency;
 mod database;
 mod external_api;

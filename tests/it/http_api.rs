@@ -5,10 +5,11 @@ mod credentials;
 mod health;
 mod hostile;
 mod protocol;
+mod timeouts;
 mod tls;
 mod tokens;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use authlink::{
     api::v1alpha1::{database::TlsMode, external_api::CheckMethod},
@@ -26,10 +27,10 @@ use tokio::time::Instant;
 use crate::support::{tls_file, variable};
 
 /// Longer than anything should take, two busy cores included.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lets everything through: the servers of the tests are on loopback.
-fn anywhere() -> Egress {
+fn unrestricted() -> Egress {
     Egress::new(Arc::new(|_: &[IpAddr]| Ok(())))
 }
 
@@ -42,7 +43,7 @@ fn settings(url: &str) -> EndpointSettings {
         tls,
         server_name: None,
         check: Check::Http(expectation()),
-        timeout: PATIENCE,
+        timeout: TIMEOUT,
     }
 }
 
@@ -50,6 +51,8 @@ fn expectation() -> Expectation {
     Expectation {
         method: CheckMethod::Get,
         path: "/".to_owned(),
+        host: None,
+        headers: BTreeMap::new(),
         statuses: vec![200..=200],
         body: None,
         authenticated: false,
@@ -62,17 +65,17 @@ fn with_token(url: &str) -> EndpointSettings {
     EndpointSettings { credential: Credential { authorization, api_key: None }, ..settings(url) }
 }
 
-fn service(settings: EndpointSettings) -> HttpEndpoint {
-    HttpEndpoint::new(settings, &anywhere()).unwrap()
+fn endpoint(settings: EndpointSettings) -> HttpEndpoint {
+    HttpEndpoint::new(settings, &unrestricted()).unwrap()
 }
 
 async fn probe(settings: EndpointSettings) -> Result<(), Fault> {
-    service(settings).probe().await.map(drop)
+    endpoint(settings).probe().await.map(drop)
 }
 
-async fn get(service: &HttpEndpoint, path: &str) -> Result<Response<AnswerBody>, Failure> {
+async fn get(endpoint: &HttpEndpoint, path: &str) -> Result<Response<AnswerBody>, Failure> {
     let request = Request::get(path).body(http::Body::empty()).unwrap();
-    service.call(request, Instant::now() + PATIENCE).await
+    endpoint.call(request, Instant::now() + TIMEOUT).await
 }
 
 async fn text(answer: Response<AnswerBody>) -> String {

@@ -7,7 +7,7 @@ use authlink::{
         breaker::State,
         usage::{Call, Counts},
     },
-    store::{Entry, Error, ReplicaState, Store},
+    store::{Entry, Error, Location, ReplicaState, Store},
     telemetry::metrics::Metrics,
 };
 use sqlx::{Connection, SqliteConnection};
@@ -67,7 +67,11 @@ impl Place {
 }
 
 fn open(url: &str) -> Store {
-    Store::new(&url.into(), Metrics::registered().0.store).expect("a store")
+    open_at(Location::Url(url.into()))
+}
+
+fn open_at(location: Location) -> Store {
+    Store::new(location, Metrics::registered().0.store).expect("a store")
 }
 
 fn entry(uid: &str, slot: i64, requests: u64) -> Entry {
@@ -304,6 +308,48 @@ async fn a_locked_table_holds_a_process_up_no_longer_than_its_patience() {
     store.write(1, &[], &NOTHING).await.expect("written");
 }
 
+#[tokio::test]
+async fn a_file_with_the_url_is_read_again_when_it_changes() {
+    let database = postgresql::new_database().await;
+    let mut admin = postgresql::admin().await;
+    let role = postgresql::new_role(&mut admin, "first").await;
+    let name = database.url.rsplit_once('/').expect("a database").1;
+    postgresql::run(&mut admin, &format!("alter database {name} owner to {role}")).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("uri");
+    let write = |password: &str| {
+        let url = database.url.replace("app:app-secret", &format!("{role}:{password}"));
+        std::fs::write(&file, format!("{url}\n")).expect("written");
+    };
+    write("first");
+    let store = open_at(Location::File(file.clone()));
+    store.prepare().await.expect("prepared");
+
+    let sessions = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
+    postgresql::run(&mut admin, &format!("alter role {role} password 'second'; {sessions}")).await;
+    let refused = store.write(1, &[], &NOTHING).await.expect_err("the file has the first password");
+    assert!(!refused.to_string().contains("first"), "{refused}");
+    write("second");
+    store.write(1, &[], &NOTHING).await.expect("written");
+
+    // A mistake changes nothing.
+    std::fs::write(&file, "mysql://root:hunter2@db/x").expect("written");
+    store.write(1, &[], &NOTHING).await.expect("written");
+    std::fs::remove_file(&file).expect("removed");
+    store.write(1, &[], &NOTHING).await.expect("written");
+}
+
+#[test]
+fn a_store_file_that_is_missing_is_told_at_the_start() {
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_authlink"))
+        .args(["run", "--store-file", "/nowhere/uri"])
+        .output()
+        .expect("authlink");
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(2), "{said}");
+    assert!(said.contains("--store-file: /nowhere/uri cannot be read: No such file"), "{said}");
+}
+
 #[test]
 fn the_command_line_never_shows_the_url() {
     let authlink = || std::process::Command::new(env!("CARGO_BIN_EXE_authlink"));
@@ -311,7 +357,7 @@ fn the_command_line_never_shows_the_url() {
     let refused = authlink().args(["run", "--store", wrong]).output().expect("authlink");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");
-    assert!(said.contains("--store: one of sqlite:///path/file.db"), "{said}");
+    assert!(said.contains("--store: must be one of sqlite:///path/file.db"), "{said}");
     let help = authlink().args(["run", "--help"]).env("AUTHLINK_STORE", wrong).output().expect("authlink");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     assert!(help.contains("AUTHLINK_STORE]") || help.contains("[env: AUTHLINK_STORE"), "{help}");

@@ -89,8 +89,8 @@ spec:
     - name: AUTHLINK_STORE
       value: sqlite:///var/lib/authlink/authlink.db
     {{- else }}
-    - name: AUTHLINK_STORE
-      valueFrom: {secretKeyRef: {{ pick $values.store.postgres.uriSecretRef "name" "key" | toJson }}}
+    - name: AUTHLINK_STORE_FILE
+      value: /etc/authlink/store/uri
     {{- if $ca.name }}
     # A file, since an environment variable can be too short for the certificates.
     - name: PGSSLROOTCERT
@@ -133,6 +133,11 @@ spec:
       mountPath: /etc/authlink/tls
       readOnly: true
     {{- end }}
+    {{- if not $alone }}
+    - name: store
+      mountPath: /etc/authlink/store
+      readOnly: true
+    {{- end }}
     {{- if $ca.name }}
     - name: store-ca
       mountPath: /etc/authlink/store-ca
@@ -142,6 +147,13 @@ spec:
   {{- if $tls }}
   - name: tls
     secret: {secretName: {{ include "authlink.tlsSecretName" $root }}}
+  {{- end }}
+  {{- if not $alone }}
+  # A file is read again when the Secret changes; a variable would stay as it was at the start.
+  - name: store
+    {{- with $values.store.postgres.uriSecretRef }}
+    secret: {{ dict "secretName" .name "items" (list (dict "key" .key "path" "uri")) | toJson }}
+    {{- end }}
   {{- end }}
   {{- if $ca.name }}
   - name: store-ca

@@ -2,6 +2,7 @@
 
 mod auth;
 mod health;
+mod oauth2;
 mod policy;
 mod status;
 
@@ -14,8 +15,9 @@ use crate::api::{
     shared::{CaRef, Discovery, Duration, Reference, SecretRef},
 };
 
-pub use auth::{ApiKey, Auth, AuthType, Basic, Bearer, OAuth2};
-pub use health::{ApiHealthCheck, CheckMethod, CheckType, HttpCheck};
+pub use auth::{ApiKey, Auth, AuthType, Basic, Bearer};
+pub use health::{ApiHealthCheck, CheckMethod, CheckScheme, CheckType, HttpCheck};
+pub use oauth2::{ClientAuth, OAuth2, PrivateKeyJwt};
 pub use policy::{Allow, Backoff, CircuitBreaker, Method, RateLimit, Retry, RetryOn, Scope};
 pub use status::{CertificateStatus, ExternalApiStatus};
 
@@ -107,9 +109,14 @@ pub struct ExternalApiSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
 
-    /// Timeout of a call, including all retries.
+    /// Timeout of a call until the response headers have arrived, including all retries.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
+
+    /// Timeout of a response body in which no data is transferred, because the API sends nothing or the caller does not read.
+    /// Downloads and event streams have no other timeout. For a WebSocket: timeout in which neither side sends anything.
+    #[serde(default = "default_idle_timeout")]
+    pub idle_timeout: Duration,
 
     /// The methods and paths that can be called through the gateway; nothing can be called if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -128,6 +135,9 @@ pub struct ExternalApiSpec {
 fn default_timeout() -> Duration {
     Duration::from_secs(10)
 }
+fn default_idle_timeout() -> Duration {
+    Duration::from_secs(60)
+}
 
 /// An endpoint of the API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -138,6 +148,11 @@ pub struct Endpoint {
     #[x_kube(validation = Rule::new("isURL(self) && self.matches('^https?://[^/?#@ ]+(/[^?# ]*)?$')")
         .message("url must be an http or https URL without user, query and fragment, such as https://billing.example.com/v2"))]
     pub url: String,
+    /// The `Host` header of calls and probes, such as `billing.example.com`; defaults to `tls.serverName` if the url is https,
+    /// and to the host of the url otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = HOST_PATTERN))]
+    pub host: Option<String>,
     /// Share of the calls, relative to the weights of the other endpoints; 0 for no calls.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 1000))]
@@ -152,11 +167,14 @@ fn default_weight() -> u16 {
     100
 }
 
+/// A host name or address with an optional port.
+const HOST_PATTERN: &str = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$";
+
 /// TLS settings for https endpoints. CA and host name are always verified.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// The CA certificates to trust, also for `auth.oauth2.tokenUrl`; defaults to the public CAs.
+    /// The CA certificates to trust, also for `auth.oauth2.tokenUrl` unless `auth.oauth2.caRef` is set; defaults to the public CAs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
     /// Server name (SNI) to verify in the certificates of the endpoints, instead of the host in the url.
@@ -195,7 +213,9 @@ impl Managed for ExternalApi {
     fn references(&self) -> Vec<Reference> {
         let secrets = self.secrets().cloned().map(Reference::Secret);
         let service = self.service_name().map(Reference::Service);
-        secrets.chain(self.spec.tls.ca_ref.as_ref().map(CaRef::reference)).chain(service).collect()
+        let oauth2 = self.spec.auth.oauth2.as_ref();
+        let authorities = [self.spec.tls.ca_ref.as_ref(), oauth2.and_then(|oauth2| oauth2.ca_ref.as_ref())];
+        secrets.chain(authorities.into_iter().flatten().map(CaRef::reference)).chain(service).collect()
     }
 }
 

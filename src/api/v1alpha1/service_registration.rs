@@ -63,10 +63,6 @@ pub use status::{ResolvedHost, ServiceRegistrationStatus};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.healthCheck.portName) || self.ports.exists(port, port.name == self.healthCheck.portName)")
     .message("healthCheck.portName must be the name of an entry in ports"))]
-#[x_kube(validation = Rule::new("self.healthCheck.type != 'Http' || \
-        !self.ports.exists(port, has(port.appProtocol) && port.appProtocol == 'https' && \
-            port.name == (has(self.healthCheck.portName) ? self.healthCheck.portName : self.ports[0].name))")
-    .message("healthCheck.type Http does not support TLS, and the probed port has appProtocol https: use type Tcp, or set healthCheck.portName to another port"))]
 #[x_kube(validation = Rule::new("!has(self.load) || self.healthCheck.type == 'Http'")
     .message("load is read from the response of a probe: it needs healthCheck.type Http"))]
 #[x_kube(validation = Rule::new("!has(self.load) || !has(self.load.jsonPointer) || \

@@ -91,8 +91,8 @@ pub trait Database: Send + Sync + 'static {
 pub fn connect(settings: ServerSettings, egress: Egress) -> Result<Arc<dyn Database>, Fault> {
     // Sooner than whoever waits for a probe gives up: so it is told that it was the name.
     let patience = settings.timeout * 9 / 10;
-    let system = Egress::unrestricted().with_patience(patience);
-    let egress = egress.with_patience(patience);
+    let system = Egress::unrestricted().with_lookup_timeout(patience);
+    let egress = egress.with_lookup_timeout(patience);
     Ok(match settings.engine {
         Engine::Postgresql => {
             Arc::new(pool::Pooled::new(postgresql::Postgresql::new(&settings, egress), settings)?)

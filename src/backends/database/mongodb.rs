@@ -121,7 +121,7 @@ impl Mongodb {
             return fault(error);
         }
         // Of what the driver has left of a probe's time, so that it is told when it is the name that takes it.
-        let egress = self.egress.clone().with_patience(self.settings.timeout * 2 / 5);
+        let egress = self.egress.clone().with_lookup_timeout(self.settings.timeout * 2 / 5);
         match self.reach(&egress).await {
             Err(fault) => fault,
             Ok(()) => Fault::new(Reason::ProtocolError, "the server does not answer as a MongoDB does"),

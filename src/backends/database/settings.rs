@@ -148,7 +148,7 @@ impl ServerSettings {
     /// Takes the secrets out of a fault's text.
     #[must_use]
     pub fn redact(&self, fault: Fault) -> Fault {
-        fault.without(self.credential.password.iter().chain(self.tls.client.as_ref().map(|(_, key)| key)))
+        fault.redacted(self.credential.password.iter().chain(self.tls.client.as_ref().map(|(_, key)| key)))
     }
 }
 

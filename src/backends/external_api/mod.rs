@@ -1,15 +1,20 @@
-//! One endpoint of an HTTP API, with one credential: what can be asked of it.
+//! One endpoint of an HTTP API, with one credential: calls and probes.
 
 mod auth;
 mod base;
+mod client_assertion;
+mod client_credentials;
+mod header_values;
+mod reference;
 mod settings;
+mod token_request;
 mod tokens;
 
 use http::uri::PathAndQuery;
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
-    header::{ACCEPT, HOST, HeaderValue, USER_AGENT},
+    header::{ACCEPT, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -21,16 +26,16 @@ use super::{
 use crate::api::Reason;
 
 pub use base::Base;
-pub use settings::{
-    ApiKey, Authorization, Check, ClientCredentials, Credential, EndpointSettings, Expectation,
-};
+pub use client_credentials::{ClientAuthentication, ClientCredentials};
+pub use reference::Reference;
+pub use settings::{ApiKey, Authorization, Check, Credential, EndpointSettings, Expectation};
 
 use auth::Authenticator;
 
-/// Who probes, and who fetches tokens.
-const USER: &str = concat!("authlink/", env!("CARGO_PKG_VERSION"));
+/// The header `User-Agent` of probes and token requests.
+const USER_AGENT_VALUE: &str = concat!("authlink/", env!("CARGO_PKG_VERSION"));
 
-/// How much of an answer a probe reads, in bytes.
+/// How much of a response body a probe reads, in bytes.
 const MAX_READ: usize = 64 * 1024;
 
 /// One endpoint with one credential.
@@ -41,27 +46,29 @@ pub struct HttpEndpoint {
     probes: Client,
 }
 
-/// What a probe learns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a probe finds out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// When the server's certificate expires, of several behind one name the first that does; none without TLS.
+    /// When the server's certificate expires; of several behind one name, the earliest. None without TLS.
     pub not_after: Option<Timestamp>,
-    /// Whether it speaks HTTP/2 with us.
+    /// Whether it negotiates HTTP/2.
     pub http2: bool,
+    /// Why there is no access token for calls, where they need one (OAuth 2.0).
+    pub token_fault: Option<Fault>,
 }
 
 impl HttpEndpoint {
-    /// Prepares everything, and connects at the first probe or call.
+    /// Connects at the first probe or call.
     ///
     /// # Errors
     /// A credential, a certificate or a URL that cannot be used.
     pub fn new(settings: EndpointSettings, egress: &Egress) -> Result<Self, Fault> {
         let tls = client::tls(&settings.tls)?;
         let auth = Authenticator::new(&settings, egress.clone(), &tls)?;
-        let reach =
-            |connections| Client::new(egress.clone(), &tls, settings.server_name.as_deref(), connections);
+        let (server, name) = (settings.base.server()?, settings.server_name.as_deref());
+        let client = |connections| Client::new(&server, egress.clone(), &tls, name, connections);
         let (calls, probes) =
-            (reach(Connections::Pooled), reach(Connections::Fresh(settings.timeout * 9 / 10)));
+            (client(Connections::Pooled), client(Connections::Fresh(settings.timeout * 9 / 10)));
         Ok(Self { settings, auth, calls, probes })
     }
 
@@ -71,85 +78,145 @@ impl HttpEndpoint {
         self.settings.endpoint()
     }
 
-    /// Asks what the health check says, over a connection of its own: name, address, certificate and server are all
-    /// looked at anew.
+    /// Its base URL.
+    #[must_use]
+    pub fn base(&self) -> &Base {
+        &self.settings.base
+    }
+
+    /// Runs the health check over a new connection, so that name, address and certificate are checked each time.
     ///
     /// # Errors
-    /// What kept the answer from coming, or `UnexpectedStatus`, `UnexpectedBody`; with the credential also
-    /// `AuthenticationFailed` (401) and `PermissionDenied` (403).
+    /// Why there is no response, or `UnexpectedStatus`, `UnexpectedBody`; with the credential also `AuthenticationFailed` (401)
+    /// and `PermissionDenied` (403).
     pub async fn probe(&self) -> Result<Facts, Fault> {
         self.probe_and_read(|_, _| ()).await
     }
 
-    /// The same, and lets `read` see the head and the first 64 KiB of the body of an answer that is as expected; there is
-    /// none where the health check asks no request.
+    /// The same, and passes the headers and the first 64 KiB of the body of an expected response to `read`, which is not called
+    /// where the health check sends no request.
     ///
     /// # Errors
     /// As above.
     pub async fn probe_and_read(&self, read: impl FnOnce(&HeaderMap, &[u8]) + Send) -> Result<Facts, Fault> {
-        // Sooner than whoever waits for the probe gives up, and later than connecting does: so it is always the same of
-        // the three that says what was waited for, and a status that nothing changed has the same text.
+        // Longer than the timeout of connecting and shorter than that of the whole probe: so the fault always names the same
+        // stage, and an unchanged status has the same text.
         let deadline = Instant::now() + self.settings.timeout * 19 / 20;
-        let asked = match &self.settings.check {
-            Check::None => return Ok(Facts::default()),
-            Check::Tcp => {
-                let root = self.settings.base.join(&PathAndQuery::from_static("/"))?;
-                timeout_at(deadline, self.probes.check_connect(&root))
+        let checked = async {
+            match &self.settings.check {
+                Check::None => Ok(()),
+                Check::Tcp => timeout_at(deadline, self.probes.check_connect())
                     .await
-                    .unwrap_or_else(|_| Err(Fault::new(Reason::Timeout, "the server did not answer in time")))
-            }
-            Check::Http(expectation) => {
-                self.ask(expectation, deadline).await.map(|(head, body)| read(&head, &body))
+                    .unwrap_or_else(|_| Err(Fault::new(Reason::Timeout, "the TCP connection timed out"))),
+                Check::Http(expectation) => {
+                    self.check(expectation, deadline).await.map(|(headers, body)| read(&headers, &body))
+                }
             }
         };
-        asked.map_err(|fault| self.settings.redact(fault))?;
+        let (checked, token) = tokio::join!(checked, self.token(deadline));
+        checked.map_err(|fault| self.settings.redact(fault))?;
+        let token_fault = token.err().map(|fault| self.settings.redact(fault));
         let peer = self.probes.peer();
-        Ok(Facts { not_after: peer.and_then(|it| it.not_after), http2: peer.is_some_and(|it| it.http2) })
+        let (not_after, http2) = (peer.and_then(|it| it.not_after), peer.is_some_and(|it| it.http2));
+        Ok(Facts { not_after, http2, token_fault })
     }
 
-    async fn ask(&self, expectation: &Expectation, deadline: Instant) -> Result<(HeaderMap, Vec<u8>), Fault> {
+    /// Whether calls have an access token, where they need one: no call succeeds without the token endpoint.
+    async fn token(&self, deadline: Instant) -> Result<(), Fault> {
+        match self.settings.check {
+            Check::None => Ok(()),
+            _ => timeout_at(deadline, self.auth.check()).await.unwrap_or_else(|_| Err(token_timed_out())),
+        }
+    }
+
+    async fn check(
+        &self,
+        expectation: &Expectation,
+        deadline: Instant,
+    ) -> Result<(HeaderMap, Vec<u8>), Fault> {
         let path = expectation.path.parse().map_err(|_| {
-            Fault::new(Reason::InvalidSpec, "healthCheck.http.path has characters that must be escaped")
+            Fault::new(
+                Reason::InvalidSpec,
+                "healthCheck.http.path contains characters that must be percent-encoded",
+            )
         })?;
         let mut request = Request::new(client::Body::empty());
         *request.method_mut() = Method::from_bytes(expectation.method.as_str().as_bytes())
-            .map_err(|_| Fault::new(Reason::InvalidSpec, "healthCheck.http.method is no method"))?;
-        *request.uri_mut() = self.settings.base.join(&path)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(USER));
+            .map_err(|_| Fault::new(Reason::InvalidSpec, "healthCheck.http.method is not a valid method"))?;
+        *request.uri_mut() = self.settings.probe_base(expectation)?.join(&path)?;
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
+        for (name, value) in &expectation.headers {
+            let header = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
+            let problem = || format!("healthCheck.http.headers: {name} is not a valid header");
+            let (name, value) = header.ok_or_else(|| Fault::new(Reason::InvalidSpec, problem()))?;
+            headers.insert(name, value);
+        }
         let mut token = None;
         if expectation.authenticated {
             token = self.credential(request.headers_mut(), deadline).await?;
         }
-        let answer = self.probes.send(request, deadline).await?;
-        self.look(&answer, token.as_ref());
-        judge(expectation, answer).await
+        let response = self.probes.send(request, deadline).await?;
+        self.note_refusal(&response, token.as_ref());
+        evaluate(expectation, response).await
     }
 
-    /// Sends a request whose URI is a path, relative to the endpoint's URL, and gives the answer once its head has
-    /// arrived. The host and the credential are set, whatever the request says of them; everything else is sent as it
-    /// is. No redirect is followed, and no status is a fault.
+    /// Sends a request whose URI is a path, relative to the endpoint's URL, and returns the response once its head has arrived.
+    /// `Host` and the credential replace those of the request; everything else is sent as it is. Redirects are not followed,
+    /// and no status is a fault.
     ///
     /// # Errors
-    /// What kept the answer from coming; `Timeout` at the deadline, which goes for the answer's body too.
+    /// Why there is no response; `Timeout` at the deadline, which holds for the response's body too.
     pub async fn call(
         &self,
         mut request: Request<Body>,
         deadline: Instant,
     ) -> Result<Response<AnswerBody>, Failure> {
+        let token = self.prepare(&mut request, deadline).await?;
+        self.finish(self.calls.send(request, deadline).await, token.as_ref())
+    }
+
+    /// The same for a request with the header `Upgrade`. With status 101 the connection is had by [`hyper::upgrade::on`] the
+    /// response.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn upgrade(
+        &self,
+        mut request: Request<Body>,
+        deadline: Instant,
+    ) -> Result<Response<AnswerBody>, Failure> {
+        let token = self.prepare(&mut request, deadline).await?;
+        self.finish(self.calls.upgrade(request, deadline).await, token.as_ref())
+    }
+
+    /// Sets URI, host and credential.
+    async fn prepare(
+        &self,
+        request: &mut Request<Body>,
+        deadline: Instant,
+    ) -> Result<Option<HeaderValue>, Failure> {
         let at = |stage| move |fault| Failure { stage, fault };
         let root = PathAndQuery::from_static("/");
         let uri = self.settings.base.join(request.uri().path_and_query().unwrap_or(&root));
         *request.uri_mut() = uri.map_err(at(Stage::Connect))?;
-        // The connection's own version counts, and its host is that of the URI.
+        // The connection decides on the version, and the host is that of the URI.
         *request.version_mut() = Version::HTTP_11;
         request.headers_mut().remove(HOST);
         let credential = self.credential(request.headers_mut(), deadline).await;
-        let token = credential.map_err(at(Stage::Credential))?;
-        let answer = self.calls.send(request, deadline).await;
-        let answer = answer.map_err(|failure| at(failure.stage)(self.settings.redact(failure.fault)))?;
-        self.look(&answer, token.as_ref());
-        Ok(answer)
+        credential.map_err(at(Stage::Credential))
+    }
+
+    fn finish(
+        &self,
+        response: Result<Response<AnswerBody>, Failure>,
+        token: Option<&HeaderValue>,
+    ) -> Result<Response<AnswerBody>, Failure> {
+        let redacted = |failure: Failure| Failure { fault: self.settings.redact(failure.fault), ..failure };
+        let response = response.map_err(redacted)?;
+        self.note_refusal(&response, token);
+        Ok(response)
     }
 
     async fn credential(
@@ -157,33 +224,35 @@ impl HttpEndpoint {
         headers: &mut HeaderMap,
         deadline: Instant,
     ) -> Result<Option<HeaderValue>, Fault> {
-        timeout_at(deadline, self.auth.apply(headers)).await.unwrap_or_else(|_| {
-            Err(Fault::new(Reason::Timeout, "the token server: it did not answer in time"))
-        })
+        timeout_at(deadline, self.auth.apply(headers)).await.unwrap_or_else(|_| Err(token_timed_out()))
     }
 
-    fn look(&self, answer: &Response<AnswerBody>, token: Option<&HeaderValue>) {
-        if let (StatusCode::UNAUTHORIZED, Some(token)) = (answer.status(), token) {
+    fn note_refusal(&self, response: &Response<AnswerBody>, token: Option<&HeaderValue>) {
+        if let (StatusCode::UNAUTHORIZED, Some(token)) = (response.status(), token) {
             self.auth.refused(token);
         }
     }
 }
 
-/// Whether the answer is what the health check expects. Its body is read too, since a server that breaks off in the
+fn token_timed_out() -> Fault {
+    Fault::new(Reason::Timeout, "token endpoint: waiting for the response timed out")
+}
+
+/// Whether the response is as the health check expects. Its body is read too, since a server that closes the connection in the
 /// middle of it is not healthy.
-async fn judge(
+async fn evaluate(
     expectation: &Expectation,
-    answer: Response<AnswerBody>,
+    response: Response<AnswerBody>,
 ) -> Result<(HeaderMap, Vec<u8>), Fault> {
-    let status = answer.status();
+    let status = response.status();
     if !expectation.statuses.iter().any(|expected| expected.contains(&status.as_u16())) {
         return Err(unexpected(status, expectation.authenticated));
     }
-    let (head, body) = answer.into_parts();
+    let (head, body) = response.into_parts();
     let body = read(body).await?;
     match &expectation.body {
         Some(text) if !contains(&body, text.as_bytes()) => {
-            Err(Fault::new(Reason::UnexpectedBody, "the answer does not have the expected text"))
+            Err(Fault::new(Reason::UnexpectedBody, "the response body does not contain the expected text"))
         }
         _ => Ok((head.headers, body)),
     }
@@ -196,7 +265,7 @@ fn unexpected(status: StatusCode, authenticated: bool) -> Fault {
         _ => Reason::UnexpectedStatus,
     };
     let redirect = if status.is_redirection() { ", and redirects are not followed" } else { "" };
-    Fault::new(reason, format!("the health check is answered by {status}{redirect}"))
+    Fault::new(reason, format!("the health check got status {status}{redirect}"))
 }
 
 /// The first `MAX_READ` bytes.
@@ -221,22 +290,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_found_wherever_it_stands() {
+    fn a_text_is_found_anywhere_in_a_body() {
         assert!(contains(b"ok", b"ok") && contains(b"not ok", b"ok") && contains(b"ok then", b"ok"));
         assert!(!contains(b"", b"ok") && !contains(b"o", b"ok") && !contains(b"o k", b"ok"));
     }
 
     #[test]
-    fn a_refused_credential_is_told_from_a_check_that_brings_none() {
+    fn only_a_check_with_the_credential_blames_the_credential() {
         let reason = |status, authenticated| unexpected(status, authenticated).reason;
         assert_eq!(reason(StatusCode::UNAUTHORIZED, true), Reason::AuthenticationFailed);
         assert_eq!(reason(StatusCode::FORBIDDEN, true), Reason::PermissionDenied);
         assert_eq!(reason(StatusCode::UNAUTHORIZED, false), Reason::UnexpectedStatus);
         let redirect = unexpected(StatusCode::FOUND, true);
         assert_eq!(redirect.reason, Reason::UnexpectedStatus);
-        assert_eq!(
-            redirect.detail,
-            "the health check is answered by 302 Found, and redirects are not followed"
-        );
+        assert_eq!(redirect.detail, "the health check got status 302 Found, and redirects are not followed");
     }
 }

@@ -1,13 +1,16 @@
 //! An endpoint's settings as plain values.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use super::Base;
+use super::{Base, ClientCredentials};
 use crate::{
-    api::v1alpha1::external_api::{ApiHealthCheck, CheckMethod, CheckType, HttpCheck},
+    api::{
+        Reason,
+        v1alpha1::external_api::{ApiHealthCheck, CheckMethod, CheckType, HttpCheck},
+    },
     backends::{
         Fault,
         digest::{self, part},
@@ -15,33 +18,33 @@ use crate::{
     },
 };
 
-/// Everything that it takes to reach one endpoint of an API.
+/// All settings for reaching one endpoint of an API.
 #[derive(Clone, Debug)]
 pub struct EndpointSettings {
-    /// Where it is.
+    /// Its URL.
     pub base: Base,
-    /// What calls carry.
+    /// The credential of calls.
     pub credential: Credential,
-    /// How its certificate is checked, and the one that is shown to it in every handshake.
+    /// How its certificate is checked, and the client certificate.
     pub tls: TlsSettings,
-    /// What its certificate must name instead of its host.
+    /// The name that its certificate must be valid for, instead of the URL's host.
     pub server_name: Option<String>,
-    /// What a probe asks.
+    /// The health check.
     pub check: Check,
-    /// How long a probe may take, connecting included.
+    /// Timeout of a probe, connecting included.
     pub timeout: Duration,
 }
 
-/// What calls carry.
+/// The credential of calls.
 #[derive(Clone, Debug, Default)]
 pub struct Credential {
     /// The header `Authorization`.
     pub authorization: Authorization,
-    /// A header of its own.
+    /// An API key in a header of its own.
     pub api_key: Option<ApiKey>,
 }
 
-/// A key in a header.
+/// An API key in a header.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
     /// Name of the header.
@@ -56,53 +59,44 @@ pub enum Authorization {
     /// It is not sent.
     #[default]
     None,
-    /// A token.
+    /// A static token (RFC 6750).
     Bearer(SecretString),
-    /// A user (RFC 7617).
+    /// User name and password (RFC 7617).
     Basic {
         /// User name.
         username: String,
         /// Password.
         password: SecretString,
     },
-    /// Tokens that are fetched.
+    /// Access tokens of the client credentials grant.
     OAuth2(ClientCredentials),
 }
 
-/// A client that fetches its tokens (RFC 6749, section 4.4).
-#[derive(Clone, Debug)]
-pub struct ClientCredentials {
-    /// The token endpoint.
-    pub token_url: String,
-    /// The client's id.
-    pub client_id: String,
-    /// The client's secret.
-    pub client_secret: SecretString,
-    /// What the tokens are asked to allow.
-    pub scopes: Vec<String>,
-}
-
-/// What a probe asks.
+/// What a probe does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// A request.
+    /// Sends a request.
     Http(Expectation),
-    /// A connection, and with https the TLS handshake.
+    /// Connects, with a TLS handshake where the URL is https.
     Tcp,
     /// Nothing.
     None,
 }
 
-/// A request, and the answer that it must get.
+/// A request, and the response that it must get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
     /// The method.
     pub method: CheckMethod,
     /// Path and query, relative to the endpoint's URL.
     pub path: String,
-    /// Statuses that mean health.
+    /// The `Host` header, instead of that of calls.
+    pub host: Option<String>,
+    /// More headers.
+    pub headers: BTreeMap<String, String>,
+    /// Healthy statuses.
     pub statuses: Vec<RangeInclusive<u16>>,
-    /// A text that the answer must have.
+    /// A text that the body must contain.
     pub body: Option<String>,
     /// Whether it carries the credential.
     pub authenticated: bool,
@@ -115,18 +109,20 @@ impl From<&ApiHealthCheck> for Check {
 }
 
 impl Check {
-    /// What the spec of a health check says; `authenticated` ones carry the credential.
+    /// From the spec of a health check; `authenticated` ones carry the credential.
     #[must_use]
     pub fn new(check_type: CheckType, http: Option<&HttpCheck>, authenticated: bool) -> Self {
         match check_type {
             CheckType::None => Self::None,
             CheckType::Tcp => Self::Tcp,
             CheckType::Http => {
-                let HttpCheck { path, method, expected_statuses, expected_body } =
+                let HttpCheck { path, method, host, headers, expected_statuses, expected_body, .. } =
                     http.cloned().unwrap_or_default();
                 Self::Http(Expectation {
                     method,
                     path,
+                    host,
+                    headers,
                     // The schema lets nothing else through.
                     statuses: expected_statuses.iter().filter_map(|text| statuses(text)).collect(),
                     body: expected_body,
@@ -144,7 +140,7 @@ fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 impl Credential {
-    /// 16 bits of a salted SHA-256 over it and the client certificate: enough to see a change, too little to guess from.
+    /// 16 bits of a salted SHA-256 over it and the client certificate: enough to see a change, too few to guess the secret from.
     #[must_use]
     pub fn fingerprint(&self, tls: &TlsSettings, salt: &str) -> String {
         digest::fingerprint(salt, |hash| {
@@ -156,14 +152,13 @@ impl Credential {
     fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         let authorization = match &self.authorization {
             Authorization::None => None,
-            Authorization::Bearer(secret)
-            | Authorization::Basic { password: secret, .. }
-            | Authorization::OAuth2(ClientCredentials { client_secret: secret, .. }) => Some(secret),
+            Authorization::Bearer(secret) | Authorization::Basic { password: secret, .. } => Some(secret),
+            Authorization::OAuth2(client) => Some(client.authentication.secret()),
         };
         authorization.into_iter().chain(self.api_key.as_ref().map(|api_key| &api_key.key))
     }
 
-    /// What a Secret says of it.
+    /// Hashes the parts that come from Secrets.
     fn feed(&self, hash: &mut Sha256) {
         let username = match &self.authorization {
             Authorization::Basic { username, .. } => Some(username.as_str()),
@@ -173,17 +168,13 @@ impl Credential {
         self.secrets().for_each(|secret| part(hash, Some(secret.expose_secret())));
     }
 
-    /// What the spec says of it.
-    fn feed_kind(&self, hash: &mut Sha256) {
+    /// Hashes the parts that come from the spec.
+    fn feed_spec(&self, hash: &mut Sha256) {
         match &self.authorization {
             Authorization::None => part(hash, None),
             Authorization::Bearer(_) => part(hash, Some("Bearer")),
             Authorization::Basic { .. } => part(hash, Some("Basic")),
-            Authorization::OAuth2(client) => {
-                part(hash, Some(&client.token_url));
-                part(hash, Some(&client.client_id));
-                part(hash, Some(&client.scopes.join(" ")));
-            }
+            Authorization::OAuth2(client) => client.feed_spec(hash),
         }
         part(hash, self.api_key.as_ref().map(|api_key| api_key.header.as_str()));
     }
@@ -214,7 +205,19 @@ impl EndpointSettings {
         part(hash, Some(&format!("{:?} {:?} {:?}", self.tls.mode, self.check, self.timeout)));
         part(hash, self.tls.ca.as_deref());
         part(hash, self.server_name.as_deref());
-        self.credential.feed_kind(hash);
+        self.credential.feed_spec(hash);
+    }
+
+    /// The base URL of probes, which may name another host than calls.
+    ///
+    /// # Errors
+    /// `InvalidSpec` for an invalid host.
+    pub(super) fn probe_base(&self, expectation: &Expectation) -> Result<Base, Fault> {
+        let Some(host) = &expectation.host else { return Ok(self.base.clone()) };
+        self.base
+            .clone()
+            .with_request_host(host)
+            .map_err(|problem| Fault::new(Reason::InvalidSpec, format!("healthCheck.http.host {problem}")))
     }
 
     /// `host:port`, as users read it.
@@ -223,16 +226,16 @@ impl EndpointSettings {
         self.base.endpoint()
     }
 
-    /// Takes the secrets out of a fault's text.
+    /// Removes the secrets from a fault's text.
     #[must_use]
     pub fn redact(&self, fault: Fault) -> Fault {
-        fault.without(self.credential.secrets().chain(self.tls.client.as_ref().map(|(_, key)| key)))
+        fault.redacted(self.credential.secrets().chain(self.tls.client.as_ref().map(|(_, key)| key)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::ClientAuthentication, *};
 
     fn settings(authorization: Authorization) -> EndpointSettings {
         EndpointSettings {
@@ -246,12 +249,8 @@ mod tests {
     }
 
     fn client(id: &str, secret: &str) -> Authorization {
-        Authorization::OAuth2(ClientCredentials {
-            token_url: "https://login.example.com".to_owned(),
-            client_id: id.to_owned(),
-            client_secret: secret.into(),
-            scopes: Vec::new(),
-        })
+        let secret = ClientAuthentication::Basic(secret.into());
+        Authorization::OAuth2(ClientCredentials::new("https://login.example.com", id, secret))
     }
 
     #[test]
@@ -271,6 +270,11 @@ mod tests {
         others.push(EndpointSettings { server_name: Some("b.example".to_owned()), ..one.clone() });
         others
             .push(EndpointSettings { base: Base::parse("https://api.example.com").unwrap(), ..one.clone() });
+        let base = one.base.clone().with_request_host("b.example").unwrap();
+        others.push(EndpointSettings { base, ..one.clone() });
+        let Authorization::OAuth2(client) = one.credential.authorization.clone() else { panic!("OAuth2") };
+        let audience = ClientCredentials { audience: Some("urn:api".to_owned()), ..client };
+        others.push(settings(Authorization::OAuth2(audience)));
         others.push(EndpointSettings { check: Check::Tcp, ..one.clone() });
         let api_key = Some(ApiKey { header: "X-Key".to_owned(), key: "k".into() });
         others.push(EndpointSettings {
@@ -289,7 +293,7 @@ mod tests {
         let mut all = settings(client("app", "hunter2"));
         all.credential.api_key = api_key;
         assert!(!format!("{all:?}").contains("hunter"), "{all:?}");
-        let fault = Fault::new(crate::api::Reason::Unavailable, "sent back: hunter2, hunter3");
+        let fault = Fault::new(Reason::Unavailable, "sent back: hunter2, hunter3");
         assert_eq!(all.redact(fault).detail, "sent back: [redacted], [redacted]");
     }
 

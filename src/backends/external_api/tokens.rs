@@ -1,5 +1,5 @@
-//! Tokens by the client credentials grant of OAuth 2.0 (RFC 6749, section 4.4): fetched once for all callers, and renewed
-//! ahead of their end.
+//! Access tokens by the client credentials grant of OAuth 2.0 (RFC 6749, section 4.4): fetched once for all callers, and
+//! renewed before they expire.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -7,61 +7,45 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use http_body_util::{BodyExt, Limited};
-use hyper::{
-    Method, Request, Response, StatusCode, Uri,
-    body::Bytes,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT},
-};
+use hyper::header::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{ClientCredentials, USER, auth};
+use super::{
+    ClientCredentials,
+    token_request::{AccessToken, TokenRequest},
+};
 use crate::{
     api::Reason,
     backends::{
         Fault,
-        http::{self, AnswerBody, Client, Connections, Egress},
+        http::{Client, Connections, Egress},
         transport::Tls,
     },
 };
 
-/// How long fetching a token may take.
+/// Timeout of a token request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A failure is the answer to everybody for this time, so that a token server in trouble is not asked by each call.
-const FAILURE_KEPT: Duration = Duration::from_secs(1);
+/// All callers get the last failure for this time, so that not each call sends a request to a failing token endpoint.
+const FAILURE_TTL: Duration = Duration::from_secs(1);
 
-/// A token that is refused although it is younger than this is not replaced: another one would fare no better.
-const TRUSTED_FOR: Duration = Duration::from_secs(10);
+/// A token that the API refuses although it is younger than this is not replaced: a new one would not help.
+const MIN_REPLACE_AGE: Duration = Duration::from_secs(10);
 
-/// The longest of these times: a token that is really revoked is replaced within it.
-const MAX_TRUST: Duration = Duration::from_mins(10);
+/// Upper bound of this age: a token that was really revoked is replaced within it.
+const MAX_REPLACE_AGE: Duration = Duration::from_mins(10);
 
-/// One that is refused before it is so many times as old is not refused for its age: the next one is trusted for twice as
-/// long.
-const SOON: u32 = 6;
-
-/// The lifetime of a token whose server does not tell.
-const LIFETIME: Duration = Duration::from_mins(5);
-
-/// What a token server may answer at the most, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
-
-/// What `application/x-www-form-urlencoded` leaves as it is.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// A token that is refused before it is so many times as old was not refused for its age: the next one must be twice as old
+/// to be replaced.
+const EARLY_FACTOR: u32 = 6;
 
 /// The tokens of one client.
 pub(super) struct Tokens(Arc<Inner>);
 
 struct Inner {
     client: Client,
-    uri: Uri,
-    authorization: HeaderValue,
-    form: Bytes,
+    request: TokenRequest,
     state: Mutex<State>,
 }
 
@@ -72,72 +56,58 @@ struct State {
     renewal: Option<Renewal>,
 }
 
-/// The one renewal that everybody waits for.
+/// A renewal that all callers await.
 type Renewal = Shared<BoxFuture<'static, Result<HeaderValue, Fault>>>;
 
 struct Token {
     header: HeaderValue,
     fetched: Instant,
     lifetime: Duration,
-    trusted: Duration,
+    replace_age: Duration,
     refused: bool,
 }
 
 impl Token {
-    fn new(header: HeaderValue, fetched: Instant, lifetime: Duration) -> Self {
-        Self { header, fetched, lifetime, trusted: TRUSTED_FOR, refused: false }
+    fn new(AccessToken { header, lifetime }: AccessToken, fetched: Instant) -> Self {
+        Self { header, fetched, lifetime, replace_age: MIN_REPLACE_AGE, refused: false }
     }
 
     fn is_alive(&self) -> bool {
         self.fetched.elapsed() < self.lifetime
     }
 
-    /// Towards its end it is still used, while another one is fetched.
+    /// Shortly before it expires it is still used, while another one is fetched.
     fn is_fresh(&self) -> bool {
         self.fetched.elapsed() + margin(self.lifetime) < self.lifetime
     }
 
-    /// For how long the one after it is trusted.
-    fn trust_in_next(&self) -> Duration {
-        let soon = self.fetched.elapsed() < self.trusted.saturating_mul(SOON);
-        if self.refused && soon { (2 * self.trusted).min(MAX_TRUST) } else { TRUSTED_FOR }
+    /// The `replace_age` of its successor.
+    fn next_replace_age(&self) -> Duration {
+        let early = self.fetched.elapsed() < self.replace_age.saturating_mul(EARLY_FACTOR);
+        if self.refused && early { (2 * self.replace_age).min(MAX_REPLACE_AGE) } else { MIN_REPLACE_AGE }
     }
 }
 
-/// How long before its end a token is renewed: a fifth of its lifetime, and at most a minute.
+/// How long before it expires a token is renewed: a fifth of its lifetime, and at most a minute.
 fn margin(lifetime: Duration) -> Duration {
     (lifetime / 5).min(Duration::from_mins(1))
 }
 
 impl Tokens {
-    /// The first one is fetched when it is asked for.
+    /// Fetches nothing yet.
     ///
     /// # Errors
     /// A URL or a secret that cannot be used.
     pub(super) fn new(client: &ClientCredentials, egress: Egress, tls: &Tls) -> Result<Self, Fault> {
-        let uri = client.token_url.parse().map_err(|_| {
-            Fault::new(
-                Reason::InvalidSpec,
-                "auth.oauth2.tokenUrl is no URL, or has characters that must be escaped",
-            )
-        })?;
-        let encode = |text: &str| utf8_percent_encode(text, FORM).to_string();
-        // Section 2.3.1: both are encoded as in a form before they are joined.
-        let secret = SecretString::from(encode(client.client_secret.expose_secret()));
-        let authorization = auth::basic(&encode(&client.client_id), &secret)?;
-        let mut form = "grant_type=client_credentials".to_owned();
-        if !client.scopes.is_empty() {
-            form.extend(["&scope=", &encode(&client.scopes.join(" "))]);
-        }
-        let client = Client::new(egress, tls, None, Connections::Fresh(TIMEOUT));
-        let state = Mutex::default();
-        Ok(Self(Arc::new(Inner { client, uri, authorization, form: form.into(), state })))
+        let request = TokenRequest::new(client)?;
+        let client = Client::new(request.uri(), egress, tls, None, Connections::Fresh(TIMEOUT));
+        Ok(Self(Arc::new(Inner { client, request, state: Mutex::default() })))
     }
 
     /// A token, as the value of `Authorization`.
     ///
     /// # Errors
-    /// Why none can be had.
+    /// Why there is none.
     pub(super) async fn get(&self) -> Result<HeaderValue, Fault> {
         let renewal = {
             let mut state = self.0.state();
@@ -155,58 +125,58 @@ impl Tokens {
         renewal.await
     }
 
-    /// The renewal that is under way, or another one.
+    /// The renewal in progress, or a new one.
     ///
     /// # Errors
-    /// Why the last one has failed, just now.
+    /// The failure of the last one, if it is recent.
     fn renewal(&self, state: &mut State) -> Result<Renewal, Fault> {
         match (&state.renewal, &state.failure) {
             (Some(renewal), _) => Ok(renewal.clone()),
-            (None, Some((at, fault))) if at.elapsed() < FAILURE_KEPT => Err(fault.clone()),
+            (None, Some((at, fault))) if at.elapsed() < FAILURE_TTL => Err(fault.clone()),
             (None, _) => Ok(self.renew(state)),
         }
     }
 
-    /// Starts a renewal, which goes on although whoever wanted it may go away.
+    /// Starts a renewal, which goes on when its callers go away.
     fn renew(&self, state: &mut State) -> Renewal {
         let this = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
-            // A renewal that nobody settles would be waited for by every call from then on.
-            let fetched = AssertUnwindSafe(this.fetch()).catch_unwind().await.unwrap_or_else(|_| ended());
-            let told = |fault: Fault| Fault::new(fault.reason, format!("the token server: {}", fault.detail));
-            this.settle(fetched.map_err(told))
+            // A panic must not leave a renewal that never finishes: every later call would await it.
+            let fetched = AssertUnwindSafe(this.fetch()).catch_unwind().await.unwrap_or_else(|_| aborted());
+            let prefixed =
+                |fault: Fault| Fault::new(fault.reason, format!("token endpoint: {}", fault.detail));
+            this.finish_renewal(fetched.map_err(prefixed))
         });
-        let renewal = async move { task.await.unwrap_or_else(|_| ended()) }.boxed().shared();
+        let renewal = async move { task.await.unwrap_or_else(|_| aborted()) }.boxed().shared();
         state.renewal = Some(renewal.clone());
         renewal
     }
 
-    /// The server refused this token: unless it is new, another one is fetched. It is used until that is there, since the
-    /// server may have refused no more than what was asked for.
+    /// The API refused this token: unless it is new, another one is fetched. It is used until then, since the API may have
+    /// refused that one request only.
     pub(super) fn refused(&self, header: &HeaderValue) {
         let mut state = self.0.state();
         let Some(token) = state.token.as_mut().filter(|token| token.header == header) else { return };
         token.refused = true;
-        if token.fetched.elapsed() >= token.trusted {
-            // Where it fails, the token is still refused at the next request.
+        if token.fetched.elapsed() >= token.replace_age {
+            // If it fails, the API will refuse the token again.
             drop(self.renewal(&mut state));
         }
     }
 }
 
 impl Inner {
-    /// A poisoned lock is still a state: the panic that poisoned it has been reported on its own.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    fn settle(&self, fetched: Result<Token, Fault>) -> Result<HeaderValue, Fault> {
+    fn finish_renewal(&self, fetched: Result<Token, Fault>) -> Result<HeaderValue, Fault> {
         let mut state = self.state();
         state.renewal = None;
         match fetched {
             Ok(mut token) => {
                 let header = token.header.clone();
-                token.trusted = state.token.as_ref().map_or(TRUSTED_FOR, Token::trust_in_next);
+                token.replace_age = state.token.as_ref().map_or(MIN_REPLACE_AGE, Token::next_replace_age);
                 state.token = Some(token);
                 state.failure = None;
                 Ok(header)
@@ -219,90 +189,25 @@ impl Inner {
     }
 
     async fn fetch(&self) -> Result<Token, Fault> {
-        let mut request = Request::new(http::Body::whole(self.form.clone()));
-        *request.method_mut() = Method::POST;
-        request.uri_mut().clone_from(&self.uri);
-        let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, self.authorization.clone());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(USER));
-        // From before the request: the server's clock for the token starts no earlier.
+        // Taken before the request: the token's lifetime starts no earlier.
         let fetched = Instant::now();
-        let answer = self.client.send(request, fetched + TIMEOUT).await?;
-        read(answer, fetched).await
+        let response = self.client.send(self.request.build()?, fetched + TIMEOUT).await?;
+        Ok(Token::new(self.request.read(response).await?, fetched))
     }
 }
 
-/// Only by a panic, or with the process.
-fn ended<T>() -> Result<T, Fault> {
-    Err(Fault::new(Reason::Unavailable, "the renewal was ended"))
-}
-
-/// Sections 5.1 and 5.2.
-#[derive(Deserialize)]
-struct Answer {
-    access_token: Option<SecretString>,
-    token_type: Option<String>,
-    expires_in: Option<Seconds>,
-    error: Option<String>,
-}
-
-/// A number; some servers send it as a text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(u64),
-    Text(String),
-}
-
-async fn read(answer: Response<AnswerBody>, fetched: Instant) -> Result<Token, Fault> {
-    let status = answer.status();
-    let no_token = || Fault::new(Reason::ProtocolError, "its answer is no token response of OAuth 2.0");
-    let body = Limited::new(answer.into_body(), MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| error.downcast::<Fault>().map_or_else(|_| no_token(), |fault| *fault))?;
-    let answer = serde_json::from_slice::<Answer>(&body.to_bytes());
-    if !status.is_success() {
-        return Err(refusal(status, answer.ok().and_then(|answer| answer.error).as_deref()));
-    }
-    // What the server says, it says of a token; the text of an error could quote it.
-    let Ok(Answer { access_token: Some(token), token_type, expires_in, .. }) = answer else {
-        return Err(no_token());
-    };
-    if !token_type.is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
-        return Err(Fault::new(Reason::ProtocolError, "its token is not of the type Bearer"));
-    }
-    let header = auth::bearer(&token).map_err(|_| no_token())?;
-    let lifetime = match expires_in {
-        Some(Seconds::Number(seconds)) => Duration::from_secs(seconds),
-        Some(Seconds::Text(text)) => text.parse().map_or(LIFETIME, Duration::from_secs),
-        None => LIFETIME,
-    };
-    Ok(Token::new(header, fetched, lifetime))
-}
-
-/// Of what a server says on its own only the code is repeated, if it is one of section 5.2.
-fn refusal(status: StatusCode, code: Option<&str>) -> Fault {
-    let reason = match (code, status.as_u16()) {
-        (Some("invalid_client"), _) => Reason::AuthenticationFailed,
-        (Some("unauthorized_client" | "invalid_scope" | "access_denied"), _) => Reason::PermissionDenied,
-        (Some("invalid_request" | "invalid_grant" | "unsupported_grant_type"), _) => Reason::ProtocolError,
-        (_, 401) => return Fault::new(Reason::AuthenticationFailed, "it refuses the client"),
-        (_, 403) => return Fault::new(Reason::PermissionDenied, "it refuses the client"),
-        (_, 429 | 500..) => return Fault::new(Reason::Unavailable, format!("it answers with {status}")),
-        _ => return Fault::new(Reason::ProtocolError, format!("it answers with {status}")),
-    };
-    Fault::new(reason, format!("it refuses the client ({})", code.unwrap_or_default()))
+/// By a panic, or by the end of the process.
+fn aborted<T>() -> Result<T, Fault> {
+    Err(Fault::new(Reason::Unavailable, "the token request was aborted"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::{external_api::ClientAuthentication, http};
 
     #[test]
-    fn a_token_is_renewed_ahead_of_its_end() {
+    fn a_token_is_renewed_before_it_expires() {
         let seconds = |lifetime| margin(Duration::from_secs(lifetime)).as_secs();
         assert_eq!((seconds(10), seconds(300), seconds(3600)), (2, 60, 60));
     }
@@ -310,35 +215,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refused_token_is_replaced_unless_it_is_new_or_not_the_one_in_use() {
         let egress = Egress::unrestricted();
-        let client = ClientCredentials {
-            token_url: "http://localhost".to_owned(),
-            client_id: String::new(),
-            client_secret: "".into(),
-            scopes: Vec::new(),
-        };
+        let secret = ClientAuthentication::Basic("".into());
+        let client = ClientCredentials::new("http://localhost", "", secret);
         let tls = http::tls(&crate::backends::transport::TlsSettings::default()).unwrap();
         let tokens = Tokens::new(&client, egress, &tls).unwrap();
         let [old, used] = ["Bearer old", "Bearer used"].map(HeaderValue::from_static);
-        tokens.0.settle(Ok(Token::new(used.clone(), Instant::now(), LIFETIME))).unwrap();
+        let fetched = AccessToken { header: used.clone(), lifetime: Duration::from_mins(5) };
+        tokens.0.finish_renewal(Ok(Token::new(fetched, Instant::now()))).unwrap();
         tokens.refused(&used);
         assert!(tokens.0.state().renewal.is_none());
-        tokio::time::advance(TRUSTED_FOR).await;
+        tokio::time::advance(MIN_REPLACE_AGE).await;
         tokens.refused(&old);
         assert!(tokens.0.state().renewal.is_none());
         tokens.refused(&used);
         assert!(tokens.0.state().renewal.is_some());
-        assert_eq!(tokens.get().await.unwrap(), used, "until another one is there");
-    }
-
-    #[test]
-    fn a_refusal_tells_the_code_and_nothing_else_of_the_server_s_words() {
-        let refused = |status, code| refusal(StatusCode::from_u16(status).unwrap(), code);
-        let known = refused(400, Some("invalid_client"));
-        assert_eq!(known, Fault::new(Reason::AuthenticationFailed, "it refuses the client (invalid_client)"));
-        assert_eq!(refused(400, Some("invalid_scope")).reason, Reason::PermissionDenied);
-        let unknown = refused(401, Some("no such secret: hunter2"));
-        assert_eq!(unknown, Fault::new(Reason::AuthenticationFailed, "it refuses the client"));
-        assert_eq!(refused(503, None).reason, Reason::Unavailable);
-        assert_eq!(refused(302, None).reason, Reason::ProtocolError);
+        assert_eq!(tokens.get().await.unwrap(), used, "until there is another one");
     }
 }

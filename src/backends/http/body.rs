@@ -1,24 +1,25 @@
-//! Bodies: of a request as it is sent, and of an answer as it arrives.
+//! Bodies: of a request as it is sent, and of a response as it arrives.
 
 use std::{
     error::Error,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Fault, fault, http1::Http1Connection, pool::ConnectionPool};
+use super::{BodySource, Fault, fault, pool::ConnectionPool};
 use crate::api::Reason;
 
-/// What is sent: requests with all sorts of bodies share one pool of connections.
+/// The body of a request; requests with any kind of body share one connection pool.
 pub enum Body {
-    /// It is there as a whole.
+    /// All of it is in memory.
     Whole(Full<Bytes>),
-    /// It comes bit by bit.
+    /// It arrives frame by frame.
     Streamed(UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>),
 }
 
@@ -29,13 +30,13 @@ impl Body {
         Self::whole(Bytes::new())
     }
 
-    /// A body that is there as a whole.
+    /// A body that is in memory.
     #[must_use]
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         Self::Whole(Full::new(bytes.into()))
     }
 
-    /// A body that comes bit by bit.
+    /// A body that arrives frame by frame.
     #[must_use]
     pub fn streamed<B>(body: B) -> Self
     where
@@ -76,15 +77,26 @@ impl HttpBody for Body {
     }
 }
 
-/// The body of an answer, as it arrives. It fails with `Timeout` when it is waited for beyond the deadline.
+/// The body of a response, as it arrives. It fails with `Timeout` when it has not ended by the deadline, or with an idle timeout
+/// when nothing arrives for so long.
 pub struct AnswerBody {
     incoming: Incoming,
-    /// What it comes by, if that is for it alone; it is kept when the body has ended.
-    link: Option<Http1Connection>,
-    kept: Option<Arc<ConnectionPool>>,
-    deadline: Instant,
-    /// Made when there is something to wait for, which a short answer has not.
+    /// What it arrives on; returned to the pool when the body has ended.
+    source: Option<BodySource>,
+    pool: Option<Arc<ConnectionPool>>,
+    limit: Limit,
+    /// Created at the first wait, which a short response does not have.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the timer runs for the present wait.
+    waiting: bool,
+    timed_out: bool,
+}
+
+/// How long a body may take.
+#[derive(Clone, Copy)]
+enum Limit {
+    Deadline(Instant),
+    Idle(Duration),
 }
 
 impl std::fmt::Debug for AnswerBody {
@@ -96,30 +108,31 @@ impl std::fmt::Debug for AnswerBody {
 impl AnswerBody {
     pub(super) fn new(
         incoming: Incoming,
-        link: Option<Http1Connection>,
-        kept: Option<Arc<ConnectionPool>>,
+        source: Option<BodySource>,
+        pool: Option<Arc<ConnectionPool>>,
         deadline: Instant,
     ) -> Self {
-        Self { incoming, link, kept, deadline, timer: None }
+        let limit = Limit::Deadline(deadline);
+        Self { incoming, source, pool, limit, timer: None, waiting: false, timed_out: false }
     }
 
-    /// When it must be over.
+    /// Sets an idle timeout in place of the deadline.
+    pub fn set_idle_timeout(&mut self, timeout: Duration) {
+        self.limit = Limit::Idle(timeout);
+    }
+
+    /// Whether it has failed by its own deadline or idle timeout, and not by the server.
     #[must_use]
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// Gives it another deadline, that of a call of which this is only one attempt.
-    pub fn until(&mut self, deadline: Instant) {
-        self.deadline = deadline;
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         if let ready @ Poll::Ready(_) = Pin::new(&mut self.incoming).poll_frame(cx) {
             return ready;
         }
-        let Some(link) = &mut self.link else { return Poll::Pending };
-        link.carry(cx);
+        let Some(BodySource::Http1(connection)) = &mut self.source else { return Poll::Pending };
+        connection.drive(cx);
         Pin::new(&mut self.incoming).poll_frame(cx)
     }
 }
@@ -133,12 +146,21 @@ impl HttpBody for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         if let Poll::Ready(frame) = self.poll_incoming(cx) {
+            self.waiting = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| fault::of(&error))));
         }
-        let deadline = self.deadline;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        let late = |()| Some(Err(Fault::new(Reason::Timeout, "the answer did not end in time")));
-        timer.as_mut().poll(cx).map(late)
+        let this = &mut *self;
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now())));
+        if !this.waiting {
+            this.waiting = true;
+            timer.as_mut().reset(match this.limit {
+                Limit::Deadline(deadline) => deadline,
+                Limit::Idle(timeout) => Instant::now() + timeout,
+            });
+        }
+        ready!(timer.as_mut().poll(cx));
+        this.timed_out = true;
+        Poll::Ready(Some(Err(Fault::new(Reason::Timeout, "reading the response body timed out"))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -152,9 +174,9 @@ impl HttpBody for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        // A connection in the middle of an answer serves nobody else: `ConnectionPool` sees to that.
-        if let (Some(link), Some(kept)) = (self.link.take(), &self.kept) {
-            kept.keep(link);
+        // One in the middle of a response cannot be reused: `ConnectionPool` drops it.
+        if let (Some(BodySource::Http1(connection)), Some(pool)) = (self.source.take(), &self.pool) {
+            pool.put_idle(connection);
         }
     }
 }

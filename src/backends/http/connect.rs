@@ -1,4 +1,4 @@
-//! Connections: guarded, then TCP, then TLS.
+//! Establishing connections: egress guard, TCP, TLS.
 
 use std::{
     io::{self, IoSlice},
@@ -29,11 +29,14 @@ use crate::{
     backends::transport::{self, Tls},
 };
 
-/// Connects to what a URI names.
+/// Connects to one server.
 #[derive(Clone)]
 pub(super) struct Connector(Arc<Inner>);
 
 struct Inner {
+    host: String,
+    port: u16,
+    encrypted: bool,
     egress: Egress,
     tls: Tls,
     server_name: Option<String>,
@@ -42,42 +45,76 @@ struct Inner {
 }
 
 impl Connector {
-    pub(super) fn new(egress: Egress, tls: Tls, server_name: Option<&str>, timeout: Duration) -> Self {
+    /// To scheme, host and port of `server`.
+    pub(super) fn new(
+        server: &Uri,
+        egress: Egress,
+        tls: Tls,
+        server_name: Option<&str>,
+        timeout: Duration,
+    ) -> Self {
+        let encrypted = server.scheme_str() == Some("https");
+        // A URI writes an IPv6 address in brackets.
+        let host = server.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = server.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
         let server_name = server_name.map(str::to_owned);
-        Self(Arc::new(Inner { egress, tls, server_name, timeout, peers: Mutex::default() }))
+        let peers = Mutex::default();
+        Self(Arc::new(Inner { host, port, encrypted, egress, tls, server_name, timeout, peers }))
+    }
+
+    /// The same without HTTP/2, which has no upgrades.
+    pub(super) fn http1_only(&self) -> Self {
+        let Inner { host, port, encrypted, egress, tls, server_name, timeout, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            host: host.clone(),
+            port: *port,
+            encrypted: *encrypted,
+            egress: egress.clone(),
+            tls: tls.with_protocols(&[b"http/1.1"]),
+            server_name: server_name.clone(),
+            timeout: *timeout,
+            peers: Mutex::default(),
+        }))
+    }
+
+    /// Whether the server is https.
+    pub(super) fn encrypted(&self) -> bool {
+        self.0.encrypted
     }
 
     pub(super) fn peer(&self) -> Option<Peer> {
-        self.peers().whole()
+        self.peers().combined()
     }
 
-    /// Connects within this time, or within its own if that is shorter.
-    pub(super) async fn connect(&self, uri: &Uri, within: Duration) -> Result<Stream, Fault> {
-        let time = self.0.timeout.min(within);
+    /// Connects within `limit`, or within the connector's own timeout if that is shorter.
+    ///
+    /// # Errors
+    /// The fault of the stage that failed: name, TCP or TLS.
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Stream, Fault> {
+        let time = self.0.timeout.min(limit);
         let deadline = Instant::now() + time;
-        let late = |what: &'static str| move |_| Fault::new(Reason::Timeout, format!("{what} took too long"));
-        let encrypted = uri.scheme_str() == Some("https");
-        // A URI writes an IPv6 address in brackets.
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-        // Sooner than whoever waits for the connection gives up: so it is told that it was the name.
-        let addresses = self.0.egress.clone().with_patience(time * 9 / 10).addresses(host, port).await?;
-        let stream =
-            timeout_at(deadline, transport::dial(&addresses)).await.map_err(late("connecting"))??;
-        if !encrypted {
+        let timed_out =
+            |stage: &'static str| move |_| Fault::new(Reason::Timeout, format!("{stage} timed out"));
+        // Shorter than the caller's own timeout, so that the error names the DNS lookup.
+        let egress = self.0.egress.clone().with_lookup_timeout(time * 9 / 10);
+        let addresses = egress.addresses(&self.0.host, self.0.port).await?;
+        let stream = timeout_at(deadline, transport::dial(&addresses))
+            .await
+            .map_err(timed_out("the TCP connection"))??;
+        if !self.0.encrypted {
             return Ok(Stream::Plain(stream));
         }
-        let name = self.0.server_name.as_deref().unwrap_or(host);
-        // None of one that is closed already, which the handshake is to tell.
+        let name = self.0.server_name.as_deref().unwrap_or(&self.0.host);
+        // None if it is closed already, which the handshake will report.
         let address = stream.peer_addr().ok().map(|address| address.ip());
         let stream = timeout_at(deadline, self.0.tls.handshake(stream, name))
             .await
-            .map_err(late("the TLS handshake"))??;
+            .map_err(timed_out("the TLS handshake"))??;
         let not_after = stream.get_ref().1.peer_certificates().and_then(|chain| expiry(chain.first()?));
         let stream = Stream::Tls(Box::new(stream));
         if let Some(address) = address {
             let peer = Peer { not_after, http2: stream.speaks_http2() };
-            self.peers().note(address, peer, Instant::now());
+            self.peers().record(address, peer, Instant::now());
         }
         Ok(stream)
     }
@@ -100,7 +137,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Whether the handshake has agreed on HTTP/2.
+    /// Whether the handshake negotiated HTTP/2.
     pub(super) fn speaks_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,

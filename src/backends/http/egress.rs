@@ -1,4 +1,4 @@
-//! The way out: which addresses a name has, and whether they may be connected to.
+//! Egress: which addresses a name has, and whether they may be connected to.
 
 use std::{
     fmt, io,
@@ -17,29 +17,29 @@ use crate::{
     domain::addresses,
 };
 
-/// Says of all addresses of a name whether they may be connected to, or why not. One bad address spoils the name.
+/// Decides whether the addresses of a name may be connected to, or says why not. One denied address denies the name.
 pub type Guard = Arc<dyn Fn(&[IpAddr]) -> Result<(), String> + Send + Sync>;
 
-/// Finds the addresses of a name.
+/// Resolves a host name.
 pub type Resolver = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Every connection is made to an address that the guard has seen, and that was found for this very connection: a name
-/// that means something else a moment later changes nothing.
+/// Each connection is made to an address that was resolved for it and vetted by the guard: a name that resolves differently a
+/// moment later (DNS rebinding) changes nothing.
 #[derive(Clone)]
 pub struct Egress {
     guard: Guard,
     resolver: Resolver,
-    patience: Duration,
+    lookup_timeout: Duration,
 }
 
 impl Egress {
     /// With the system's resolver.
     #[must_use]
     pub fn new(guard: Guard) -> Self {
-        Self { guard, resolver: Arc::new(|host| system(host).boxed()), patience: CONNECT_TIMEOUT }
+        Self { guard, resolver: Arc::new(|host| system(host).boxed()), lookup_timeout: CONNECT_TIMEOUT }
     }
 
-    /// To the addresses that the policy lets calls go to, as the resolver finds them.
+    /// Only to the addresses that the policy allows calls to.
     #[must_use]
     pub fn guarded(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
         let guard =
@@ -47,7 +47,7 @@ impl Egress {
         Self::found_by(resolver, Arc::new(guard))
     }
 
-    /// To the addresses that the policy lets stand in an EndpointSlice, private ones included.
+    /// Only to the addresses that the policy allows in an EndpointSlice, private ones included.
     #[must_use]
     pub fn to_endpoints(policy: addresses::Egress, resolver: Arc<resolver::Resolver>) -> Self {
         let guard = move |found: &[IpAddr]| {
@@ -56,13 +56,13 @@ impl Egress {
         Self::found_by(resolver, Arc::new(guard))
     }
 
-    /// To wherever the resolver leads: who says where a server is may have it anywhere.
+    /// To any address, with this resolver: for servers that may be anywhere.
     #[must_use]
     pub fn anywhere(resolver: Arc<resolver::Resolver>) -> Self {
         Self::found_by(resolver, Arc::new(|_| Ok(())))
     }
 
-    /// To wherever the system's resolver leads.
+    /// To any address, with the system's resolver.
     #[must_use]
     pub fn unrestricted() -> Self {
         Self::new(Arc::new(|_| Ok(())))
@@ -73,7 +73,7 @@ impl Egress {
             let resolver = Arc::clone(&resolver);
             async move {
                 let mut list = resolver.resolve(&host).await.map_err(io::Error::other)?.list;
-                // The first is tried first: not always the same one.
+                // The first address is tried first: spread connections over all of them.
                 let first = rand::random_range(..list.len().max(1));
                 list.rotate_left(first);
                 Ok(list)
@@ -88,38 +88,38 @@ impl Egress {
         Self { resolver, ..self }
     }
 
-    /// With another time within which it must be known what a name is.
+    /// With another timeout for the DNS lookup.
     #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub fn with_lookup_timeout(self, lookup_timeout: Duration) -> Self {
+        Self { lookup_timeout, ..self }
     }
 
-    /// The addresses of `host`, each of which may be connected to. An address is its own name, and is asked about alike.
+    /// The addresses of `host`, each of which may be connected to. An address in place of a name is vetted as well.
     ///
     /// # Errors
-    /// `DnsFailed` when there is none or nobody says, `AddressDenied` when the guard says so.
+    /// `DnsFailed` when there is none or no server responded, `AddressDenied` when the guard refuses one.
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
         let found = match host.parse() {
             Ok(address) => vec![address],
-            Err(_) => match timeout(self.patience, (self.resolver)(host.to_owned())).await {
+            Err(_) => match timeout(self.lookup_timeout, (self.resolver)(host.to_owned())).await {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => {
                     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
-                    // No code tells whether there is none, or nobody who knows: the system's own words do.
-                    let detail = || format!("the system finds no address of {host} ({error})");
+                    // No error code tells a name without address from a server that did not respond; the text does.
+                    let detail = || format!("DNS lookup of {host} failed: {error}");
                     return Err(fault.unwrap_or_else(|| Fault::new(Reason::DnsFailed, detail())));
                 }
-                Err(_) => return Err(Fault::unanswered(host)),
+                Err(_) => return Err(Fault::no_dns_answer(host)),
             },
         };
         if found.is_empty() {
-            return Err(Fault::nameless(host));
+            return Err(Fault::no_address(host));
         }
         (self.guard)(&found).map_err(|why| Fault::new(Reason::AddressDenied, why))?;
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     }
 
-    /// Connects to the first of the addresses of `host` that answers.
+    /// Connects to the first address of `host` that accepts.
     ///
     /// # Errors
     /// Those of [`Self::addresses`], else what the last address said.

@@ -1,5 +1,5 @@
-//! A connection of HTTP/1.1, which serves one request after the other. Its bytes are carried by whoever waits for the answer,
-//! and then for the answer's body: a task of its own would have to be woken at each step.
+//! A connection of HTTP/1.1, which serves one request after the other. It is driven by whoever awaits the response, and then
+//! the response's body: a task of its own would have to be woken at each step.
 
 use std::{
     pin::Pin,
@@ -20,58 +20,58 @@ type Connection = http1::Connection<TokioIo<Stream>, Body>;
 
 pub(super) struct Http1Connection {
     sender: http1::SendRequest<Body>,
-    /// None when the connection has ended.
+    /// None once the connection is closed.
     connection: Option<Box<Connection>>,
-    /// Since when it is there.
-    pub(super) made: Instant,
-    /// Since when nobody has used it.
-    pub(super) unused: Instant,
+    /// When it was established.
+    pub(super) created: Instant,
+    /// When it was last returned to the pool.
+    pub(super) idle_since: Instant,
 }
 
 impl Http1Connection {
-    /// Over a stream that nobody has sent anything on.
+    /// Over a stream on which nothing was sent yet.
     ///
     /// # Errors
-    /// None that are known of: nothing is exchanged yet.
+    /// None in practice: nothing is exchanged yet.
     pub(super) async fn over(stream: Stream) -> hyper::Result<Self> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let now = Instant::now();
-        Ok(Self { sender, connection: Some(Box::new(connection)), made: now, unused: now })
+        Ok(Self { sender, connection: Some(Box::new(connection)), created: now, idle_since: now })
     }
 
-    /// Sends a request, and gives the answer once its head has arrived.
+    /// Sends a request, and returns the response once its head has arrived.
     ///
     /// # Errors
-    /// What kept it from coming; with the request, if nothing of it was sent.
+    /// The request failed; the error contains it if nothing of it was sent.
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let connection = &mut self.connection;
         std::future::poll_fn(|cx| {
-            carry(connection, cx);
-            answer.as_mut().poll(cx)
+            drive(connection, cx);
+            response.as_mut().poll(cx)
         })
         .await
     }
 
-    /// Carries what there is to carry.
-    pub(super) fn carry(&mut self, cx: &mut Context<'_>) {
-        carry(&mut self.connection, cx);
+    /// Reads and writes as far as possible without blocking.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        drive(&mut self.connection, cx);
     }
 
-    /// Whether it can take a request, as far as the server has said.
+    /// Whether it can take a request, as far as the server has told.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.carry(&mut Context::from_waker(Waker::noop()));
+        self.drive(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.sender.is_ready()
     }
 }
 
-fn carry(connection: &mut Option<Box<Connection>>, cx: &mut Context<'_>) {
-    let Some(carried) = connection else { return };
-    // Why it ended, whoever waits for an answer learns from that.
-    if Pin::new(carried.as_mut()).poll(cx).is_ready() {
+fn drive(connection: &mut Option<Box<Connection>>, cx: &mut Context<'_>) {
+    let Some(driven) = connection else { return };
+    // Its error reaches whoever awaits the response.
+    if Pin::new(driven.as_mut()).poll(cx).is_ready() {
         *connection = None;
     }
 }

@@ -1,24 +1,23 @@
-//! The HTTP client under every HTTP target: HTTP/1.1, and HTTP/2 where TLS negotiates it. It follows no redirect, uses no
-//! proxy and keeps no cookie. Bodies are streamed both ways.
+//! The HTTP client for all HTTP targets: HTTP/1.1, and HTTP/2 where TLS negotiates it. It follows no redirects, uses no proxy
+//! and stores no cookies. Bodies are streamed both ways.
 
 mod body;
 mod connect;
 mod egress;
 mod fault;
 mod http1;
+mod http2;
 mod peers;
 mod pool;
+mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response, Uri,
     body::{Body as _, Incoming},
-    client::conn::http2,
     header::{HOST, HeaderValue, TRANSFER_ENCODING},
-    http::uri::Scheme,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -33,12 +32,13 @@ pub use peers::Peer;
 
 use connect::Connector;
 use http1::Http1Connection;
+use http2::{Http2Connection, Http2Stream, StreamSlot};
 use pool::ConnectionPool;
 
-/// How long it may take at the most to find an address, to connect to it and to shake hands.
+/// Upper bound for DNS lookup, TCP connection and TLS handshake together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes settings ready for this client: it offers both versions of HTTP.
+/// TLS settings for this client, which offers both versions of HTTP by ALPN.
 ///
 /// # Errors
 /// PEM texts that cannot be used.
@@ -46,17 +46,17 @@ pub fn tls(settings: &TlsSettings) -> Result<Tls, Fault> {
     Tls::new(settings, &[b"h2", b"http/1.1"])
 }
 
-/// How connections are made and kept.
+/// How connections are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connections {
-    /// They serve one request after the other, and handshakes may be abbreviated: for calls.
+    /// Reused, and TLS sessions are resumed: for calls.
     Pooled,
-    /// Each serves one request and is made within this time, `CONNECT_TIMEOUT` at the most: for probes, which are to look
-    /// at everything anew.
+    /// A new one for each request, established within this time, `CONNECT_TIMEOUT` at the most: for probes, which check
+    /// name, address and certificate each time.
     Fresh(Duration),
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// How far the request got.
@@ -68,14 +68,14 @@ pub struct Failure {
 /// How far a request got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// There was no credential to send it with; the server had no part in that.
+    /// There was no credential to send with it; not the server's fault.
     Credential,
-    /// There was no connection: the server has not seen it.
+    /// No connection was established: the server has not seen the request.
     Connect,
-    /// The connection ended, and the server has done nothing for it: it may be sent once more, without any doubt about the
-    /// server (RFC 9113, section 8.7, and for what may be repeated RFC 9112, section 9.3.1).
+    /// The connection ended, and the server has not processed the request: it may be sent once more, and says nothing about
+    /// the server's health (RFC 9113, section 8.7, and for idempotent requests RFC 9112, section 9.3.1).
     Unprocessed,
-    /// The server may have seen it.
+    /// The server may have processed it.
     Exchange,
 }
 
@@ -88,50 +88,57 @@ impl From<Failure> for Fault {
 /// Sends requests to one server.
 pub struct Client {
     connector: Connector,
-    /// None where each connection serves one request.
-    kept: Option<Arc<ConnectionPool>>,
+    /// None with [`Connections::Fresh`].
+    pool: Option<Arc<ConnectionPool>>,
 }
 
 impl Client {
-    /// Connects at the first request. `server_name` is what certificates must name instead of the URI's host.
+    /// Connects to the scheme, host and port of `server`, at the first request. `server_name` is what certificates must name
+    /// instead of that host.
     #[must_use]
-    pub fn new(egress: Egress, tls: &Tls, server_name: Option<&str>, connections: Connections) -> Self {
-        let (tls, timeout, kept) = match connections {
+    pub fn new(
+        server: &Uri,
+        egress: Egress,
+        tls: &Tls,
+        server_name: Option<&str>,
+        connections: Connections,
+    ) -> Self {
+        let (tls, timeout, pool) = match connections {
             Connections::Pooled => (tls.with_resumption(), CONNECT_TIMEOUT, Some(Arc::default())),
             Connections::Fresh(timeout) => (tls.clone(), timeout.min(CONNECT_TIMEOUT), None),
         };
-        Self { connector: Connector::new(egress, tls, server_name, timeout), kept }
+        Self { connector: Connector::new(server, egress, tls, server_name, timeout), pool }
     }
 
-    /// Sends a request with an absolute URI, and gives the answer once its head has arrived. Its body ends in a fault
-    /// when it is not over by the deadline.
+    /// Sends a request with an absolute URI, whose authority is the host that the server reads, and returns the response once its
+    /// head has arrived. Its body ends in a fault when it has not ended by the deadline.
     ///
     /// # Errors
-    /// What kept the answer from coming; a status, whichever, is none of these.
+    /// Why there is no response; no status is an error.
     pub async fn send(
         &self,
         request: Request<Body>,
         deadline: Instant,
     ) -> Result<Response<AnswerBody>, Failure> {
-        let (answer, link) =
+        let (response, connection) =
             timeout_at(deadline, self.exchange(request, deadline)).await.unwrap_or_else(|_| {
-                let fault = Fault::new(Reason::Timeout, "the server did not answer in time");
+                let fault = Fault::new(Reason::Timeout, "waiting for the response timed out");
                 Err(Failure { stage: Stage::Exchange, fault })
             })?;
-        Ok(answer.map(|body| AnswerBody::new(body, link, self.kept.clone(), deadline)))
+        Ok(response.map(|body| AnswerBody::new(body, Some(connection), self.pool.clone(), deadline)))
     }
 
-    /// The answer, and the connection that its body comes by, if that is one of HTTP/1.1.
+    /// The response, and the connection that its body arrives on.
     async fn exchange(
         &self,
         mut request: Request<Body>,
         deadline: Instant,
-    ) -> Result<(Response<Incoming>, Option<Http1Connection>), Failure> {
-        let kept = self.kept.as_deref();
-        while let Some(mut sender) = kept.and_then(ConnectionPool::shared) {
-            match sender.try_send_request(request).await {
-                Ok(answer) => return Ok((answer, None)),
-                // It ended before it was used: the server has not seen the request.
+    ) -> Result<(Response<Incoming>, BodySource), Failure> {
+        let pool = self.pool.as_deref();
+        while let Some(mut stream) = pool.and_then(ConnectionPool::http2_stream) {
+            match stream.send(request).await {
+                Ok(response) => return Ok((response, BodySource::Http2 { _slot: stream.into_slot() })),
+                // It was closed before the request was sent.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(failed(error.error())),
@@ -141,105 +148,105 @@ impl Client {
         let target = request.uri().clone();
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let mut outgoing = in_http1(request);
-        while let Some(mut link) = kept.and_then(ConnectionPool::unused) {
-            match link.send(outgoing).await {
-                Ok(answer) => return Ok((answer, Some(link))),
+        while let Some(mut connection) = pool.and_then(ConnectionPool::take_idle) {
+            match connection.send(outgoing).await {
+                Ok(response) => return Ok((response, BodySource::Http1(connection))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => outgoing = unsent,
-                    // The server ended it at the moment in which the request was on its way.
-                    None if repeatable && fault::is_ended(error.error()) => {
+                    // The server closed it while the request was on its way.
+                    None if repeatable && fault::is_closed(error.error()) => {
                         return Err(Failure { stage: Stage::Unprocessed, fault: fault::of(error.error()) });
                     }
                     None => return Err(failed(error.error())),
                 },
             }
         }
-        // On the heap, because it is large, and rare.
-        Box::pin(self.exchange_anew(target, outgoing, deadline)).await
+        // On the heap: a large future, and rare.
+        Box::pin(self.exchange_on_new_connection(target, outgoing, deadline)).await
     }
 
-    async fn exchange_anew(
+    async fn exchange_on_new_connection(
         &self,
         target: Uri,
         mut request: Request<Body>,
         deadline: Instant,
-    ) -> Result<(Response<Incoming>, Option<Http1Connection>), Failure> {
-        // A call that may go elsewhere has time left for that.
-        let now = Instant::now();
-        let until =
-            if self.kept.is_some() { now + deadline.saturating_duration_since(now) / 2 } else { deadline };
-        let made = timeout_at(until, self.connect(&target, until)).await.unwrap_or_else(|_| {
-            let fault = Fault::new(Reason::Timeout, "connecting took half of the time that there was");
-            Err(Failure { stage: Stage::Connect, fault })
-        });
-        match made? {
-            Made::Http1(mut link) => {
-                let answer = link.send(request).await.map_err(|error| failed(error.error()))?;
-                Ok((answer, Some(link)))
+    ) -> Result<(Response<Incoming>, BodySource), Failure> {
+        match self.connect(deadline).await? {
+            Connection::Http1(mut connection) => {
+                let response = connection.send(request).await.map_err(|error| failed(error.error()))?;
+                Ok((response, BodySource::Http1(connection)))
             }
-            Made::Http2(mut sender) => {
+            Connection::Http2(mut stream) => {
                 *request.uri_mut() = target;
                 request.headers_mut().remove(HOST);
                 request.headers_mut().remove(TRANSFER_ENCODING);
-                let answer = sender.try_send_request(request).await.map_err(|error| failed(error.error()))?;
-                Ok((answer, None))
+                let response = stream.send(request).await.map_err(|error| failed(error.error()))?;
+                Ok((response, BodySource::Http2 { _slot: stream.into_slot() }))
             }
         }
     }
 
-    /// A connection that was just made, by this call or by another one that it waited for: of many calls at once to a server that
-    /// speaks HTTP/2, one connects.
-    async fn connect(&self, target: &Uri, until: Instant) -> Result<Made, Failure> {
-        let secure = target.scheme() == Some(&Scheme::HTTPS);
-        let kept = self.kept.as_ref();
-        let left = || until.saturating_duration_since(Instant::now());
-        let _turn = match kept.filter(|_| secure) {
-            Some(kept) => kept.turn(left() / 2).await,
-            None => None,
-        };
-        if let Some(sender) = kept.and_then(|kept| kept.shared()) {
-            return Ok(Made::Http2(sender));
+    /// A new connection, or a stream on one that this call has waited for: of many concurrent calls to a server that speaks
+    /// HTTP/2, one connects, and another one where its streams are used up.
+    async fn connect(&self, deadline: Instant) -> Result<Connection, Failure> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let Some(pool) = &self.pool else { return self.establish(left()).await };
+        let _permit = if self.connector.encrypted() { pool.connect_permit(left() / 4).await } else { None };
+        if let Some(stream) = pool.http2_stream() {
+            return Ok(Connection::Http2(stream));
         }
-        let stream = self.connector.connect(target, left()).await;
+        // Leave time for an attempt at another endpoint. What was waited for other calls does not count.
+        self.establish(left() / 2).await
+    }
+
+    /// A new connection, in the pool if it can be shared.
+    async fn establish(&self, limit: Duration) -> Result<Connection, Failure> {
+        let stream = self.connector.connect(limit).await;
         let stream = stream.map_err(|fault| Failure { stage: Stage::Connect, fault })?;
         if !stream.speaks_http2() {
-            if let Some(kept) = kept {
-                kept.serve_alone();
+            if let Some(pool) = &self.pool {
+                pool.note_http1();
             }
-            return Ok(Made::Http1(Http1Connection::over(stream).await.map_err(|error| failed(&error))?));
+            let connection = Http1Connection::over(stream).await.map_err(|error| failed(&error))?;
+            return Ok(Connection::Http1(connection));
         }
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        // It is shared by many calls: one that is dead must be found out while they wait.
-        http2.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
-        http2.keep_alive_timeout(Duration::from_secs(5));
-        let (sender, connection) =
-            http2.handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-        tokio::spawn(connection);
-        if let Some(kept) = kept {
-            kept.share(sender.clone());
+        let mut connection = Http2Connection::over(stream).await.map_err(|error| failed(&error))?;
+        let stream = connection.open();
+        if let Some(pool) = &self.pool {
+            connection.settings_received().await;
+            pool.put_http2(connection);
         }
-        Ok(Made::Http2(sender))
+        Ok(Connection::Http2(stream))
     }
 
-    /// The server as handshakes have shown it; none without TLS.
+    /// The server as TLS handshakes have shown it; none without TLS.
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
         self.connector.peer()
     }
 
-    /// Connects, shakes hands where `uri` says https, and closes the connection.
+    /// Connects, with a TLS handshake where the server is https, and closes the connection.
     ///
     /// # Errors
-    /// What kept the connection from being made.
-    pub async fn check_connect(&self, uri: &Uri) -> Result<(), Fault> {
-        self.connector.connect(uri, Duration::MAX).await.map(drop)
+    /// Why the connection could not be established.
+    pub async fn check_connect(&self) -> Result<(), Fault> {
+        self.connector.connect(Duration::MAX).await.map(drop)
     }
 }
 
-/// A connection that nothing was sent on by whoever has it.
-enum Made {
+/// What a request is sent on.
+enum Connection {
     Http1(Http1Connection),
-    Http2(http2::SendRequest<Body>),
+    Http2(Http2Stream),
+}
+
+/// What the body of a response arrives on.
+enum BodySource {
+    Http1(Http1Connection),
+    /// Held until the body has ended.
+    Http2 {
+        _slot: StreamSlot,
+    },
 }
 
 fn failed(error: &hyper::Error) -> Failure {
@@ -247,7 +254,7 @@ fn failed(error: &hyper::Error) -> Failure {
     Failure { stage, fault: fault::of(error) }
 }
 
-/// The request as HTTP/1.1 has it: the target is a path, and the host a header (RFC 9112, section 3.2).
+/// The request in the form of HTTP/1.1: the target is a path, and the host a header (RFC 9112, section 3.2).
 fn in_http1(mut request: Request<Body>) -> Request<Body> {
     let parts = std::mem::take(request.uri_mut()).into_parts();
     if let Some(path) = parts.path_and_query {
@@ -257,7 +264,7 @@ fn in_http1(mut request: Request<Body>) -> Request<Body> {
     if let Some(host) = host {
         request.headers_mut().insert(HOST, host);
     }
-    // hyper says by itself how a body is framed, except for methods that have none as a rule (GET): there it would drop it.
+    // hyper sets the framing of a body, except for methods that usually have none (GET), where it would drop the body.
     let body = request.body();
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -1,116 +1,108 @@
-//! Connections to one server that are kept for the next request.
+//! The connection pool of one server.
 
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use hyper::client::conn::http2;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::{Body, http1::Http1Connection};
+use super::{
+    http1::Http1Connection,
+    http2::{Http2Connection, Http2Stream},
+};
 
-/// An unused connection is closed after this time, or up to twice that.
+/// An idle connection is closed after this time, or up to twice that.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection takes no more requests when it is older: the name may lead elsewhere by now.
+/// An older connection takes no more requests: the name may resolve to other addresses by now.
 const MAX_AGE: Duration = Duration::from_mins(5);
 
-/// Unused connections that are kept.
+/// Idle connections of HTTP/1.1 at most.
 const MAX_IDLE: usize = 128;
 
-/// Who has waited so long for another one's connection makes one: of a server in trouble, each has to find out in time.
-const TURN: Duration = Duration::from_secs(1);
+/// Longest wait for a connection that another call establishes: with a server in trouble, each call has to find out in time.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
 
 /// The connections to one server.
 #[derive(Default)]
 pub(super) struct ConnectionPool {
     state: Mutex<State>,
-    /// Held while a connection is made that may be for everybody.
-    turn: tokio::sync::Mutex<()>,
+    /// Held while a connection is established that may turn out to be shared (HTTP/2).
+    connecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The one used last is used next.
-    unused: Vec<Http1Connection>,
-    /// Whether somebody closes those that nobody uses.
-    tended: bool,
-    /// One of HTTP/2 is for everybody.
-    shared: Option<Shared>,
-    /// Whether the server chose HTTP/1.1 last, so that everybody needs a connection of his own.
-    alone: bool,
-}
-
-struct Shared {
-    sender: http2::SendRequest<Body>,
-    made: Instant,
-    used: Instant,
+    /// The last one in is the first one out.
+    idle: Vec<Http1Connection>,
+    /// Whether the task that closes idle connections runs.
+    maintained: bool,
+    /// Each is shared by as many calls as it has streams.
+    http2: Vec<Http2Connection>,
+    /// Whether the server chose HTTP/1.1 last, so that each call needs a connection of its own.
+    http1_only: bool,
 }
 
 impl ConnectionPool {
-    /// A connection of HTTP/1.1 that has served somebody before.
-    pub(super) fn unused(&self) -> Option<Http1Connection> {
+    /// An idle connection of HTTP/1.1.
+    pub(super) fn take_idle(&self) -> Option<Http1Connection> {
         loop {
-            // Looking at it is done outside of the lock.
-            let mut link = self.state().unused.pop()?;
-            if is_fresh(&mut link) {
-                return Some(link);
+            // Checked outside of the lock.
+            let mut connection = self.state().idle.pop()?;
+            if is_reusable(&mut connection) {
+                return Some(connection);
             }
         }
     }
 
-    /// Keeps a connection, if the server does so too.
-    pub(super) fn keep(self: &Arc<Self>, mut link: Http1Connection) {
-        link.unused = Instant::now();
-        if !is_fresh(&mut link) {
+    /// Returns a connection to the pool, unless the server has closed it.
+    pub(super) fn put_idle(self: &Arc<Self>, mut connection: Http1Connection) {
+        connection.idle_since = Instant::now();
+        if !is_reusable(&mut connection) {
             return;
         }
         let mut state = self.state();
-        if state.unused.len() < MAX_IDLE {
-            state.unused.push(link);
+        if state.idle.len() < MAX_IDLE {
+            state.idle.push(connection);
         }
-        self.have_tended(state);
+        self.start_maintenance(state);
     }
 
-    /// The connection of HTTP/2, if there is one.
-    pub(super) fn shared(&self) -> Option<http2::SendRequest<Body>> {
-        let mut state = self.state();
-        let shared = state.shared.as_mut().filter(|shared| shared.is_fresh())?;
-        shared.used = Instant::now();
-        Some(shared.sender.clone())
+    /// A stream on a connection of HTTP/2 that has one left.
+    pub(super) fn http2_stream(&self) -> Option<Http2Stream> {
+        self.state().http2.iter_mut().find_map(Http2Connection::try_open)
     }
 
-    /// Keeps a connection of HTTP/2. What is under way on an earlier one goes on.
-    pub(super) fn share(self: &Arc<Self>, sender: http2::SendRequest<Body>) {
+    /// Adds a connection of HTTP/2.
+    pub(super) fn put_http2(self: &Arc<Self>, connection: Http2Connection) {
         let mut state = self.state();
-        let now = Instant::now();
-        state.shared = Some(Shared { sender, made: now, used: now });
-        state.alone = false;
-        self.have_tended(state);
+        state.http2.push(connection);
+        state.http1_only = false;
+        self.start_maintenance(state);
     }
 
     /// The server chose HTTP/1.1.
-    pub(super) fn serve_alone(&self) {
-        self.state().alone = true;
+    pub(super) fn note_http1(&self) {
+        self.state().http1_only = true;
     }
 
-    /// Who gets it connects; whoever waits for it may find a connection of HTTP/2 then. None where there will be none to find,
-    /// and after this time.
-    pub(super) async fn turn(&self, within: Duration) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        let alone = || self.state().alone;
-        if alone() {
+    /// Leave to establish a connection, for one call at a time: whoever waited may find a stream of HTTP/2. None where the
+    /// server speaks HTTP/1.1, and after `limit`.
+    pub(super) async fn connect_permit(&self, limit: Duration) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let http1_only = || self.state().http1_only;
+        if http1_only() {
             return None;
         }
-        let turn = tokio::time::timeout(TURN.min(within), self.turn.lock()).await.ok()?;
-        (!alone()).then_some(turn)
+        let permit = tokio::time::timeout(CONNECT_WAIT.min(limit), self.connecting.lock()).await.ok()?;
+        (!http1_only()).then_some(permit)
     }
 
-    fn have_tended(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        if let (false, Ok(runtime)) = (state.tended, tokio::runtime::Handle::try_current()) {
-            state.tended = true;
-            runtime.spawn(tend(Arc::downgrade(self)));
+    fn start_maintenance(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if let (false, Ok(runtime)) = (state.maintained, tokio::runtime::Handle::try_current()) {
+            state.maintained = true;
+            runtime.spawn(maintain(Arc::downgrade(self)));
         }
     }
 
@@ -119,29 +111,25 @@ impl ConnectionPool {
     }
 }
 
-fn is_fresh(link: &mut Http1Connection) -> bool {
-    is_young(link.made, link.unused) && link.is_ready()
+fn is_reusable(connection: &mut Http1Connection) -> bool {
+    is_young(connection.created, connection.idle_since) && connection.is_ready()
 }
 
-impl Shared {
-    fn is_fresh(&self) -> bool {
-        is_young(self.made, self.used) && !self.sender.is_closed()
-    }
+/// Whether a connection may take another request.
+pub(super) fn is_young(created: Instant, used: Instant) -> bool {
+    used.elapsed() < IDLE_TIMEOUT && created.elapsed() < MAX_AGE
 }
 
-fn is_young(made: Instant, used: Instant) -> bool {
-    used.elapsed() < IDLE_TIMEOUT && made.elapsed() < MAX_AGE
-}
-
-async fn tend(kept: Weak<ConnectionPool>) {
+/// Closes idle connections until there are none.
+async fn maintain(pool: Weak<ConnectionPool>) {
     loop {
         tokio::time::sleep(IDLE_TIMEOUT).await;
-        let Some(kept) = kept.upgrade() else { return };
-        let mut state = kept.state();
-        state.unused.retain_mut(is_fresh);
-        state.shared.take_if(|shared| !shared.is_fresh());
-        if state.unused.is_empty() && state.shared.is_none() {
-            state.tended = false;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut state = pool.state();
+        state.idle.retain_mut(is_reusable);
+        state.http2.retain(Http2Connection::is_reusable);
+        if state.idle.is_empty() && state.http2.is_empty() {
+            state.maintained = false;
             return;
         }
     }

@@ -66,7 +66,7 @@ pub(in crate::controllers) async fn resolve_hosts(
         if addresses.list.is_empty() {
             // A name that is made, or comes back, is found soon.
             found.holds_at_most(RETRY_INTERVAL);
-            found.no_address.push(Fault::nameless(host).detail);
+            found.no_address.push(Fault::no_address(host).detail);
         }
         let mut allowed = Vec::new();
         for address in addresses.list {

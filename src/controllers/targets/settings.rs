@@ -32,6 +32,12 @@ pub trait TargetSettings: Clone + Send + Sync + 'static {
         true
     }
 
+    /// Why calls would fail although the target works, such as for lack of an access token.
+    #[must_use]
+    fn credential_fault(_: &FactsOf<Self>) -> Option<&Fault> {
+        None
+    }
+
     /// Whether it is probed at all; what is not counts as healthy.
     fn is_probed(&self) -> bool {
         true

@@ -36,6 +36,7 @@ pub(super) async fn send(
     api: &Arc<ApiClient>,
     request: Request<Incoming>,
     target: PathAndQuery,
+    own_path: &str,
     guard: &mut CallGuard,
 ) -> Result<Response<ResponseBody>, Problem> {
     let (head, body) = request.into_parts();
@@ -75,23 +76,23 @@ pub(super) async fn send(
                 tokio::time::sleep(wait).await;
                 number += 1;
             }
-            (None, Ok(answer)) => return Ok(deliver(answer, in_flight, deadline)),
+            (None, Ok(answer)) => return Ok(deliver(answer, in_flight, own_path)),
             (None, Err(failure)) => return Err(problem(&endpoint.name, &failure)),
         }
     }
 }
 
-fn deliver(
+/// The response as the caller gets it; `own_path` is the path of the API at the gateway.
+pub(super) fn deliver(
     mut answer: Response<AnswerBody>,
     in_flight: InFlightGuard,
-    deadline: Instant,
+    own_path: &str,
 ) -> Response<ResponseBody> {
-    headers::inbound(answer.headers_mut());
-    answer.body_mut().until(deadline);
+    headers::inbound(answer.headers_mut(), in_flight.endpoint().service.base(), own_path);
     answer.map(|body| ResponseBody::new(body, in_flight))
 }
 
-fn problem(endpoint: &str, failure: &Failure) -> Problem {
+pub(super) fn problem(endpoint: &str, failure: &Failure) -> Problem {
     let Failure { stage, fault } = failure;
     let kind = match fault.reason {
         Reason::Timeout => ProblemKind::UpstreamTimeout,
@@ -111,7 +112,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// `CircuitOpen` with the time after which to retry, `NotReady`.
-    fn choose(self: &Arc<Self>, tried: &[usize]) -> Result<InFlightGuard, Problem> {
+    pub(super) fn choose(self: &Arc<Self>, tried: &[usize]) -> Result<InFlightGuard, Problem> {
         let now = self.now();
         let open = |wait| {
             let detail = format!("the circuit of every endpoint of the ExternalApi {} is open", self.name);

@@ -46,6 +46,7 @@ const MAX_CALLERS: u64 = 10_000;
 pub(super) struct ApiClient {
     pub(super) name: String,
     pub(super) timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) allow: Vec<Allow>,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) retry: Option<Policy>,
@@ -128,6 +129,7 @@ impl ApiClient {
         Ok(Self {
             name: api.name_any(),
             timeout: spec.timeout.get(),
+            idle_timeout: spec.idle_timeout.get(),
             allow: spec.allow.iter().filter_map(allow).collect(),
             endpoints,
             retry: spec.retry.as_ref().map(|retry| policy(retry, spec.timeout.get())),
@@ -243,6 +245,8 @@ fn policy(spec: &external_api::Retry, timeout: Duration) -> Policy {
 fn allow(spec: &external_api::Allow) -> Option<Allow> {
     let path_prefix = path::normalize(&spec.path_prefix).ok()?;
     Some(Allow {
+        encoded_slashes: spec.encoded_slashes,
+        web_socket: spec.web_socket,
         methods: spec.methods.iter().map(|method| method.as_str().to_owned()).collect(),
         path_prefix,
     })

@@ -1,6 +1,8 @@
 //! Which headers are forwarded, in both directions.
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::backends::external_api::{Base, Reference};
 
 /// The headers of a connection, not of a message (RFC 9110 7.6.1, and those of its predecessors).
 static HOP_BY_HOP: [HeaderName; 8] = [
@@ -46,11 +48,22 @@ fn is_override(name: &HeaderName) -> bool {
     OVERRIDES.iter().any(|known| known.bytes().eq(bytes.clone()))
 }
 
-/// The headers of a response as the caller gets them. A cookie of the API would become one of the gateway, and be sent to every
+/// The headers of a response as the caller gets them; `own_path` is the path at the gateway of the API at `base`. A cookie of the API would become one of the gateway, and be sent to every
 /// other API.
-pub(super) fn inbound(headers: &mut HeaderMap) {
+pub(super) fn inbound(headers: &mut HeaderMap, base: &Base, own_path: &str) {
     for name in named_by_connection(headers) {
         headers.remove(name);
+    }
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let Some(value) = headers.get_mut(name) else { continue };
+        let moved = value.to_str().ok().and_then(|text| match base.reference(text) {
+            Reference::Api(rest) => Some(format!("{own_path}{rest}")),
+            Reference::Server(uri) => Some(uri),
+            Reference::Other => None,
+        });
+        if let Some(moved) = moved.and_then(|text| HeaderValue::try_from(text).ok()) {
+            *value = moved;
+        }
     }
     let dropped = |name: &HeaderName| HOP_BY_HOP.contains(name) || *name == header::SET_COOKIE;
     while let Some(name) = headers.keys().find(|name| dropped(name)).cloned() {
@@ -70,8 +83,6 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -108,7 +119,25 @@ mod tests {
         assert_eq!(names(&outbound(&sent)), ["accept", "traceparent"]);
         let mut answered =
             headers(&[("connection", "x-hop"), ("x-hop", "1"), ("set-cookie", "a=b"), ("etag", "1")]);
-        inbound(&mut answered);
+        let base = Base::parse("https://api.example.com/v2").unwrap();
+        inbound(&mut answered, &base, "/v1/apis/shop/billing");
         assert_eq!(names(&answered), ["etag"]);
+    }
+
+    #[test]
+    fn references_into_the_api_lead_through_the_gateway() {
+        let base = Base::parse("https://api.example.com/v2").unwrap();
+        let mut answered = headers(&[
+            ("location", "https://api.example.com/v2/invoices/7"),
+            ("content-location", "/v2/invoices/7?a=b"),
+        ]);
+        inbound(&mut answered, &base, "/v1/apis/shop/billing");
+        assert_eq!(answered["location"], "/v1/apis/shop/billing/invoices/7");
+        assert_eq!(answered["content-location"], "/v1/apis/shop/billing/invoices/7?a=b");
+        let mut answered =
+            headers(&[("location", "https://login.example.com/"), ("content-location", "/login")]);
+        inbound(&mut answered, &base, "/v1/apis/shop/billing");
+        assert_eq!(answered["location"], "https://login.example.com/");
+        assert_eq!(answered["content-location"], "https://api.example.com/login");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use axum::http::Response;
 use tokio::time::Instant;
 
-use super::client::ApiClient;
+use super::client::{ApiClient, Endpoint};
 use crate::{
     api::Reason,
     backends::http::{AnswerBody, Failure, Stage},
@@ -46,6 +46,20 @@ impl InFlightGuard {
         self.index
     }
 
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.api.endpoints[self.index]
+    }
+
+    /// When the head of its response must have arrived.
+    pub(super) fn deadline(&self) -> Instant {
+        self.started + self.api.timeout
+    }
+
+    /// How long nothing may be transferred of its response.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.api.idle_timeout
+    }
+
     /// Notes the outcome, and gives the reason for which it may be retried.
     pub(super) fn judge(&mut self, answer: &Result<Response<AnswerBody>, Failure>) -> Option<On> {
         let failure = match answer {
@@ -63,7 +77,18 @@ impl InFlightGuard {
         failure
     }
 
-    /// The body of the response ended early.
+    /// Reports the outcome to the circuit, which need not wait for the end of the response.
+    pub(super) fn settle(&mut self) {
+        let (endpoint, now) = (&self.api.endpoints[self.index], self.api.now());
+        let (Some(permit), Some(breaker)) = (self.permit.take(), &endpoint.breaker) else { return };
+        let mut breaker = breaker.lock();
+        let Some(outcome) = self.outcome else { return breaker.cancel(permit) };
+        let changed = breaker.record(permit, outcome != Outcome::Failed, now);
+        drop(breaker);
+        self.api.circuit_changed(self.index, changed);
+    }
+
+    /// The API ended the body of the response early.
     pub(super) fn body_failed(&mut self) {
         self.outcome = Some(Outcome::Failed);
     }
@@ -86,11 +111,6 @@ impl Drop for InFlightGuard {
             Some(Outcome::Busy | Outcome::Failed) => endpoint.load().fail(self.api.timeout, now),
             None => endpoint.load().cancel(),
         }
-        let (Some(permit), Some(breaker)) = (self.permit.take(), &endpoint.breaker) else { return };
-        let mut breaker = breaker.lock();
-        let Some(outcome) = self.outcome else { return breaker.cancel(permit) };
-        let changed = breaker.record(permit, outcome != Outcome::Failed, now);
-        drop(breaker);
-        self.api.circuit_changed(self.index, changed);
+        self.settle();
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,7 +11,10 @@ use std::{
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::{task::AbortHandle, time::sleep_until};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
 
 use super::in_flight::InFlightGuard;
 use crate::{
@@ -19,11 +22,11 @@ use crate::{
     backends::{Fault, http::AnswerBody},
 };
 
-/// The body itself notices that the API is late; so much later it can only be the caller that does not read.
+/// The body itself notices that the API sends nothing; so much later it can only be the caller that does not read.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The body of a response, and the call that is in flight until the body was read to the end, the caller went away, or the
-/// deadline is over. A caller that does not read never polls the body, so that it takes a task to notice the deadline.
+/// The body of a response, and the call that is in flight until the body was read to the end, the caller went away, or nothing
+/// was transferred for the idle timeout. A caller that does not read never polls the body, so that it takes a task to notice.
 pub(in crate::gateway) struct ResponseBody(State);
 
 enum State {
@@ -40,21 +43,33 @@ struct Call {
     in_flight: InFlightGuard,
 }
 
-/// A call that a task drops at the deadline.
+/// A call whose response goes on.
+struct Watched {
+    call: Call,
+    polled: Instant,
+}
+
+/// A call that a task drops when the caller does not read.
 struct WatchedCall {
-    call: Arc<Mutex<Option<Call>>>,
+    call: Arc<Mutex<Option<Watched>>>,
     task: AbortHandle,
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: AnswerBody, in_flight: InFlightGuard) -> Self {
+    pub(super) fn new(mut body: AnswerBody, in_flight: InFlightGuard) -> Self {
+        body.set_idle_timeout(in_flight.idle_timeout());
         Self(State::First(Call { body, in_flight }))
+    }
+
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Self(State::Ended)
     }
 
     fn body<T>(&self, ask: impl FnOnce(&AnswerBody) -> T) -> Option<T> {
         match &self.0 {
             State::First(call) => Some(ask(&call.body)),
-            State::Watched(watched) => watched.call().as_ref().map(|call| ask(&call.body)),
+            State::Watched(watched) => watched.call().as_ref().map(|watched| ask(&watched.call.body)),
             State::Ended => None,
         }
     }
@@ -72,7 +87,8 @@ impl ResponseBody {
 impl Call {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+        // That the gateway ends it for its idle timeout says nothing about the API.
+        if matches!(polled, Poll::Ready(Some(Err(_)))) && !self.body.timed_out() {
             self.in_flight.body_failed();
         }
         polled
@@ -81,20 +97,38 @@ impl Call {
 
 impl WatchedCall {
     fn start(call: Call) -> Self {
-        let late = call.body.deadline() + GRACE;
-        let call = Arc::new(Mutex::new(Some(call)));
-        let watched = Arc::downgrade(&call);
-        let task = tokio::spawn(async move {
-            sleep_until(late).await;
-            if let Some(call) = watched.upgrade() {
-                call.lock().take();
-            }
-        });
+        let call = Arc::new(Mutex::new(Some(Watched { call, polled: Instant::now() })));
+        let task = tokio::spawn(watch(Arc::downgrade(&call)));
         Self { call, task: task.abort_handle() }
     }
 
-    fn call(&self) -> MutexGuard<'_, Option<Call>> {
+    fn call(&self) -> MutexGuard<'_, Option<Watched>> {
         self.call.lock()
+    }
+}
+
+/// Drops the call when nobody has polled its body for the idle timeout.
+async fn watch(call: Weak<Mutex<Option<Watched>>>) {
+    loop {
+        let next = {
+            let Some(call) = call.upgrade() else { return };
+            let mut call = call.lock();
+            let Some(Watched { call: Call { in_flight, .. }, polled }) = &mut *call else { return };
+            let (now, deadline) = (Instant::now(), in_flight.deadline());
+            let unread = *polled + in_flight.idle_timeout() + GRACE;
+            if now >= unread {
+                *call = None;
+                return;
+            }
+            if now < deadline {
+                unread.min(deadline)
+            } else {
+                // It is a stream, for whose end no circuit waits.
+                in_flight.settle();
+                unread
+            }
+        };
+        sleep_until(next).await;
     }
 }
 
@@ -116,8 +150,13 @@ impl HttpBody for ResponseBody {
             State::First(call) => call.poll_frame(cx),
             State::Watched(watched) => {
                 let late = || Fault::new(Reason::Timeout, "the caller did not read the response in time");
-                let mut call = watched.call();
-                call.as_mut().map_or_else(|| Poll::Ready(Some(Err(late()))), |call| call.poll_frame(cx))
+                match &mut *watched.call() {
+                    None => Poll::Ready(Some(Err(late()))),
+                    Some(watched) => {
+                        watched.polled = Instant::now();
+                        watched.call.poll_frame(cx)
+                    }
+                }
             }
             State::Ended => return Poll::Ready(None),
         };
@@ -131,7 +170,7 @@ impl HttpBody for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             State::Ended => true,
-            // One that was dropped at the deadline has not: it ends with a fault.
+            // One that was dropped has not: it ends with a fault.
             _ => self.body(HttpBody::is_end_stream).unwrap_or_default(),
         }
     }

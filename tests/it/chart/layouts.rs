@@ -81,10 +81,12 @@ fn with_postgresql_operators_and_gateways_are_apart_and_share_the_store() {
     assert!(has_flag(operator, "--roles=operator") && !has_flag(operator, "--roles=operator,gateway"));
     assert!(has_flag(gateway, "--roles=gateway") && !has_flag(gateway, "--lease"));
     for workload in [operator, gateway] {
-        assert_eq!(
-            variable(workload, "AUTHLINK_STORE"),
-            json!({ "secretKeyRef": { "name": "store", "key": "dsn" } })
-        );
+        assert_eq!(variable(workload, "AUTHLINK_STORE_FILE"), "/etc/authlink/store/uri");
+        let items = json!([{ "key": "dsn", "path": "uri" }]);
+        let volume = json!({ "name": "store", "secret": { "secretName": "store", "items": items } });
+        assert!(pod(workload)["volumes"].as_array().unwrap().contains(&volume), "{workload}");
+        // checkov CKV_K8S_35: a variable would stay as it was at the start, and children inherit it.
+        assert!(!workload.to_string().contains("secretKeyRef"), "{workload}");
         assert_eq!(workload["spec"]["replicas"], 2);
         assert!(pod(workload)["volumes"].as_array().unwrap().iter().all(|volume| volume["name"] != "data"));
         // Neither selects, nor is protected as, the pods of the other.

@@ -39,7 +39,7 @@ fn each(change: impl Fn(System, Spec) -> Spec) -> Vec<(&'static str, Spec)> {
 async fn a_name_without_an_address_is_dns_failed() {
     // The system's resolver does not tell us whether a DNS server has said so, and here there is none.
     let ours = ("the host name nothing.invalid has no address", [System::Postgresql, System::Redis]);
-    let systems = ("the system finds no address of nothing.invalid", [System::Mariadb, System::Ferretdb]);
+    let systems = ("DNS lookup of nothing.invalid failed", [System::Mariadb, System::Ferretdb]);
     for (words, asking) in [ours, systems] {
         let namespace = Namespace::create().await;
         let nameless = |system: System| system.spec().with(&json!({ "host": "nothing.invalid" }));

@@ -18,6 +18,7 @@ use axum::{
     response::IntoResponse,
     routing::{any, get},
 };
+use futures::StreamExt;
 use hyper::{Method, StatusCode};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
@@ -61,6 +62,7 @@ impl Backend {
             .route("/v2/late/flaky", any(late))
             .route("/v2/half", any(half))
             .route("/v2/endless", any(endless))
+            .route("/v2/paused", any(paused))
             .fallback(headers)
             .with_state(Arc::clone(&seen));
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
@@ -135,6 +137,12 @@ async fn endless(State(seen): State<Arc<Seen>>) -> Body {
         let _ = &open;
         Ok::<_, std::convert::Infallible>(chunk.clone())
     }))
+}
+
+/// Begins an answer that does not go on.
+async fn paused() -> Body {
+    let first = futures::stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from("first")) });
+    Body::from_stream(first.chain(futures::stream::pending()))
 }
 
 struct Open(Arc<AtomicU32>);

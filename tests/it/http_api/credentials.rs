@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use hyper::{Request, StatusCode};
 use tokio::time::Instant;
 
-use super::{PATIENCE, api::Api, expectation, get, nginx, probe, service, settings, text, with_token};
+use super::{TIMEOUT, api::Api, endpoint, expectation, get, nginx, probe, settings, text, with_token};
 
 fn api_key(header: &str) -> ApiKey {
     ApiKey { header: header.to_owned(), key: "key-1".into() }
@@ -44,7 +44,7 @@ async fn each_type_of_credential_is_the_header_that_the_server_sees() {
     for (credential, authorization, key) in rows {
         let api = Api::start(|_| "ok".into_response()).await;
         let answer =
-            get(&service(EndpointSettings { credential, ..settings(&api.url) }), "/a").await.unwrap();
+            get(&endpoint(EndpointSettings { credential, ..settings(&api.url) }), "/a").await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         let seen = api.only();
         assert_eq!((seen.header("authorization"), seen.header("x-api-key")), (authorization, key));
@@ -60,8 +60,8 @@ async fn what_a_caller_says_of_host_and_credential_is_replaced_and_the_rest_is_k
         .header("x-request-id", "7")
         .body(http::Body::whole("payload"))
         .unwrap();
-    let service = service(with_token(&format!("{}/v2", api.url)));
-    service.call(request, Instant::now() + PATIENCE).await.unwrap();
+    let endpoint = endpoint(with_token(&format!("{}/v2", api.url)));
+    endpoint.call(request, Instant::now() + TIMEOUT).await.unwrap();
     let seen = api.only();
     assert_eq!((seen.line.as_str(), seen.body.as_str()), ("POST /v2/a?b=c", "payload"));
     assert_eq!(seen.headers.get_all("authorization").iter().collect::<Vec<_>>(), ["Bearer hunter2"]);
@@ -88,12 +88,12 @@ async fn a_real_server_takes_the_password_and_refuses_a_wrong_one() {
         EndpointSettings { credential, check: Check::Http(check), ..settings(&nginx().0) }
     };
     probe(with("app-secret")).await.unwrap();
-    assert_eq!(text(get(&service(with("app-secret")), "/login").await.unwrap()).await, "welcome\n");
+    assert_eq!(text(get(&endpoint(with("app-secret")), "/login").await.unwrap()).await, "welcome\n");
     let fault = probe(with("hunter2")).await.unwrap_err();
     assert_eq!(fault.reason, Reason::AuthenticationFailed);
     assert!(!fault.message().contains("hunter2"), "{fault}");
     // A call's status is the caller's to read.
-    assert_eq!(get(&service(with("hunter2")), "/login").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(get(&endpoint(with("hunter2")), "/login").await.unwrap().status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use hyper::{StatusCode, header::LOCATION};
 
-use super::{anywhere, api::Api, expectation, get, probe, service, settings};
+use super::{api::Api, endpoint, expectation, get, probe, settings, unrestricted};
 use crate::support::{free_port, hostile};
 
 async fn checked(
@@ -83,11 +83,11 @@ async fn a_redirect_is_not_followed_by_probes_and_not_by_calls() {
         assert!(addresses.iter().all(std::net::IpAddr::is_loopback), "{addresses:?}");
         Ok(())
     };
-    let service = HttpEndpoint::new(settings(&api.url), &Egress::new(Arc::new(guard))).unwrap();
-    let fault = service.probe().await.unwrap_err();
+    let endpoint = HttpEndpoint::new(settings(&api.url), &Egress::new(Arc::new(guard))).unwrap();
+    let fault = endpoint.probe().await.unwrap_err();
     assert_eq!(fault.reason, Reason::UnexpectedStatus);
     assert!(fault.detail.contains("redirects are not followed"), "{fault}");
-    let answer = get(&service, "/").await.unwrap();
+    let answer = get(&endpoint, "/").await.unwrap();
     assert_eq!(
         (answer.status(), &answer.headers()[LOCATION]),
         (StatusCode::FOUND, &"http://169.254.169.254/latest".parse().unwrap())
@@ -107,13 +107,13 @@ async fn a_tcp_check_is_content_with_a_connection() {
 #[tokio::test]
 async fn a_tcp_check_of_https_shakes_hands_and_is_patient_only_so_long() {
     let api = Api::start_tls("server", false, |_| "ok".into_response()).await;
-    let facts = service(EndpointSettings { check: Check::Tcp, ..settings(&api.url) }).probe().await.unwrap();
+    let facts = endpoint(EndpointSettings { check: Check::Tcp, ..settings(&api.url) }).probe().await.unwrap();
     assert_eq!(facts.not_after, Some("2049-12-31T23:59:59Z".parse().unwrap()));
     assert!(api.seen().is_empty());
     let url = format!("https://127.0.0.1:{}", hostile::silent_server());
     let timeout = Duration::from_millis(300);
     let fault = probe(EndpointSettings { check: Check::Tcp, timeout, ..settings(&url) }).await.unwrap_err();
-    assert_eq!(fault, Fault::new(Reason::Timeout, "the TLS handshake took too long"));
+    assert_eq!(fault, Fault::new(Reason::Timeout, "the TLS handshake timed out"));
 }
 
 /// The resolver is a fake: it says which of the two addresses comes first.
@@ -124,18 +124,18 @@ async fn of_servers_behind_one_name_the_certificate_that_expires_first_is_told_w
     let _other = Api::start_tls_at(&format!("127.0.0.2:{port}"), "expired").await;
     let answer = Arc::<Mutex<Vec<IpAddr>>>::default();
     let asked = Arc::clone(&answer);
-    let egress = anywhere().with_resolver(Arc::new(move |_| {
+    let egress = unrestricted().with_resolver(Arc::new(move |_| {
         let answer = asked.lock().unwrap().clone();
         async { Ok(answer) }.boxed()
     }));
     let settings = settings(&format!("https://two.example:{port}"));
     // One of them has expired, and both are to be seen.
     let tls = TlsSettings { mode: TlsMode::Require, ..settings.tls.clone() };
-    let service =
+    let endpoint =
         HttpEndpoint::new(EndpointSettings { check: Check::Tcp, tls, ..settings }, &egress).unwrap();
     let not_after = async |last: &[u8]| {
         *answer.lock().unwrap() = last.iter().map(|last| IpAddr::from([127, 0, 0, *last])).collect();
-        service.probe().await.unwrap().not_after.unwrap()
+        endpoint.probe().await.unwrap().not_after.unwrap()
     };
     let late = not_after(&[1, 2]).await;
     let early = not_after(&[2, 1]).await;
@@ -147,20 +147,20 @@ async fn of_servers_behind_one_name_the_certificate_that_expires_first_is_told_w
 #[tokio::test]
 async fn without_a_check_nobody_is_asked() {
     let url = format!("http://127.0.0.1:{}", free_port());
-    let facts = service(EndpointSettings { check: Check::None, ..settings(&url) }).probe().await.unwrap();
+    let facts = endpoint(EndpointSettings { check: Check::None, ..settings(&url) }).probe().await.unwrap();
     assert_eq!(facts, Facts::default());
 }
 
 #[tokio::test]
 async fn each_probe_connects_anew_and_calls_share_a_connection() {
     let api = Api::start_tls("server", false, |_| "ok".into_response()).await;
-    let service = service(settings(&api.url));
+    let endpoint = endpoint(settings(&api.url));
     for _ in 0..3 {
-        service.probe().await.unwrap();
+        endpoint.probe().await.unwrap();
     }
     assert_eq!(api.connections(), 3);
     for _ in 0..3 {
-        super::text(get(&service, "/").await.unwrap()).await;
+        super::text(get(&endpoint, "/").await.unwrap()).await;
     }
     assert_eq!(api.connections(), 4);
 }

@@ -26,7 +26,7 @@ use hyper::Request;
 use socket2::SockRef;
 use tokio::{net::TcpSocket, time::Instant};
 
-use super::{expectation, get, service, settings, text, with_token};
+use super::{endpoint, expectation, get, settings, text, with_token};
 use crate::support::{SOON, eventually, free_port, hostile};
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -60,9 +60,9 @@ fn request_of(stream: &mut TcpStream) {
 
 /// What a probe says, what a call says, and if the call gets an answer, what its body says.
 async fn both(settings: EndpointSettings) -> (Reason, Result<Reason, (Stage, Reason)>) {
-    let probed = service(settings.clone()).probe().await.unwrap_err();
+    let probed = endpoint(settings.clone()).probe().await.unwrap_err();
     let request = Request::get("/").body(http::Body::empty()).unwrap();
-    let called = match service(settings).call(request, Instant::now() + SHORT).await {
+    let called = match endpoint(settings).call(request, Instant::now() + SHORT).await {
         Ok(answer) => Ok(answer.into_body().collect().await.unwrap_err().reason),
         Err(Failure { stage, fault }) => Err((stage, fault.reason)),
     };
@@ -126,15 +126,15 @@ async fn one_that_resets_in_the_middle_of_the_body_is_unavailable() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
         let _ = now.lock().unwrap().recv();
     });
-    let service = service(on(port));
-    let mut answer = get(&service, "/").await.unwrap();
+    let endpoint = endpoint(on(port));
+    let mut answer = get(&endpoint, "/").await.unwrap();
     assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
     reset.send(()).unwrap();
     let fault = answer.frame().await.unwrap().unwrap_err();
     assert_eq!(fault.reason, Reason::Unavailable);
     // A probe reads the body too: what breaks off in the middle is not healthy.
     drop(reset);
-    assert_eq!(service.probe().await.unwrap_err().reason, Reason::Unavailable);
+    assert_eq!(endpoint.probe().await.unwrap_err().reason, Reason::Unavailable);
 }
 
 #[tokio::test]
@@ -201,10 +201,10 @@ async fn what_one_sends_beyond_its_promise_is_nobody_s_answer() {
             std::mem::forget(stream);
         });
     });
-    let service = service(on(port));
-    service.probe().await.unwrap();
+    let endpoint = endpoint(on(port));
+    endpoint.probe().await.unwrap();
     for _ in 0..3 {
-        assert_eq!(text(get(&service, "/").await.unwrap()).await, "ok");
+        assert_eq!(text(get(&endpoint, "/").await.unwrap()).await, "ok");
     }
 }
 
@@ -230,10 +230,10 @@ fn floods(head: &'static str) -> (EndpointSettings, Arc<AtomicUsize>) {
 async fn a_hundred_megabytes_for_a_head_are_not_read() {
     let (settings, sent) = floods("HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n");
     let check = Check::Http(Expectation { method: CheckMethod::Head, ..expectation() });
-    let service = service(EndpointSettings { check, ..settings });
-    service.probe().await.unwrap();
+    let endpoint = endpoint(EndpointSettings { check, ..settings });
+    endpoint.probe().await.unwrap();
     let request = Request::head("/").body(http::Body::empty()).unwrap();
-    let answer = service.call(request, Instant::now() + super::PATIENCE).await.unwrap();
+    let answer = endpoint.call(request, Instant::now() + super::TIMEOUT).await.unwrap();
     assert_eq!(answer.headers()["content-length"], "104857600");
     assert_eq!(text(answer).await, "");
     assert!(sent.load(Relaxed) < 2 * BUFFERS, "{sent:?}");
@@ -242,15 +242,15 @@ async fn a_hundred_megabytes_for_a_head_are_not_read() {
 #[tokio::test]
 async fn a_probe_reads_no_more_than_it_looks_at() {
     let (settings, sent) = floods("HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n");
-    service(settings).probe().await.unwrap();
+    endpoint(settings).probe().await.unwrap();
     assert!(sent.load(Relaxed) < BUFFERS, "{sent:?}");
 }
 
 #[tokio::test]
 async fn an_answer_that_nobody_reads_stays_with_its_sender() {
     let (settings, sent) = floods("HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n");
-    let service = service(settings);
-    let mut answer = get(&service, "/").await.unwrap();
+    let endpoint = endpoint(settings);
+    let mut answer = get(&endpoint, "/").await.unwrap();
     // It is stuck when nothing moves any more.
     let mut before = usize::MAX;
     let stuck = async || {
@@ -265,20 +265,23 @@ async fn an_answer_that_nobody_reads_stays_with_its_sender() {
 /// The resolver is a fake: a real one gives up by itself, later.
 #[tokio::test]
 async fn one_whose_name_server_keeps_silent_is_dns_failed() {
-    let egress = super::anywhere().with_resolver(Arc::new(|_| std::future::pending().boxed()));
+    let egress = super::unrestricted().with_resolver(Arc::new(|_| std::future::pending().boxed()));
     let settings = impatient(settings("https://slow.example"));
     let fault = HttpEndpoint::new(settings, &egress).unwrap().probe().await.unwrap_err();
-    assert_eq!(fault, Fault::new(Reason::DnsFailed, "no DNS server answers what slow.example is"));
+    assert_eq!(
+        fault,
+        Fault::new(Reason::DnsFailed, "DNS lookup of slow.example failed: no server responded")
+    );
 }
 
 #[tokio::test]
 async fn one_that_resets_each_connection_at_once_is_told_of_in_the_same_words_each_time() {
     let port = hostile::serve(|stream| SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap());
     let settings = EndpointSettings { check: Check::Tcp, ..settings(&format!("https://127.0.0.1:{port}")) };
-    let service = service(settings);
+    let endpoint = endpoint(settings);
     // Many times, since the end sometimes comes before the handshake has begun.
     for _ in 0..500 {
-        let fault = service.probe().await.unwrap_err();
+        let fault = endpoint.probe().await.unwrap_err();
         assert_eq!(fault, Fault::new(Reason::Unavailable, "the server closed the connection"));
     }
 }
@@ -304,26 +307,26 @@ async fn one_whose_name_turns_to_another_address_is_asked_about_anew_and_not_con
     };
     let egress = Egress::new(Arc::new(guard)).with_resolver(Arc::new(resolver));
     let settings = settings(&format!("http://rebinding.example:{honest}"));
-    let service = HttpEndpoint::new(settings, &egress).unwrap();
-    assert_eq!(text(get(&service, "/").await.unwrap()).await, "ok");
+    let endpoint = HttpEndpoint::new(settings, &egress).unwrap();
+    assert_eq!(text(get(&endpoint, "/").await.unwrap()).await, "ok");
     let fault = Fault::new(Reason::AddressDenied, "127.0.0.2 is a loopback address");
     assert_eq!(
-        get(&service, "/").await.unwrap_err(),
+        get(&endpoint, "/").await.unwrap_err(),
         Failure { stage: Stage::Connect, fault: fault.clone() }
     );
-    assert_eq!(service.probe().await.unwrap_err(), fault);
+    assert_eq!(endpoint.probe().await.unwrap_err(), fault);
     assert_eq!(asked.load(Relaxed), 3);
     assert!(victim.accept().is_err(), "the victim has seen no connection");
 }
 
-/// A service at two addresses on loopback, the second of which answers. The resolver is a fake, for such an answer.
+/// A endpoint at two addresses on loopback, the second of which answers. The resolver is a fake, for such an answer.
 fn at_two_addresses() -> (HttpEndpoint, u16) {
     let port = hostile::serve(|mut stream| {
         request_of(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     });
     let resolver = |_| async { Ok(vec![IpAddr::from([127, 0, 0, 3]), IpAddr::from([127, 0, 0, 1])]) }.boxed();
-    let egress = super::anywhere().with_resolver(Arc::new(resolver));
+    let egress = super::unrestricted().with_resolver(Arc::new(resolver));
     (HttpEndpoint::new(settings(&format!("http://two.example:{port}")), &egress).unwrap(), port)
 }
 
@@ -334,7 +337,7 @@ async fn the_next_address_is_tried_when_one_refuses() {
 
 #[tokio::test]
 async fn the_next_address_is_tried_when_one_keeps_silent() {
-    let (service, port) = at_two_addresses();
+    let (endpoint, port) = at_two_addresses();
     let silent = TcpSocket::new_v4().unwrap();
     silent.bind(format!("127.0.0.3:{port}").parse().unwrap()).unwrap();
     let silent = silent.listen(1).unwrap();
@@ -344,5 +347,5 @@ async fn the_next_address_is_tried_when_one_keeps_silent() {
     while let Ok(queued) = tokio::time::timeout(SHORT, tokio::net::TcpStream::connect(address)).await {
         queue.push(queued.unwrap());
     }
-    service.probe().await.unwrap();
+    endpoint.probe().await.unwrap();
 }

@@ -6,7 +6,7 @@ use authlink::{
 };
 use axum::response::IntoResponse;
 
-use super::{api::Api, get, nginx, probe, service, settings, text};
+use super::{api::Api, endpoint, get, nginx, probe, settings, text};
 use crate::support::tls_file;
 
 async fn served(
@@ -15,7 +15,7 @@ async fn served(
 ) -> Result<(), Fault> {
     let api = Api::start_tls(certificate, false, |_| "ok".into_response()).await;
     let settings = change(settings(&api.url));
-    let called = get(&service(settings.clone()), "/").await.map(drop).map_err(Fault::from);
+    let called = get(&endpoint(settings.clone()), "/").await.map(drop).map_err(Fault::from);
     let probed = probe(settings).await;
     // Calls may do without a full handshake, and must still see what probes see.
     assert_eq!(called, probed);
@@ -44,7 +44,7 @@ async fn an_expired_certificate_is_certificate_expired() {
 async fn a_certificate_for_another_host_is_tls_failed_unless_it_has_the_name_that_is_asked_for() {
     let fault = served("wronghost", |settings| settings).await.unwrap_err();
     assert_eq!(fault.reason, Reason::TlsFailed);
-    assert!(fault.detail.contains("does not name this host"), "{fault}");
+    assert!(fault.detail.contains("is not valid for this host name"), "{fault}");
     let named = |name: &str| {
         let name = Some(name.to_owned());
         move |settings| EndpointSettings { server_name: name.clone(), ..settings }
@@ -79,20 +79,20 @@ fn with_certificate(settings: EndpointSettings) -> EndpointSettings {
 async fn a_server_that_wants_a_client_certificate_takes_ours_and_refuses_none() {
     let api = Api::start_tls("server", true, |_| "ok".into_response()).await;
     probe(with_certificate(settings(&api.url))).await.unwrap();
-    assert_eq!(text(get(&service(with_certificate(settings(&api.url))), "/").await.unwrap()).await, "ok");
+    assert_eq!(text(get(&endpoint(with_certificate(settings(&api.url))), "/").await.unwrap()).await, "ok");
     let fault = probe(settings(&api.url)).await.unwrap_err();
     assert_eq!(fault.reason, Reason::TlsFailed);
     assert!(fault.detail.contains("CertificateRequired"), "{fault}");
-    let failure = get(&service(settings(&api.url)), "/").await.unwrap_err();
+    let failure = get(&endpoint(settings(&api.url)), "/").await.unwrap_err();
     assert_eq!(failure.fault, fault);
 }
 
 #[tokio::test]
 async fn a_real_server_reads_our_client_certificate() {
     let url = nginx().1;
-    let answer = get(&service(with_certificate(settings(&url))), "/cert").await.unwrap();
+    let answer = get(&endpoint(with_certificate(settings(&url))), "/cert").await.unwrap();
     assert_eq!(text(answer).await, "CN=certuser\n");
-    assert_eq!(get(&service(settings(&url)), "/cert").await.unwrap().status(), 403);
+    assert_eq!(get(&endpoint(settings(&url)), "/cert").await.unwrap().status(), 403);
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_client_certificate_that_is_none_is_told_before_anything_is_sent() {
     let broken = |certificate: String, key: String| {
         let tls = TlsSettings { client: Some((certificate, key.into())), ..TlsSettings::default() };
         let settings = EndpointSettings { tls, ..settings("https://localhost") };
-        authlink::backends::external_api::HttpEndpoint::new(settings, &super::anywhere()).err().unwrap()
+        authlink::backends::external_api::HttpEndpoint::new(settings, &super::unrestricted()).err().unwrap()
     };
     for fault in
         [broken(pem.to_owned(), tls_file("client.key")), broken(tls_file("client.pem"), "hunter2".to_owned())]

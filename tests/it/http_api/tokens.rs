@@ -2,6 +2,7 @@
 //! real authorization server can be made to do.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc, Mutex,
@@ -15,7 +16,8 @@ use authlink::{
     backends::{
         Fault,
         external_api::{
-            Authorization, Check, ClientCredentials, Credential, EndpointSettings, Expectation, HttpEndpoint,
+            Authorization, Check, ClientAuthentication, ClientCredentials, Credential, EndpointSettings,
+            Expectation, HttpEndpoint,
         },
         http::{Egress, Failure, Stage},
     },
@@ -29,7 +31,7 @@ use futures::future::join_all;
 use hyper::{StatusCode, header::LOCATION};
 use serde_json::json;
 
-use super::{api::Api, expectation, get, service, settings, text};
+use super::{api::Api, endpoint, expectation, get, settings, text};
 use crate::support::{SOON, eventually, free_port, hostile};
 
 /// An API that repeats the credential it gets.
@@ -38,11 +40,10 @@ async fn api() -> Api {
 }
 
 fn with_client(api: &Api, token_url: &str) -> EndpointSettings {
+    let secret = ClientAuthentication::Basic("hunter2+%&=".into());
     let client = ClientCredentials {
-        token_url: format!("{token_url}/token"),
-        client_id: "app:1".to_owned(),
-        client_secret: "hunter2+%&=".into(),
         scopes: vec!["read".to_owned(), "api://x/.default".to_owned()],
+        ..ClientCredentials::new(&format!("{token_url}/token"), "app:1", secret)
     };
     let credential = Credential { authorization: Authorization::OAuth2(client), api_key: None };
     EndpointSettings { credential, ..settings(&api.url) }
@@ -66,7 +67,7 @@ fn token(token: &str, seconds: u32) -> Response {
 #[tokio::test]
 async fn the_client_is_known_by_its_secret_and_asks_for_its_scopes() {
     let (api, issuer) = (api().await, issuer(300).await);
-    let answer = get(&service(with_client(&api, &issuer.url)), "/").await.unwrap();
+    let answer = get(&endpoint(with_client(&api, &issuer.url)), "/").await.unwrap();
     assert_eq!(text(answer).await, "Bearer token-1");
     let asked = issuer.only();
     assert_eq!(asked.line, "POST /token");
@@ -79,9 +80,9 @@ async fn the_client_is_known_by_its_secret_and_asks_for_its_scopes() {
 #[tokio::test]
 async fn one_token_serves_all_callers() {
     let (api, issuer) = (api().await, issuer(300).await);
-    let service = service(with_client(&api, &issuer.url));
+    let endpoint = endpoint(with_client(&api, &issuer.url));
     for _ in 0..2 {
-        let answers = join_all((0..100).map(async |_| text(get(&service, "/").await.unwrap()).await)).await;
+        let answers = join_all((0..100).map(async |_| text(get(&endpoint, "/").await.unwrap()).await)).await;
         assert!(answers.iter().all(|answer| answer == "Bearer token-1"), "{answers:?}");
     }
     assert_eq!(issuer.seen().len(), 1);
@@ -90,8 +91,8 @@ async fn one_token_serves_all_callers() {
 #[tokio::test]
 async fn a_token_is_renewed_before_it_ends_and_nobody_waits_for_that() {
     let (api, issuer) = (api().await, issuer(5).await);
-    let service = service(with_client(&api, &issuer.url));
-    let call = async || text(get(&service, "/").await.unwrap()).await;
+    let endpoint = endpoint(with_client(&api, &issuer.url));
+    let call = async || text(get(&endpoint, "/").await.unwrap()).await;
     assert_eq!(call().await, "Bearer token-1");
     let held = issuer.hold().await;
     let renewing = async || match (call().await, issuer.seen().len()) {
@@ -129,8 +130,8 @@ async fn refusing_api(token: &'static str) -> Api {
 #[tokio::test]
 async fn a_token_that_is_revoked_is_replaced_once_it_is_refused() {
     let (api, issuer) = (refusing_api("Bearer token-1").await, issuer(3600).await);
-    let service = service(with_client(&api, &issuer.url));
-    let status = async || get(&service, "/").await.unwrap().status();
+    let endpoint = endpoint(with_client(&api, &issuer.url));
+    let status = async || get(&endpoint, "/").await.unwrap().status();
     assert_eq!(status().await, StatusCode::UNAUTHORIZED);
     assert_eq!(status().await, StatusCode::UNAUTHORIZED);
     assert_eq!(issuer.seen().len(), 1, "another one would fare no better");
@@ -146,10 +147,10 @@ async fn a_token_that_is_revoked_is_replaced_once_it_is_refused() {
 #[tokio::test]
 async fn a_path_that_refuses_every_token_costs_fewer_and_fewer_of_them() {
     let (api, issuer) = (refusing_api("").await, issuer(3600).await);
-    let service = service(with_client(&api, &issuer.url));
+    let endpoint = endpoint(with_client(&api, &issuer.url));
     for _ in 0..200 {
-        assert_eq!(get(&service, "/refused").await.unwrap().status(), StatusCode::UNAUTHORIZED);
-        assert_eq!(get(&service, "/").await.unwrap().status(), StatusCode::OK);
+        assert_eq!(get(&endpoint, "/refused").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(get(&endpoint, "/").await.unwrap().status(), StatusCode::OK);
         pass(Duration::from_secs(5)).await;
     }
     // In 1,000 s: the first one, and another one after 10, 20, 40, 80, 160 and 320 s.
@@ -168,19 +169,19 @@ async fn a_refused_token_serves_on_until_there_is_another_one() {
         _ => token("token-2", 3600),
     })
     .await;
-    let service = service(with_client(&api, &issuer.url));
-    let call = async || text(get(&service, "/").await.unwrap()).await;
+    let endpoint = endpoint(with_client(&api, &issuer.url));
+    let call = async || text(get(&endpoint, "/").await.unwrap()).await;
     assert_eq!(call().await, "Bearer token-1");
     pass(Duration::from_secs(10)).await;
 
     let held = issuer.hold().await;
-    get(&service, "/refused").await.unwrap();
+    get(&endpoint, "/refused").await.unwrap();
     let asked = async || if issuer.seen().len() == 2 { Ok(()) } else { Err("nothing") };
     eventually(SOON, "a question", asked).await;
     assert_eq!(call().await, "Bearer token-1", "while another one is fetched");
     drop(held);
     let renewed = async || {
-        assert_eq!(get(&service, "/refused").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(get(&endpoint, "/refused").await.unwrap().status(), StatusCode::UNAUTHORIZED);
         match call().await.as_str() {
             "Bearer token-2" => Ok(()),
             other => Err(other.to_owned()),
@@ -203,21 +204,23 @@ async fn a_failure_is_told_to_all_and_forgotten_soon() {
         }
     })
     .await;
-    let service = service(with_client(&api, &issuer.url));
-    let failures = join_all((0..100).map(async |_| get(&service, "/").await.map(drop).unwrap_err())).await;
-    let fault = Fault::new(Reason::Unavailable, "the token server: it answers with 503 Service Unavailable");
+    let endpoint = endpoint(with_client(&api, &issuer.url));
+    let failures = join_all((0..100).map(async |_| get(&endpoint, "/").await.map(drop).unwrap_err())).await;
+    let fault = Fault::new(Reason::Unavailable, "token endpoint: got status 503 Service Unavailable");
     assert!(
         failures.iter().all(|failure| *failure == Failure { stage: Stage::Credential, fault: fault.clone() })
     );
     assert_eq!((issuer.seen().len(), api.seen().len()), (1, 0));
     healthy.store(true, Relaxed);
-    eventually(SOON, "a token", async || get(&service, "/").await.map(drop).map_err(|failure| failure.fault))
-        .await;
+    eventually(SOON, "a token", async || {
+        get(&endpoint, "/").await.map(drop).map_err(|failure| failure.fault)
+    })
+    .await;
 }
 
 async fn refused(answer: impl Fn() -> Response + Clone + Send + Sync + 'static) -> Fault {
     let (api, issuer) = (api().await, Api::start(move |_| answer()).await);
-    let failure = get(&service(with_client(&api, &issuer.url)), "/").await.unwrap_err();
+    let failure = get(&endpoint(with_client(&api, &issuer.url)), "/").await.unwrap_err();
     assert_eq!(failure.stage, Stage::Credential);
     assert!(api.seen().is_empty(), "nothing is sent without the credential");
     assert!(!failure.fault.message().contains("hunter2"), "{failure:?}");
@@ -235,7 +238,10 @@ async fn each_refusal_has_its_reason() {
     let fault = refused(error(401, "invalid_client")).await;
     assert_eq!(
         fault,
-        Fault::new(Reason::AuthenticationFailed, "the token server: it refuses the client (invalid_client)")
+        Fault::new(
+            Reason::AuthenticationFailed,
+            "token endpoint: the client was refused (invalid_client) with auth.oauth2.clientAuth Basic"
+        )
     );
     assert_eq!(refused(error(400, "invalid_scope")).await.reason, Reason::PermissionDenied);
     assert_eq!(refused(error(400, "hunter2")).await.reason, Reason::ProtocolError);
@@ -246,11 +252,10 @@ async fn each_refusal_has_its_reason() {
 
 #[tokio::test]
 async fn what_is_no_token_is_protocol_error() {
-    let answers: [fn() -> Response; 6] = [
+    let answers: [fn() -> Response; 5] = [
         || "<html>hunter2</html>".into_response(),
         || Json(json!({ "token_type": "bearer" })).into_response(),
         || Json(json!({ "access_token": "a", "token_type": "mac" })).into_response(),
-        || Json(json!({ "access_token": "a" })).into_response(),
         || Json(json!({ "access_token": "a\r\nx: hunter2", "token_type": "bearer" })).into_response(),
         || Json(json!({ "access_token": "a".repeat(1 << 20), "token_type": "bearer" })).into_response(),
     ];
@@ -259,21 +264,67 @@ async fn what_is_no_token_is_protocol_error() {
     }
 }
 
+/// As servers in the world send them; each is a token that is used.
+#[tokio::test]
+async fn a_token_response_is_taken_as_common_clients_take_it() {
+    let responses = [
+        json!({ "access_token": "a" }),
+        json!({ "access_token": "a", "token_type": null, "expires_in": null }),
+        json!({ "access_token": "a", "token_type": "bearer", "expires_in": 3600.0 }),
+        json!({ "access_token": "a", "token_type": "Bearer", "expires_in": -1 }),
+        json!({ "access_token": "a", "token_type": "BearerToken", "expires_in": "3599" }),
+        json!({ "access_token": "a", "token_type": "Bearer", "expires_in": [], "scope": ["read"] }),
+    ];
+    for response in responses {
+        let api = api().await;
+        let sent = response.clone();
+        let issuer = Api::start(move |_| Json(sent.clone()).into_response()).await;
+        let endpoint = endpoint(with_client(&api, &issuer.url));
+        for _ in 0..2 {
+            let answer =
+                get(&endpoint, "/").await.unwrap_or_else(|failure| panic!("{response}: {failure:?}"));
+            assert_eq!(text(answer).await, "Bearer a", "{response}");
+        }
+        assert_eq!(issuer.seen().len(), 1, "{response}: it is used for a while");
+    }
+}
+
+#[tokio::test]
+async fn an_error_with_status_200_is_an_error() {
+    let fault = refused(|| Json(json!({ "error": "invalid_scope" })).into_response()).await;
+    assert_eq!(fault.reason, Reason::PermissionDenied, "{fault}");
+}
+
+/// Auth0 has it so; it cannot be had here.
+#[tokio::test]
+async fn the_audience_and_further_parameters_are_sent() {
+    let (api, issuer) = (api().await, issuer(300).await);
+    let mut settings = with_client(&api, &issuer.url);
+    let Authorization::OAuth2(client) = &mut settings.credential.authorization else { panic!("OAuth 2.0") };
+    client.audience = Some("https://api.example.com/".to_owned());
+    client.params = BTreeMap::from([("tenant".to_owned(), "a b".to_owned())]);
+    get(&endpoint(settings), "/").await.unwrap();
+    let sent = issuer.only().body;
+    assert!(sent.ends_with("&audience=https%3A%2F%2Fapi.example.com%2F&tenant=a%20b"), "{sent}");
+}
+
 #[tokio::test]
 async fn a_token_server_that_cannot_be_reached_is_told_from_the_api() {
     let api = api().await;
     let port = free_port();
     let failure =
-        get(&service(with_client(&api, &format!("http://127.0.0.1:{port}"))), "/").await.unwrap_err();
-    let fault = Fault::new(Reason::ConnectionRefused, "the token server: the connection was refused");
+        get(&endpoint(with_client(&api, &format!("http://127.0.0.1:{port}"))), "/").await.unwrap_err();
+    let fault = Fault::new(Reason::ConnectionRefused, "token endpoint: the connection was refused");
     assert_eq!(failure, Failure { stage: Stage::Credential, fault });
     let silent = format!("http://127.0.0.1:{}", hostile::silent_server());
     let check = Check::Http(Expectation { authenticated: true, ..expectation() });
     let timeout = Duration::from_millis(300);
-    let fault =
-        service(EndpointSettings { check, timeout, ..with_client(&api, &silent) }).probe().await.unwrap_err();
+    let fault = endpoint(EndpointSettings { check, timeout, ..with_client(&api, &silent) })
+        .probe()
+        .await
+        .unwrap_err();
     assert_eq!(
-        (fault.reason, fault.detail.starts_with("the token server: ")),
+        (fault.reason, fault.detail.starts_with("token endpoint: ")),
         (Reason::Timeout, true),
         "{fault}"
     );
@@ -288,9 +339,9 @@ async fn the_token_server_is_guarded_like_the_api() {
         _ => Ok(()),
     };
     let settings = with_client(&api, &issuer.url.replace("localhost", "127.0.0.2"));
-    let service = HttpEndpoint::new(settings, &Egress::new(Arc::new(guard))).unwrap();
-    let failure = get(&service, "/").await.unwrap_err();
-    let fault = Fault::new(Reason::AddressDenied, "the token server: 127.0.0.2 is refused");
+    let endpoint = HttpEndpoint::new(settings, &Egress::new(Arc::new(guard))).unwrap();
+    let failure = get(&endpoint, "/").await.unwrap_err();
+    let fault = Fault::new(Reason::AddressDenied, "token endpoint: 127.0.0.2 is refused");
     assert_eq!(failure, Failure { stage: Stage::Credential, fault });
     assert!(issuer.seen().is_empty() && api.seen().is_empty());
 }
@@ -303,7 +354,7 @@ async fn the_token_server_s_certificate_is_checked_as_the_api_s() {
         // The name that the API's certificate must have says nothing of the token server's.
         let server_name = Some("api.example.com".to_owned());
         let settings = EndpointSettings { server_name, ..with_client(&api, &issuer.url) };
-        let outcome = get(&service(settings), "/").await.map(drop).map_err(|failure| failure.fault.reason);
+        let outcome = get(&endpoint(settings), "/").await.map(drop).map_err(|failure| failure.fault.reason);
         assert_eq!(outcome, wanted);
     }
 }
@@ -311,14 +362,14 @@ async fn the_token_server_s_certificate_is_checked_as_the_api_s() {
 #[tokio::test]
 async fn a_renewal_goes_on_although_the_caller_goes_away() {
     let (api, issuer) = (api().await, issuer(300).await);
-    let service = service(with_client(&api, &issuer.url));
+    let endpoint = endpoint(with_client(&api, &issuer.url));
     let held = issuer.hold().await;
     let asked = async || if issuer.seen().is_empty() { Err("nothing") } else { Ok(()) };
     tokio::select! {
-        answer = get(&service, "/") => panic!("there is no token yet: {answer:?}"),
+        answer = get(&endpoint, "/") => panic!("there is no token yet: {answer:?}"),
         () = eventually(SOON, "a question", asked) => {}
     }
     drop(held);
-    assert_eq!(text(get(&service, "/").await.unwrap()).await, "Bearer token-1");
+    assert_eq!(text(get(&endpoint, "/").await.unwrap()).await, "Bearer token-1");
     assert_eq!(issuer.seen().len(), 1);
 }

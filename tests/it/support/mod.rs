@@ -1,6 +1,7 @@
 //! What every test stands on: the environment, a namespace of its own, and operators with the chart's permissions.
 
 pub(crate) mod admission;
+mod api_server;
 pub(crate) mod dns;
 mod environment;
 pub(crate) mod gateway;
@@ -20,6 +21,7 @@ use std::{
 
 use jiff::Timestamp;
 
+pub(crate) use api_server::ApiServer;
 pub(crate) use environment::{
     GATEWAY_ACCOUNT, admin, client_of, gateway_kubeconfig, operator_kubeconfig, test_dir, tls_file, variable,
 };

@@ -165,17 +165,26 @@ impl Server {
     }
 
     fn run(&self, verb: &str) {
-        let script = PathBuf::from(variable("AUTHLINK_E2E")).join("systems").join(self.system.name());
-        let mut command = Command::new(script);
-        command.arg(&self.dir).arg(self.port.to_string()).arg(verb).envs(self.settings.iter().cloned());
-        // Nothing but files: a server that inherits a pipe would keep whoever reads it waiting.
-        let log = std::fs::File::create(self.dir.with_extension("start"))
-            .expect("the test folder can be written to");
-        command.stdout(log.try_clone().expect("a file")).stderr(log).stdin(std::process::Stdio::null());
-        let status = command.status().expect("a script of e2e/systems");
-        let said = || std::fs::read_to_string(self.dir.with_extension("start")).unwrap_or_default();
-        assert!(status.success(), "{verb} of {:?} failed: {}", self.system, said());
+        run_script(self.system.name(), &self.dir, self.port, verb, &self.settings);
     }
+}
+
+/// Runs a script of `e2e/systems`.
+pub(super) fn run_script(
+    system: &str,
+    dir: &Path,
+    port: u16,
+    verb: &str,
+    settings: &[(&'static str, String)],
+) {
+    let mut command = Command::new(PathBuf::from(variable("AUTHLINK_E2E")).join("systems").join(system));
+    command.arg(dir).arg(port.to_string()).arg(verb).envs(settings.iter().cloned());
+    // Nothing but files: a server that inherits a pipe would keep whoever reads it waiting.
+    let log = std::fs::File::create(dir.with_extension("start")).expect("the test folder can be written to");
+    command.stdout(log.try_clone().expect("a file")).stderr(log).stdin(std::process::Stdio::null());
+    let status = command.status().expect("a script of e2e/systems");
+    let said = || std::fs::read_to_string(dir.with_extension("start")).unwrap_or_default();
+    assert!(status.success(), "{verb} of {system} failed: {}", said());
 }
 
 impl Drop for Server {

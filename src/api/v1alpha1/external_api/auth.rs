@@ -4,6 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::OAuth2;
 use crate::api::shared::{SecretRef, SecretValueRef};
 
 /// The credential that the gateway adds to calls: a type, and the settings of that type.
@@ -45,7 +46,7 @@ impl Auth {
             self.bearer.as_ref().map(|bearer| &bearer.token_ref.name),
             self.api_key.as_ref().map(|api_key| &api_key.key_ref.name),
             self.basic.as_ref().map(|basic| &basic.secret_ref.name),
-            self.oauth2.as_ref().map(|oauth2| &oauth2.client_secret_ref.name),
+            self.oauth2.as_ref().and_then(OAuth2::secret),
         ];
         names.into_iter().flatten()
     }
@@ -105,26 +106,4 @@ fn default_header() -> String {
 pub struct Basic {
     /// A Secret of type kubernetes.io/basic-auth or Opaque, with the keys username and password.
     pub secret_ref: SecretRef,
-}
-
-/// The OAuth 2.0 client credentials grant. The client authenticates with `client_secret_basic`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct OAuth2 {
-    /// The token endpoint of the authorization server.
-    #[schemars(length(min = 8, max = 1024))]
-    #[x_kube(validation = Rule::new("isURL(self) && self.matches('^https?://[^/?#@ ]+(/[^# ]*)?$')")
-        .message("auth.oauth2.tokenUrl must be an http or https URL without user and fragment, such as \
-                  https://login.example.com/oauth2/token"))]
-    pub token_url: String,
-    /// The client ID.
-    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[ -~]+$"))]
-    pub client_id: String,
-    /// The key of a Secret with the client secret.
-    pub client_secret_ref: SecretValueRef,
-    /// The scopes to request; defaults to those that the authorization server grants on its own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 256), regex(pattern = r"^[!#-\[\]-~]+$")))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub scopes: Vec<String>,
 }

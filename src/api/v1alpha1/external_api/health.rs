@@ -1,5 +1,7 @@
 //! The health check of an `ExternalApi`.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,8 @@ use crate::api::shared::HealthCheck;
     .message("healthCheck.http needs healthCheck.type Http"))]
 #[x_kube(validation = Rule::new("self.type == 'Http' || !self.authenticated")
     .message("healthCheck.authenticated needs healthCheck.type Http"))]
+#[x_kube(validation = Rule::new("!has(self.http) || !has(self.http.scheme)")
+    .message("healthCheck.http.scheme must not be set: the url of each endpoint has the scheme"))]
 pub struct ApiHealthCheck {
     /// Interval, timeout and thresholds.
     #[serde(flatten)]
@@ -55,6 +59,26 @@ pub struct HttpCheck {
     /// HTTP method.
     #[serde(default)]
     pub method: CheckMethod,
+    /// `Http` or `Https`, for a ServiceRegistration only; defaults to `Https` if `appProtocol` of the port is https, and to `Http`
+    /// otherwise. With `Https` the certificate is not verified, as in probes of the kubelet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<CheckScheme>,
+    /// The `Host` header, such as `billing.example.com`, for servers that accept only their own names; defaults to that of calls, for
+    /// a ServiceRegistration to the address. For a ServiceRegistration it is also the TLS server name (SNI).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = super::HOST_PATTERN))]
+    pub host: Option<String>,
+    /// Additional request headers. Do not put secrets here, which everyone who can read the object sees:
+    /// `healthCheck.authenticated` sends the credential.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16), inner(length(max = 1024), regex(pattern = r"^([!-~]([ -~]*[!-~])?)?$")))]
+    #[x_kube(validation = Rule::new("self.all(name, name.size() <= 64 && name.matches('^[A-Za-z0-9!#$%&*+.^_`|~-]+$'))")
+        .message("healthCheck.http.headers must have header names as keys, such as X-Probe"))]
+    #[x_kube(validation = Rule::new("self.all(name, !(name.lowerAscii() in ['authorization', 'connection', 'content-length', \
+            'expect', 'host', 'keep-alive', 'proxy-authorization', 'te', 'trailer', 'transfer-encoding', 'upgrade']))")
+        .message("healthCheck.http.headers must not contain Authorization (use healthCheck.authenticated), Host (use \
+                  healthCheck.http.host) or headers of the connection"))]
+    pub headers: BTreeMap<String, String>,
     /// Status codes of a successful probe, single ones or ranges such as `200-299`. Redirects are not followed.
     #[serde(default = "default_statuses")]
     #[schemars(
@@ -83,10 +107,22 @@ impl Default for HttpCheck {
         Self {
             path: default_path(),
             method: CheckMethod::default(),
+            scheme: None,
+            host: None,
+            headers: BTreeMap::new(),
             expected_statuses: default_statuses(),
             expected_body: None,
         }
     }
+}
+
+/// Whether a probe uses TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CheckScheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
 }
 
 /// The HTTP method of a probe: a safe method (RFC 9110, section 9.2.1).

@@ -176,6 +176,8 @@ impl Default for Backoff {
 /// `X-HTTP-Method-Override` and `X-Original-URL`, are removed from calls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.webSocket || 'GET' in self.methods")
+    .message("allow.webSocket needs GET in allow.methods"))]
 pub struct Allow {
     /// The HTTP methods.
     #[schemars(length(min = 1, max = 7))]
@@ -187,6 +189,13 @@ pub struct Allow {
     #[x_kube(validation = Rule::new("!self.contains('//') && !self.matches('/[.][.]?(/|$)')")
         .message("allow.pathPrefix must not contain //, /./ or /../"))]
     pub path_prefix: String,
+    /// Whether paths can contain an encoded slash (`%2F`), as those of GitLab and RabbitMQ. It is forwarded unchanged. Do not set
+    /// it for an API that decodes `%2F` to `/` before it checks permissions.
+    #[serde(default)]
+    pub encoded_slashes: bool,
+    /// Whether a GET can open a WebSocket (RFC 6455), over HTTP/1.1.
+    #[serde(default)]
+    pub web_socket: bool,
 }
 
 /// An HTTP method.

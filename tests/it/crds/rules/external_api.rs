@@ -152,6 +152,26 @@ fn auth() -> Vec<Refused> {
             "spec.auth.oauth2.scopes[1]: Duplicate value",
             "spec.auth.oauth2.scopes[1]: is there twice",
         ),
+        both(
+            oauth2(json!({ "clientAuth": "PrivateKeyJwt", "privateKeyJwt": { "keyRef": value } })),
+            "auth.oauth2.clientSecretRef must be set if and only if auth.oauth2.clientAuth is Basic or Post",
+        ),
+        both(
+            oauth2(json!({ "privateKeyJwt": { "keyRef": value } })),
+            "auth.oauth2.privateKeyJwt must be set if and only if auth.oauth2.clientAuth is PrivateKeyJwt",
+        ),
+        both(
+            oauth2(json!({ "tokenUrl": "http://login.example.com", "caRef": { "name": "ca" } })),
+            "auth.oauth2.caRef needs an https URL in auth.oauth2.tokenUrl",
+        ),
+        both(
+            oauth2(json!({ "params": { "client_secret": "a" } })),
+            "auth.oauth2.params must not contain audience",
+        ),
+        both(
+            oauth2(json!({ "params": { "a b": "c" } })),
+            "auth.oauth2.params must have parameter names as keys",
+        ),
     ]
 }
 
@@ -169,6 +189,16 @@ fn health() -> Vec<Refused> {
             check(json!({ "type": "None", "authenticated": true })),
             "healthCheck.authenticated needs healthCheck.type Http",
         ),
+        both(http(json!({ "scheme": "Https" })), "healthCheck.http.scheme must not be set"),
+        both(
+            http(json!({ "headers": { "authorization": "Bearer a" } })),
+            "healthCheck.http.headers must not contain Authorization",
+        ),
+        both(
+            http(json!({ "headers": { "X Probe": "1" } })),
+            "healthCheck.http.headers must have header names as keys",
+        ),
+        (http(json!({ "host": "a/b" })), "should match", "spec.healthCheck.http.host: value does not match"),
         both(
             http(json!({ "method": "HEAD", "expectedBody": "ok" })),
             "healthCheck.http.expectedBody cannot be used with method HEAD",
@@ -207,6 +237,10 @@ fn policy() -> Vec<Refused> {
     let many: Vec<_> =
         (0..65).map(|number| json!({ "methods": ["GET"], "pathPrefix": format!("/{number}") })).collect();
     vec![
+        both(
+            spec(json!({ "allow": [{ "methods": ["POST"], "pathPrefix": "/", "webSocket": true }] })),
+            "allow.webSocket needs GET in allow.methods",
+        ),
         (
             spec(json!({ "rateLimit": { "per": "1s" } })),
             "spec.rateLimit.requests: Required value",
@@ -288,11 +322,14 @@ pub(super) fn good() -> Vec<Value> {
             }, "authenticated": true },
         })),
         json!({
-            "endpoints": [{ "url": "http://api.example.com" }],
+            "endpoints": [{ "url": "http://api.example.com", "host": "[::1]:8080" }],
             "tls": { "caRef": { "name": "ca" } },
+            "healthCheck": { "http": { "host": "a_b.example:80", "headers": { "X-Probe": "1" } } },
+            "allow": [{ "methods": ["GET"], "pathPrefix": "/", "encodedSlashes": true, "webSocket": true }],
             "auth": { "type": "OAuth2ClientCredentials", "oauth2": {
                 "tokenUrl": "https://login.example.com/token?tenant=a", "clientId": "a", "clientSecretRef": value,
-                "scopes": ["read", "https://api.example.com/.default"],
+                "scopes": ["read", "https://api.example.com/.default"], "audience": "urn:api",
+                "params": { "resource": "urn:billing" }, "caRef": { "name": "ca" },
             } },
         }),
     ]
@@ -307,13 +344,17 @@ fn every_secret_and_config_map_that_an_api_names_is_a_reference() {
             "auth": {
                 "bearer": { "tokenRef": value("token") }, "apiKey": { "keyRef": value("key") },
                 "basic": { "secretRef": { "name": "login" } },
-                "oauth2": { "tokenUrl": "", "clientId": "", "clientSecretRef": value("client") },
+                "oauth2": {
+                    "tokenUrl": "", "clientId": "", "clientSecretRef": value("client"),
+                    "caRef": { "name": "login-ca", "kind": "Secret" },
+                },
             },
             "tls": { "caRef": { "name": "ca" }, "clientCertRef": { "name": "pair" } },
         })),
     );
     let api: ExternalApi = serde_json::from_value(api).unwrap();
     let secrets = ["token", "key", "login", "client", "pair"].map(|name| Reference::Secret(name.to_owned()));
-    let all = [&secrets[..], &[Reference::ConfigMap("ca".to_owned())]].concat();
+    let authorities = [Reference::ConfigMap("ca".to_owned()), Reference::Secret("login-ca".to_owned())];
+    let all = [&secrets[..], &authorities].concat();
     assert_eq!(api.references(), all);
 }
