@@ -107,7 +107,7 @@ async fn a_query_whose_caller_goes_away_leaves_its_line() {
     caller.write_all(request.as_bytes()).await.expect("it is sent");
     let mut admin = postgresql::admin().await;
     eventually(SOON, "the query runs", async || {
-        match postgresql::running(&mut admin, "select pg_sleep(59)").await {
+        match postgresql::running(&mut admin, "pg_sleep(59)").await {
             0 => Err("it does not"),
             _ => Ok(()),
         }

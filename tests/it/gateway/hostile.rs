@@ -41,9 +41,11 @@ async fn each_kind_of_hostility_ends_in_its_own_answer_and_in_time() {
     });
     let drips = server(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n");
-        while stream.write_all(b"x").is_ok() {
+        for _ in 0..5 {
+            let _ = stream.write_all(b"x");
             std::thread::sleep(Duration::from_millis(200));
         }
+        std::thread::sleep(Duration::from_secs(20));
     });
     let rows = [
         ("refuses", format!("http://127.0.0.1:{}", free_port()), Err("upstream-failed")),
@@ -59,7 +61,7 @@ async fn each_kind_of_hostility_ends_in_its_own_answer_and_in_time() {
         ),
     ];
     for (name, url, wanted) in rows {
-        namespace.apply::<ExternalApi>(api(name, &[url], json!({ "timeout": "2s" }))).await;
+        namespace.apply::<ExternalApi>(api(name, &[url], json!({ "timeout": "2s", "idleTimeout": "2s" }))).await;
         namespace.expect_of::<ExternalApi>(name, &[("Ready", "True", "Available")]).await;
         let started = std::time::Instant::now();
         let answer = gateway.get(&format!("/v1/apis/{}/{name}/x", namespace.name), &token).await;

@@ -96,7 +96,7 @@ async fn the_body_of_a_get_arrives_whose_length_nobody_has_said() {
 #[tokio::test]
 async fn a_caller_that_does_not_read_its_answer_holds_no_connection_beyond_the_time_out() {
     let backend = Backend::start().await;
-    let scene = Scene::set(&[backend.url()], json!({ "timeout": "2s" })).await;
+    let scene = Scene::set(&[backend.url()], json!({ "timeout": "2s", "idleTimeout": "2s" })).await;
     let mut stream = connect(&scene, &head(&scene, "/endless", "")).await;
     eventually(SOON, "the API answers", async || match backend.endless() {
         1 => Ok(()),

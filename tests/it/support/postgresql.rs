@@ -67,9 +67,9 @@ pub(crate) async fn processes(admin: &mut PgConnection, username: &str) -> Vec<i
     sqlx::query_scalar(pids).bind(username).fetch_all(admin).await.expect("processes")
 }
 
-/// How many connections run this statement.
+/// How many connections run a statement with this text in it.
 pub(crate) async fn running(admin: &mut PgConnection, statement: &str) -> i64 {
-    let count = "select count(*) from pg_stat_activity where state = 'active' and query = $1";
+    let count = "select count(*) from pg_stat_activity where state = 'active' and position($1 in query) > 0";
     sqlx::query(count).bind(statement).fetch_one(admin).await.expect("a count").get(0)
 }
 
