@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -40,7 +41,8 @@ type Driver = http2::Connection<TokioIo<Stream>, Body, TokioExecutor>;
 /// A connection, shared by all calls that have a stream on it.
 pub(super) struct Http2Connection {
     sender: http2::SendRequest<Body>,
-    driver: Arc<Mutex<Driver>>,
+    /// None once the connection has ended: what it had queued must go with it, or its calls would wait for ever.
+    driver: Arc<Mutex<Option<Driver>>>,
     streams: Arc<AtomicUsize>,
     created: Instant,
     used: Instant,
@@ -68,9 +70,8 @@ impl Http2Connection {
         builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
         builder.keep_alive_timeout(Duration::from_secs(5));
         let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
-        let driver = Arc::new(Mutex::new(driver));
-        let driven = Arc::clone(&driver);
-        tokio::spawn(std::future::poll_fn(move |cx| Pin::new(&mut *driven.lock()).poll(cx)));
+        let driver = Arc::new(Mutex::new(Some(driver)));
+        tokio::spawn(drive(Arc::clone(&driver)));
         let now = Instant::now();
         Ok(Self { sender, driver, streams: Arc::default(), created: now, used: now })
     }
@@ -78,7 +79,7 @@ impl Http2Connection {
     /// Waits until the server has told how many streams it allows, which is the first that it sends (RFC 9113, section 3.4).
     pub(super) async fn settings_received(&self) {
         let received = async {
-            while self.driver.lock().current_max_send_streams() == UNKNOWN_LIMIT && !self.sender.is_closed() {
+            while self.max_streams() == UNKNOWN_LIMIT && !self.sender.is_closed() {
                 sleep(SETTINGS_INTERVAL).await;
             }
         };
@@ -94,14 +95,32 @@ impl Http2Connection {
 
     /// A stream, if the server allows another one now.
     pub(super) fn try_open(&mut self) -> Option<Http2Stream> {
-        let limit = self.driver.lock().current_max_send_streams().min(MAX_STREAMS);
+        let limit = self.max_streams().min(MAX_STREAMS);
         (self.streams.load(Relaxed) < limit && self.is_reusable()).then(|| self.open())
+    }
+
+    fn max_streams(&self) -> usize {
+        self.driver.lock().as_ref().map_or(0, Driver::current_max_send_streams)
     }
 
     /// Whether it takes more requests.
     pub(super) fn is_reusable(&self) -> bool {
         is_young(self.created, self.used) && !self.sender.is_closed()
     }
+}
+
+/// Runs a connection until it ends.
+async fn drive(driver: Arc<Mutex<Option<Driver>>>) {
+    std::future::poll_fn(move |cx| {
+        let mut driver = driver.lock();
+        let Some(running) = driver.as_mut() else { return Poll::Ready(()) };
+        let ended = Pin::new(running).poll(cx).map(drop);
+        if ended.is_ready() {
+            *driver = None;
+        }
+        ended
+    })
+    .await;
 }
 
 impl Http2Stream {

@@ -61,7 +61,9 @@ async fn each_kind_of_hostility_ends_in_its_own_answer_and_in_time() {
         ),
     ];
     for (name, url, wanted) in rows {
-        namespace.apply::<ExternalApi>(api(name, &[url], json!({ "timeout": "2s", "idleTimeout": "2s" }))).await;
+        namespace
+            .apply::<ExternalApi>(api(name, &[url], json!({ "timeout": "2s", "idleTimeout": "2s" })))
+            .await;
         namespace.expect_of::<ExternalApi>(name, &[("Ready", "True", "Available")]).await;
         let started = std::time::Instant::now();
         let answer = gateway.get(&format!("/v1/apis/{}/{name}/x", namespace.name), &token).await;
