@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Body, connect::Stream, pool::is_young};
+use super::{Body, connect::Stream, is_young};
 
 /// Streams at most on one connection, if the server allows so many.
 const MAX_STREAMS: usize = 64;

@@ -35,6 +35,12 @@ use http1::Http1Connection;
 use http2::{Http2Connection, Http2Stream, StreamSlot};
 use pool::ConnectionPool;
 
+/// An idle connection is closed after this time, or up to twice that.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An older connection takes no more requests: the name may resolve to other addresses by now.
+const MAX_AGE: Duration = Duration::from_mins(5);
+
 /// Upper bound for DNS lookup, TCP connection and TLS handshake together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -232,6 +238,11 @@ impl Client {
     pub async fn check_connect(&self) -> Result<(), Fault> {
         self.connector.connect(Duration::MAX).await.map(drop)
     }
+}
+
+/// Whether a connection may take another request.
+fn is_young(created: Instant, used: Instant) -> bool {
+    used.elapsed() < IDLE_TIMEOUT && created.elapsed() < MAX_AGE
 }
 
 /// What a request is sent on.

@@ -9,15 +9,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
+    IDLE_TIMEOUT,
     http1::Http1Connection,
     http2::{Http2Connection, Http2Stream},
+    is_young,
 };
-
-/// An idle connection is closed after this time, or up to twice that.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// An older connection takes no more requests: the name may resolve to other addresses by now.
-const MAX_AGE: Duration = Duration::from_mins(5);
 
 /// Idle connections of HTTP/1.1 at most.
 const MAX_IDLE: usize = 128;
@@ -113,11 +109,6 @@ impl ConnectionPool {
 
 fn is_reusable(connection: &mut Http1Connection) -> bool {
     is_young(connection.created, connection.idle_since) && connection.is_ready()
-}
-
-/// Whether a connection may take another request.
-pub(super) fn is_young(created: Instant, used: Instant) -> bool {
-    used.elapsed() < IDLE_TIMEOUT && created.elapsed() < MAX_AGE
 }
 
 /// Closes idle connections until there are none.
