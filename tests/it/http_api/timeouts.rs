@@ -1,7 +1,11 @@
 //! A timeout says in which stage it happened: to a user, a name server, a firewall, a server without TLS and a slow API are four
 //! different things to look at.
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use authlink::{
     api::Reason,
@@ -28,9 +32,10 @@ async fn full() -> (TcpListener, Vec<TcpStream>) {
     (listener, queue)
 }
 
-/// Sends a head, and no body.
+/// Sends a head, and no body. It waits for the request: a client refuses a response that comes before it.
 fn headed() -> u16 {
     hostile::serve(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n");
         std::mem::forget(stream);
     })
