@@ -58,11 +58,19 @@ tool_folder() {
   printf '%s' "$cache/tools/$1-${hash:0:16}"
 }
 
-# tool NAME: the path of a program that e2e/prepare built.
+# pymongo_folder: the virtual environment of the client of MongoDB.
+pymongo_folder() {
+  local hash
+  hash=$(sha256sum <"$e2e/systems/pymongo.txt")
+  printf '%s' "$cache/tools/pymongo-${hash:0:16}"
+}
+
+# tool NAME: the path of a program that e2e/prepare built; for pymongo, of a Python that has it.
 tool() {
   local folder
   case $1 in
     kubectl | helm | pause) folder=$(tool_folder controlplane) ;;
+    pymongo) printf '%s' "$(pymongo_folder)/bin/python" && return ;;
     *) folder=$(tool_folder "$1") ;;
   esac
   [ -x "$folder/$1" ] || fail "$1 is not built: run e2e/prepare"

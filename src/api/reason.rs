@@ -104,7 +104,7 @@ names! {
         SomeEndpointsDown,
         /// The credential Secret changed and the new value does not work; the previous one stays in use.
         PreviousCredentialInUse,
-        /// The server certificate expires within two weeks.
+        /// A certificate expires within two weeks.
         CertificateExpiringSoon,
         /// The address is served by a different server than before.
         ServerReplaced,
@@ -146,7 +146,8 @@ impl Reason {
                 "check firewalls and NetworkPolicies, the load of the server, and type, port and TLS mode in the spec"
             }
             Self::TlsFailed => "check spec.tls: mode, CA and the names in the server certificate",
-            Self::CertificateExpired | Self::CertificateExpiringSoon => "renew the server certificate",
+            Self::CertificateExpired => "renew the server certificate",
+            Self::CertificateExpiringSoon => "renew the certificate",
             Self::AuthenticationFailed => {
                 "check the user name and password, or the token, in the credential Secret"
             }

@@ -20,12 +20,28 @@ pub struct Fault {
     pub reason: Reason,
     /// What was seen; never a secret, no counters and no times.
     pub detail: String,
+    /// What to do about it, where that is more specific than the reason's remedy.
+    pub remedy: Option<&'static str>,
 }
 
 impl Fault {
     /// A fault of this class.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), remedy: None }
+    }
+
+    /// With a remedy that is more specific than the reason's.
+    #[must_use]
+    pub fn with_remedy(self, remedy: &'static str) -> Self {
+        Self { remedy: Some(remedy), ..self }
+    }
+
+    /// A port without TLS.
+    #[must_use]
+    pub fn no_tls() -> Self {
+        Self::new(Reason::TlsFailed, "no TLS on this port").with_remedy(
+            "use the server's TLS port, or do without TLS: set tls.mode to None, or write http:// in a URL",
+        )
     }
 
     /// The name exists without an address, or does not exist.
@@ -43,7 +59,10 @@ impl Fault {
     /// What was seen, and what to do about it.
     #[must_use]
     pub fn message(&self) -> String {
-        advise(self.reason, &self.detail)
+        match self.remedy {
+            Some(remedy) => format!("{}: {remedy}", self.detail),
+            None => advise(self.reason, &self.detail),
+        }
     }
 
     /// Removes each of `secrets` from the text: a server may send back what it was sent.
@@ -99,15 +118,30 @@ impl Fault {
                 Reason::TlsFailed,
                 "the server's certificate is signed by an authority that is not trusted",
             ),
+            Error::InvalidCertificate(CertificateError::Other(other)) => {
+                // The verifier's own error, whose type is not exported.
+                let (problem, remedy) = match other.to_string().as_str() {
+                    "CaUsedAsEndEntity" => (
+                        "is the certificate of an authority that is not trusted, such as a self-signed one"
+                            .to_owned(),
+                        "put this very certificate into spec.tls.caRef, or use one that an authority has issued",
+                    ),
+                    "UnsupportedCertVersion" => (
+                        "has X.509 version 1, which cannot be verified".to_owned(),
+                        "issue a certificate of version 3 for the server",
+                    ),
+                    other => (format!("cannot be verified ({other})"), Reason::TlsFailed.remedy()),
+                };
+                Self::new(Reason::TlsFailed, format!("the server's certificate {problem}"))
+                    .with_remedy(remedy)
+            }
             Error::InvalidCertificate(problem) => {
                 Self::new(Reason::TlsFailed, format!("the server's certificate is not valid ({problem})"))
             }
             Error::AlertReceived(alert) => {
                 Self::new(Reason::TlsFailed, format!("the server aborted the TLS handshake ({alert:?})"))
             }
-            Error::InvalidMessage(_) => {
-                Self::new(Reason::TlsFailed, "the server does not speak TLS on this port")
-            }
+            Error::InvalidMessage(_) => Self::no_tls(),
             other => Self::new(Reason::TlsFailed, other.to_string()),
         }
     }

@@ -1,5 +1,7 @@
 //! TCP connections and TLS handshakes, each failure with its fault.
 
+mod verify;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, LazyLock},
@@ -7,21 +9,19 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use jiff::Timestamp;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
-    client::{
-        Resumption, WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::CryptoProvider,
+    ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use self::verify::{Unverified, Verified};
 use super::{Fault, digest::part};
 use crate::api::{Reason, v1alpha1::database::TlsMode};
 
@@ -43,6 +43,13 @@ impl TlsSettings {
             part(hash, Some(certificate));
             part(hash, Some(key.expose_secret()));
         }
+    }
+
+    /// When the client certificate expires.
+    #[must_use]
+    pub fn client_not_after(&self) -> Option<Timestamp> {
+        let chain = certificates(&self.client.as_ref()?.0).ok()?;
+        verify::validity(chain.first()?).map(|(_, not_after)| not_after)
     }
 
     /// Whether the connection is encrypted.
@@ -156,22 +163,23 @@ static PUBLIC_AUTHORITIES: LazyLock<Arc<RootCertStore>> =
 
 fn client_config(settings: &TlsSettings) -> Result<ClientConfig, Fault> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let roots = match &settings.ca {
-        Some(pem) => Arc::new(trusted(pem)?),
-        None => Arc::clone(&PUBLIC_AUTHORITIES),
+    let (roots, bundle) = match &settings.ca {
+        Some(pem) => (Arc::new(trusted(pem)?), certificates(pem)?),
+        None => (Arc::clone(&PUBLIC_AUTHORITIES), Vec::new()),
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| Fault::from_tls(&error))?;
     let builder = match settings.mode {
-        TlsMode::VerifyFull => builder.with_root_certificates(roots),
-        TlsMode::VerifyCa => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(
-            WebPkiServerVerifier::builder_with_provider(roots, provider)
+        TlsMode::VerifyFull | TlsMode::VerifyCa => {
+            let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider)
                 .build()
-                .map_err(|error| Fault::new(Reason::TlsFailed, error.to_string()))?,
-        ))),
+                .map_err(|error| Fault::new(Reason::TlsFailed, error.to_string()))?;
+            let verifier = Verified { authorities, bundle, names: settings.mode == TlsMode::VerifyFull };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
         TlsMode::Require | TlsMode::None => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         }
     };
     match &settings.client {
@@ -199,6 +207,13 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
     if chain.is_empty() { Err(invalid()) } else { Ok(chain) }
 }
 
+/// When the server's certificate expires, as the handshake has shown it; none for one that cannot be decoded.
+#[must_use]
+pub fn not_after(stream: &TlsStream<TcpStream>) -> Option<Timestamp> {
+    let chain = stream.get_ref().1.peer_certificates()?;
+    verify::validity(chain.first()?).map(|(_, not_after)| not_after)
+}
+
 /// The authorities in a PEM text.
 ///
 /// # Errors
@@ -211,89 +226,6 @@ pub fn trusted(pem: &str) -> Result<RootCertStore, Fault> {
         })?;
     }
     Ok(roots)
-}
-
-/// `VerifyCa`: checks the chain, not the name.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(TlsError::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// `Require`: encrypts without checking the certificate. The handshake's signatures are still checked.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

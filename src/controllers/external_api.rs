@@ -105,7 +105,7 @@ fn report_token(observed: &TargetObservation, report: &mut Report<ExternalApiSta
 }
 
 /// A certificate that expires sooner is reported: certificates of 90 days are renewed with 30 left, by custom.
-const CERTIFICATE_HORIZON: std::time::Duration = std::time::Duration::from_hours(14 * 24);
+pub(super) const CERTIFICATE_HORIZON: std::time::Duration = std::time::Duration::from_hours(14 * 24);
 
 fn endpoint_targets(observed: &TargetObservation, api: &ExternalApi) -> Vec<EndpointTarget> {
     let declared = observed.targets.iter().zip(&api.spec.endpoints);

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     api::{Kind, Reason, v1alpha1::Database},
-    backends::database::{Answer, Item, QueryFault, Run},
+    backends::database::{BoundQuery, Item, QueryFault, RowStream},
     cluster::{object_cache::ObjectCache, review::Permission},
     store::ReplicaState,
 };
@@ -122,13 +122,13 @@ async fn run(
     guard.count(&client.call_counters, query.clone());
     let lines = wants_lines(request.headers());
     let body = read(request.into_body()).await?;
-    let run = Run::new(declared, &client.limits, &body.params)
+    let bound = BoundQuery::new(declared, &client.limits, &body.params)
         .map_err(|mismatch| Problem::new(ProblemKind::ParameterInvalid, mismatch.to_string()))?;
     let server = client
         .server()
         .ok_or_else(|| Problem::new(ProblemKind::NotReady, format!("the Database {name} has no server")))?;
     let observed = deps.metrics.queries.start(client.engine, &namespace, &name, &query);
-    let rows = Arc::clone(&**server).run(run, observed);
+    let rows = Arc::clone(&**server).run(bound, observed);
     RunningQuery { rows, guard, buffer: RowBuffer::new(lines) }.respond().await
 }
 
@@ -173,7 +173,7 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 
 /// A query that runs, and its rows on their way to the caller.
 struct RunningQuery {
-    rows: Answer,
+    rows: RowStream,
     guard: CallGuard,
     buffer: RowBuffer,
 }

@@ -6,13 +6,16 @@ use secrecy::ExposeSecret;
 use super::{Lookup, Resolved, Unresolved, source, text};
 use crate::{
     api::{
-        shared::{SecretKeyRef, SecretRef},
+        shared::SecretKeyRef,
         v1alpha1::{
             Database,
-            database::{DatabaseSpec, Engine, Tls, TlsMode},
+            database::{CredentialsRef, DatabaseSpec, Engine, Tls, TlsMode},
         },
     },
-    backends::database::{Credential, PoolSettings, ServerSettings, uri},
+    backends::database::{
+        Credential, PoolSettings, ServerSettings,
+        uri::{self, Uri},
+    },
     cluster::references::References,
     domain::schedule::Schedule,
 };
@@ -29,7 +32,7 @@ pub async fn resolve(
     let lookup = Lookup { references, namespace: &database.namespace().unwrap_or_default() };
     let target = match &spec.uri_secret_ref {
         Some(reference) => from_uri(lookup, spec, reference).await?,
-        None => declared(lookup, spec).await?,
+        None => from_fields(lookup, spec).await?,
     };
     let Tls { mode, ca_ref, client_cert_ref } = &spec.tls;
     let mode = mode.or(target.tls).unwrap_or_default();
@@ -46,6 +49,8 @@ pub async fn resolve(
             database: target.database.clone(),
             credential: credential.clone(),
             auth_source: target.auth_source.clone(),
+            options: target.options.clone(),
+            ignored_options: target.ignored.clone(),
             tls: tls.clone(),
             pool: PoolSettings::from(&spec.pool),
             timeout: spec.health_check.timeout.get(),
@@ -54,16 +59,7 @@ pub async fn resolve(
     Ok(Resolved { targets, schedule: Schedule::from(&spec.health_check), source })
 }
 
-/// Where, what and who, from a URI or from fields.
-struct Where {
-    hosts: Vec<(String, u16)>,
-    database: Option<String>,
-    credential: Credential,
-    auth_source: Option<String>,
-    tls: Option<TlsMode>,
-}
-
-async fn declared(lookup: Lookup<'_>, spec: &DatabaseSpec) -> Result<Where, Unresolved> {
+async fn from_fields(lookup: Lookup<'_>, spec: &DatabaseSpec) -> Result<Uri, Unresolved> {
     let port = |own: Option<u16>| own.or(spec.port).unwrap_or(spec.engine.default_port());
     let hosts = match (&spec.host, &spec.hosts) {
         (Some(host), _) => vec![(host.clone(), port(None))],
@@ -71,17 +67,18 @@ async fn declared(lookup: Lookup<'_>, spec: &DatabaseSpec) -> Result<Where, Unre
         (None, None) => Vec::new(),
     };
     let credential = match &spec.credentials_ref {
-        Some(reference) => login(lookup, reference, spec.engine).await?,
+        Some(reference) => credential(lookup, reference, spec.engine).await?,
         None => Credential::default(),
     };
-    Ok(Where { hosts, database: spec.database.clone(), credential, auth_source: None, tls: None })
+    let (database, auth_source) = (spec.database.clone(), spec.auth_source.clone());
+    Ok(Uri { hosts, credential, database, auth_source, ..Uri::default() })
 }
 
 async fn from_uri(
     lookup: Lookup<'_>,
     spec: &DatabaseSpec,
     reference: &SecretKeyRef,
-) -> Result<Where, Unresolved> {
+) -> Result<Uri, Unresolved> {
     let secret = lookup.secret(&reference.name).await?;
     let text = text(&secret, &reference.name, &reference.key)?;
     let invalid = |problem| Unresolved::SecretInvalidValue {
@@ -89,19 +86,30 @@ async fn from_uri(
         key: reference.key.clone(),
         problem,
     };
-    let parsed = uri::parse(spec.engine, text.expose_secret())
+    let uri = uri::parse(spec.engine, text.expose_secret())
         .map_err(|problem| invalid(format!("is not a URI for {}: it {problem}", spec.engine.as_str())))?;
-    if let Some(field) = left_unused(&spec.tls, parsed.tls) {
+    if let Some(field) = left_unused(&spec.tls, uri.tls) {
         return Err(invalid(format!(
             "is a URI whose TLS mode makes no use of spec.tls.{field}: change it there, or set spec.tls.mode"
         )));
     }
-    Ok(Where {
-        hosts: parsed.hosts,
-        database: parsed.database,
-        credential: parsed.credential,
-        auth_source: parsed.auth_source,
-        tls: parsed.tls,
+    contradiction(&spec.tls, &uri).map_or(Ok(uri), |problem| Err(invalid(problem)))
+}
+
+/// Options of the URI that only a field of the spec can honour, or that contradict one.
+fn contradiction(tls: &Tls, uri: &Uri) -> Option<String> {
+    if uri.public_ca && tls.ca_ref.is_some() {
+        return Some(
+            "is a URI with sslrootcert=system, and spec.tls.caRef names other authorities: remove one of them".to_owned(),
+        );
+    }
+    let files = [
+        (&uri.ca_files, tls.ca_ref.is_some(), "caRef"),
+        (&uri.client_files, tls.client_cert_ref.is_some(), "clientCertRef"),
+    ];
+    files.into_iter().find_map(|(options, is_set, field)| {
+        let option = options.first().filter(|_| !is_set)?;
+        Some(format!("is a URI whose option {option} names a file, which is not read: set spec.tls.{field}"))
     })
 }
 
@@ -119,23 +127,28 @@ fn left_unused(tls: &Tls, uri: Option<TlsMode>) -> Option<&'static str> {
     }
 }
 
-async fn login(lookup: Lookup<'_>, reference: &SecretRef, engine: Engine) -> Result<Credential, Unresolved> {
-    let name = &reference.name;
+async fn credential(
+    lookup: Lookup<'_>,
+    reference: &CredentialsRef,
+    engine: Engine,
+) -> Result<Credential, Unresolved> {
+    let CredentialsRef { name, username, username_key, password_key } = reference;
     let secret = lookup.secret(name).await?;
-    let known = ["Opaque", "kubernetes.io/basic-auth"].contains(&secret.type_.as_str());
-    if !known && !secret.type_.starts_with("servicebinding.io/") {
-        return Err(Unresolved::SecretWrongType {
-            name: name.clone(),
-            type_: secret.type_.clone(),
-            wanted: "kubernetes.io/basic-auth, servicebinding.io/* or Opaque",
+    let username_key = username_key.as_deref().unwrap_or("username");
+    let username = match (username, text(&secret, name, username_key)) {
+        (Some(username), _) => username.clone(),
+        (None, Ok(username)) => username.expose_secret().to_owned(),
+        // Redis knows logins without a user name (`requirepass`).
+        (None, Err(Unresolved::SecretMissingKeys { .. })) if engine == Engine::Redis => String::new(),
+        (None, Err(error)) => return Err(error),
+    };
+    if username.is_empty() && engine != Engine::Redis {
+        return Err(Unresolved::SecretInvalidValue {
+            name: format!("the Secret {name}"),
+            key: username_key.to_owned(),
+            problem: "is empty".to_owned(),
         });
     }
-    // Redis knows logins without a user name (`requirepass`).
-    let username = match text(&secret, name, "username") {
-        Ok(username) => Some(username.expose_secret().to_owned()),
-        Err(Unresolved::SecretMissingKeys { .. }) if engine == Engine::Redis => None,
-        Err(error) => return Err(error),
-    };
-    let password = text(&secret, name, "password")?;
-    Ok(Credential { username, password: Some(password) })
+    let password = text(&secret, name, password_key.as_deref().unwrap_or("password"))?;
+    Ok(Credential::new(username, password.expose_secret().to_owned()))
 }

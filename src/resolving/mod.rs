@@ -159,5 +159,6 @@ pub fn text(secret: &SecretContent, name: &str, key: &str) -> Result<SecretStrin
         key: key.to_owned(),
         problem: "is not UTF-8 text".to_owned(),
     })?;
-    Ok(SecretString::from(text.strip_suffix('\n').unwrap_or(text)))
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }

@@ -1,6 +1,7 @@
 //! `Database`.
 
 mod binding;
+mod compatibility;
 mod endpoints;
 mod engines;
 mod faults;

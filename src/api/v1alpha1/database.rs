@@ -1,5 +1,6 @@
 //! `Database`: an external PostgreSQL, MySQL/MariaDB, MongoDB or Redis server.
 
+mod credentials;
 mod param_type;
 mod pool;
 mod status;
@@ -13,9 +14,10 @@ use crate::api::{
     shared::{CaRef, Discovery, Duration, HealthCheck, Reference, SecretKeyRef, SecretRef},
 };
 
+pub use credentials::CredentialsRef;
 pub use param_type::ParamType;
 pub use pool::Pool;
-pub use status::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus};
+pub use status::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus, TlsStatus};
 
 /// A database server: probed with its own protocol, registered as a Service, and available to applications through a
 /// binding Secret and through the declared queries of the gateway.
@@ -70,12 +72,12 @@ pub use status::{DatabaseStatus, InvalidQuery, PoolStatus, ServerStatus};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.host), has(self.hosts), has(self.uriSecretRef)].filter(x, x).size() == 1")
     .message("set exactly one of host, hosts and uriSecretRef"))]
-#[x_kube(validation = Rule::new("!has(self.uriSecretRef) || (!has(self.credentialsRef) && !has(self.port) && !has(self.database))")
-    .message("credentialsRef, port and database are part of the URI in uriSecretRef: remove them"))]
+#[x_kube(validation = Rule::new("!has(self.uriSecretRef) || (!has(self.credentialsRef) && !has(self.port) && !has(self.database) && !has(self.authSource))")
+    .message("credentialsRef, port, database and authSource are part of the URI in uriSecretRef: remove them"))]
 #[x_kube(validation = Rule::new("self.type != 'redis' || !has(self.database) || self.database.matches('^[0-9]{1,4}$')")
     .message("database must be a number for type redis, such as \"0\""))]
-#[x_kube(validation = Rule::new("self.type != 'mongodb' || !has(self.tls.mode) || self.tls.mode != 'VerifyCa'")
-    .message("tls.mode VerifyCa is not supported for type mongodb, whose driver always verifies the host name: use VerifyFull"))]
+#[x_kube(validation = Rule::new("self.type == 'mongodb' || !has(self.authSource)")
+    .message("authSource is only for type mongodb"))]
 pub struct DatabaseSpec {
     /// The database engine. Immutable.
     #[serde(rename = "type")]
@@ -84,10 +86,9 @@ pub struct DatabaseSpec {
 
     /// Host name or IP address of the server, without a port. Set exactly one of host, hosts and uriSecretRef.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$")
-    )]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$')")
+        .message("must be a host name or address without a port"))]
     pub host: Option<String>,
 
     /// Several servers of one cluster, such as a primary and its replicas. Each is probed, and the status shows its
@@ -101,18 +102,25 @@ pub struct DatabaseSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
 
-    /// A key of a Secret with the connection URI, including user and password.
+    /// A key of a Secret with the connection URI, including user and password. Options that authlink does not need are
+    /// ignored, and listed in the condition `ResolvedRefs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_secret_ref: Option<SecretKeyRef>,
 
-    /// Name of the database. For redis its number; for mongodb also the authentication database.
+    /// Name of the database. For redis its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub database: Option<String>,
 
-    /// A Secret of type kubernetes.io/basic-auth, servicebinding.io/* or Opaque, with the keys username and password.
+    /// For mongodb: the authentication database, in which the user is defined, often `admin`. Defaults to `database`, or
+    /// else `admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials_ref: Option<SecretRef>,
+    #[schemars(length(min = 1, max = 63))]
+    pub auth_source: Option<String>,
+
+    /// A Secret, of any type, with user name and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<CredentialsRef>,
 
     /// TLS settings of the connection.
     #[serde(default)]
@@ -132,7 +140,9 @@ pub struct DatabaseSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub queries: Vec<Query>,
 
-    /// The binding Secret for applications (Service Binding specification).
+    /// The binding Secret for applications (Service Binding specification): type, provider, host, port, database,
+    /// username, password and uri; with a client certificate also certificates and private-key. The key ca.crt has the
+    /// CA of `tls.caRef`.
     #[serde(default)]
     pub binding: Binding,
 
@@ -189,14 +199,13 @@ impl Engine {
 }
 
 /// A server of `spec.hosts`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
     /// Host name or IP address, without a port.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$")
-    )]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9.:])?$')")
+        .message("must be a host name or address without a port"))]
     pub host: String,
     /// TCP port; defaults to `spec.port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,7 +224,8 @@ pub struct Tls {
     /// How the server certificate is verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
-    /// The CA certificates to trust; defaults to the public CAs.
+    /// The CA certificates to trust, and no others; defaults to the public CAs (Mozilla's list). A self-signed server
+    /// certificate is trusted if it is one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
     /// A Secret of type kubernetes.io/tls with the client certificate.

@@ -1,6 +1,7 @@
-//! Database servers behind one trait: [`connect`] chooses the product.
+//! Database servers behind one trait; [`connect`] selects the implementation of the engine.
 
-mod logins;
+mod deadline;
+mod last_login;
 mod mongodb;
 mod mysql;
 mod pool;
@@ -8,13 +9,16 @@ mod postgresql;
 mod query;
 mod redis;
 mod registry;
+mod relay;
 pub mod settings;
 mod sql;
+mod tls;
 pub mod uri;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 
 use super::{Fault, http::Egress};
 use crate::{
@@ -23,33 +27,37 @@ use crate::{
 };
 
 pub use pool::PoolView;
-pub use query::{Answer, Item, QueryFault, Run};
+pub use query::{BoundQuery, Item, QueryFault, RowStream};
 pub use registry::{PoolHandle, PoolRegistry};
 pub use settings::{Credential, PoolSettings, ServerSettings};
 
-/// What a server says of itself.
+/// What a server reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
-    /// Its version; empty where the account may not ask.
+    /// Its version; empty if the account may not read it.
     pub version: String,
-    /// What it does.
+    /// Its replication role.
     pub role: Role,
-    /// What tells it from another server at the same address.
+    /// Distinguishes it from another server at the same address.
     pub identity: Option<String>,
+    /// Whether it is a node of a cluster that shards its data.
+    pub clustered: bool,
+    /// When its certificate expires.
+    pub not_after: Option<Timestamp>,
 }
 
-/// What a server does.
+/// A server's replication role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Takes writes.
+    /// Accepts writes.
     #[default]
     Primary,
-    /// Follows another one.
+    /// Refuses writes: it follows a primary, or is set to be read-only.
     Replica,
 }
 
 impl Role {
-    /// As users read it.
+    /// As written to the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,46 +67,43 @@ impl Role {
     }
 }
 
-/// One server with one credential: its pool, and what can be asked of it.
+/// One server with one credential, and its connection pool.
 pub trait Database: Send + Sync + 'static {
-    /// Asks the server who it is, over a pooled connection. One that was open before and fails, or says nothing for half of
-    /// the time of a probe, is not the verdict: a new one is tried. Where nobody has logged in for five minutes (or
-    /// `pool.maxLifetime`, if that is shorter), it logs in anew over a connection of its own, so that a revoked credential
-    /// shows; likewise where callers have lent the whole pool.
+    /// Probes the server over a pooled connection. If a reused connection fails, or does not respond for half of the probe's timeout, a
+    /// new one is tried. If the last login is older than five minutes (or `pool.maxLifetime`, if that is shorter), the probe logs in
+    /// over a new connection, so that a revoked credential is noticed; likewise if callers have exhausted the pool.
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>>;
 
-    /// Checks a declared query without running it, as far as the engine can: what passes can be run.
+    /// Checks a declared query without running it, as far as the engine can.
     fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>>;
 
-    /// Runs a declared query on a pooled connection, while its answer is read. `observed` counts how it ends.
-    fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer;
+    /// Runs a declared query on a pooled connection while its stream is polled. `observed` records the outcome.
+    fn run(self: Arc<Self>, query: BoundQuery, observed: Observed) -> RowStream;
 
-    /// Closes connections that are idle for too long or too old, and opens up to `pool.min`.
-    fn tend(&self) -> BoxFuture<'_, ()>;
+    /// Closes connections that exceed `pool.idleTimeout` or `pool.maxLifetime`, and opens up to `pool.min`.
+    fn maintain(&self) -> BoxFuture<'_, ()>;
 
-    /// The pool as it is now.
+    /// A snapshot of the pool.
     fn pool(&self) -> PoolView;
 
-    /// Closes every connection; those that are lent close when they come back.
+    /// Closes every connection; those in use close when they are released.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Prepares everything, and connects at the first probe: by `egress`, save where the driver finds the host by itself, which
-/// those of mysql and mongodb do.
+/// Prepares the pool, which connects on first use, through `egress`.
 ///
 /// # Errors
-/// A setting that the driver cannot use.
+/// A setting that the driver rejects.
 pub fn connect(settings: ServerSettings, egress: Egress) -> Result<Arc<dyn Database>, Fault> {
     // Sooner than whoever waits for a probe gives up: so it is told that it was the name.
     let patience = settings.timeout * 9 / 10;
-    let system = Egress::unrestricted().with_lookup_timeout(patience);
     let egress = egress.with_lookup_timeout(patience);
     Ok(match settings.engine {
         Engine::Postgresql => {
-            Arc::new(pool::Pooled::new(postgresql::Postgresql::new(&settings, egress), settings)?)
+            Arc::new(pool::DatabasePool::new(postgresql::Postgresql::new(&settings, egress), settings)?)
         }
-        Engine::Mysql => Arc::new(pool::Pooled::new(mysql::Mysql::new(&settings, system), settings)?),
-        Engine::Redis => Arc::new(pool::Pooled::new(redis::Redis::new(&settings, egress), settings)?),
-        Engine::Mongodb => Arc::new(mongodb::Mongodb::new(settings, system)?),
+        Engine::Mysql => Arc::new(pool::DatabasePool::new(mysql::Mysql::new(&settings, egress)?, settings)?),
+        Engine::Redis => Arc::new(pool::DatabasePool::new(redis::Redis::new(&settings, egress), settings)?),
+        Engine::Mongodb => Arc::new(mongodb::Mongodb::new(settings, egress)?),
     })
 }

@@ -1,7 +1,9 @@
-//! One connection pool for the engines whose drivers leave faults to be seen: `deadpool` lends, we say what a
-//! connection is, how old it may grow and how a probe uses it.
+//! The connection pool of every engine whose driver reports typed errors: `deadpool` counts and hands out connections, this module
+//! decides how one is opened, how old it may grow and how a probe uses it.
 
 mod run;
+
+pub(super) use run::CANCEL_TIMEOUT;
 
 use std::{
     sync::Arc,
@@ -20,8 +22,9 @@ use tokio::time::timeout;
 
 use super::{
     Database, Server, ServerSettings,
-    logins::Logins,
-    query::{Answer, Done, Rows, Run, Stop},
+    deadline::{Deadline, Stage},
+    last_login::LastLogin,
+    query::{BoundQuery, Completion, RowSink, RowStream, RunError},
 };
 use crate::{
     api::{Reason, v1alpha1::database::Query},
@@ -30,22 +33,18 @@ use crate::{
     telemetry::metrics::Observed,
 };
 
-/// How one engine's connections are made and used.
-pub(super) trait Wire: Send + Sync + 'static {
-    /// A connection that is logged in.
+/// How connections of one engine are opened and used.
+pub(super) trait Protocol: Send + Sync + 'static {
+    /// An authenticated connection.
     type Connection: Send + 'static;
 
-    /// How much longer than a query may take a server is waited for that ends it by itself.
-    const PATIENCE: Duration = Duration::ZERO;
-
-    /// A connection that was not used for so long is not trusted any more: for drivers that do not keep an idle one alive, since
-    /// routers on the way forget those that keep silent.
-    const REST: Duration = Duration::MAX;
+    /// Added to a query's timeout before the client cancels it, for servers that enforce the timeout themselves.
+    const TIMEOUT_GRACE: Duration = Duration::ZERO;
 
     /// Connects and logs in.
-    fn open(&self) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
+    fn open(&self, deadline: Deadline) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
 
-    /// Asks the server who it is.
+    /// Asks the server for version, role and identity.
     fn identify(
         &self,
         connection: &mut Self::Connection,
@@ -58,131 +57,137 @@ pub(super) trait Wire: Send + Sync + 'static {
         query: &Query,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Runs a query. A connection on which it ended, well or by a refusal, is as it was before. The future may be
-    /// dropped at any point.
+    /// Runs a query. After success or a query error the connection is unchanged and reusable. The future may be dropped at any point.
     fn run(
         &self,
         connection: &mut Self::Connection,
-        run: &Run,
-        rows: &mut Rows,
-    ) -> impl Future<Output = Result<Done, Stop>> + Send;
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> impl Future<Output = Result<Completion, RunError>> + Send;
 
-    /// Ends on the server what the connection still runs; nobody uses it after that.
-    fn abort(&self, connection: &mut Self::Connection) -> impl Future<Output = ()> + Send;
+    /// Cancels on the server what the connection still runs; the connection is not used afterwards.
+    fn cancel(&self, connection: &mut Self::Connection) -> impl Future<Output = ()> + Send;
 
-    /// Says goodbye.
-    fn shut(connection: Self::Connection) -> impl Future<Output = ()> + Send;
+    /// Closes the connection gracefully.
+    fn close(connection: Self::Connection) -> impl Future<Output = ()> + Send;
 }
 
-/// The pool as it is now.
+/// A snapshot of the pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolView {
-    /// Connections at the most.
+    /// Maximum number of connections.
     pub max: u32,
     /// Open connections.
     pub size: u32,
-    /// Open and free.
+    /// Open and not in use.
     pub idle: u32,
-    /// Callers that wait.
+    /// Callers waiting for a connection.
     pub waiting: u32,
-    /// 95 % of the last callers got theirs within this time.
+    /// 95th percentile of the time that recent callers waited.
     pub acquire_p95: Duration,
 }
 
 impl PoolView {
-    /// Every connection is lent.
+    /// Every connection is in use.
     #[must_use]
-    pub fn is_lent(&self) -> bool {
+    pub fn is_exhausted(&self) -> bool {
         self.size >= self.max && self.idle == 0
     }
 
-    /// Every connection is lent, and somebody waits.
+    /// Every connection is in use, and callers wait.
     #[must_use]
     pub fn saturated(&self) -> bool {
-        self.is_lent() && self.waiting > 0
+        self.is_exhausted() && self.waiting > 0
     }
 }
 
-/// What a caller is told that waits in vain.
-pub(super) fn is_full() -> Fault {
-    Fault::new(Reason::PoolSaturated, "no connection of the pool came free within spec.pool.acquireTimeout")
+/// The fault of a caller that waited for `pool.acquireTimeout`.
+pub(super) fn pool_exhausted() -> Fault {
+    let detail = "connection pool exhausted: no connection became free within spec.pool.acquireTimeout";
+    Fault::new(Reason::PoolSaturated, detail)
 }
 
-/// A pool of one engine's connections to one server.
-pub(super) struct Pooled<W: Wire> {
-    pool: managed::Pool<Opener<W>>,
+/// A pool of connections to one server.
+pub(super) struct DatabasePool<P: Protocol> {
+    pool: managed::Pool<Manager<P>>,
     settings: ServerSettings,
-    acquired: Mutex<Latencies>,
+    acquire_times: Mutex<Latencies>,
 }
 
-struct Opener<W> {
-    wire: W,
+struct Manager<P> {
+    protocol: P,
+    timeout: Duration,
     max_lifetime: Duration,
-    logins: Logins,
+    last_login: LastLogin,
 }
 
-impl<W: Wire> Opener<W> {
-    async fn open(&self) -> Result<W::Connection, Fault> {
-        let opened = self.wire.open().await;
+impl<P: Protocol> Manager<P> {
+    async fn open(&self, deadline: Deadline) -> Result<P::Connection, Fault> {
+        let opened = self.protocol.open(deadline).await;
         if opened.is_ok() {
-            self.logins.succeeded();
+            self.last_login.record();
         }
         opened
     }
 }
 
-impl<W: Wire> managed::Manager for Opener<W> {
-    type Type = W::Connection;
+impl<P: Protocol> managed::Manager for Manager<P> {
+    type Type = P::Connection;
     type Error = Fault;
 
-    async fn create(&self) -> Result<W::Connection, Fault> {
-        // On the heap, as all that is rare: each query would carry the room for it about.
-        Box::pin(self.open()).await
+    async fn create(&self) -> Result<P::Connection, Fault> {
+        // Boxed, as everything rare is: otherwise the future of each query would be larger.
+        Box::pin(self.open(Deadline::within(self.timeout))).await
     }
 
-    async fn recycle(&self, _: &mut W::Connection, metrics: &Metrics) -> RecycleResult<Fault> {
-        if metrics.age() < self.max_lifetime && metrics.last_used() < W::REST {
+    async fn recycle(&self, _: &mut P::Connection, metrics: &Metrics) -> RecycleResult<Fault> {
+        if metrics.age() < self.max_lifetime {
             Ok(())
         } else {
-            Err(RecycleError::message("older than pool.maxLifetime, or idle for too long"))
+            Err(RecycleError::message("older than pool.maxLifetime"))
         }
     }
 }
 
-impl<W: Wire> Pooled<W> {
-    pub(super) fn new(wire: W, settings: ServerSettings) -> Result<Self, Fault> {
-        let max_lifetime = settings.pool.max_lifetime;
-        let opener = Opener { wire, max_lifetime, logins: Logins::new(max_lifetime) };
-        let pool = managed::Pool::builder(opener)
+impl<P: Protocol> DatabasePool<P> {
+    pub(super) fn new(protocol: P, settings: ServerSettings) -> Result<Self, Fault> {
+        let (timeout, max_lifetime) = (settings.timeout, settings.pool.max_lifetime);
+        let manager = Manager { protocol, timeout, max_lifetime, last_login: LastLogin::new(max_lifetime) };
+        let pool = managed::Pool::builder(manager)
             .max_size(settings.pool.max as usize)
-            // The one that was used last comes first: those that are too many grow idle.
+            // The most recently used connection is reused first, so that the surplus grows idle.
             .queue_mode(QueueMode::Lifo)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .map_err(|error| Fault::new(Reason::InvalidSpec, error.to_string()))?;
-        Ok(Self { pool, settings, acquired: Mutex::default() })
+        Ok(Self { pool, settings, acquire_times: Mutex::default() })
     }
 
-    async fn lend(&self) -> Result<Lent<W>, Fault> {
+    async fn acquire(&self) -> Result<PooledConnection<P>, Fault> {
         let started = Instant::now();
-        let lent = self.lend_within(self.settings.pool.acquire_timeout, Some(self.settings.timeout)).await;
-        self.acquired.lock().add(started.elapsed());
-        lent?.ok_or_else(is_full)
+        let acquired =
+            self.acquire_within(self.settings.pool.acquire_timeout, Some(self.settings.timeout)).await;
+        self.acquire_times.lock().add(started.elapsed());
+        acquired?.ok_or_else(pool_exhausted)
     }
 
-    /// A connection for a probe, which has a time-out of its own. None if the pool has no room.
-    async fn lend_now(&self) -> Result<Option<Lent<W>>, Fault> {
-        self.lend_within(Duration::ZERO, None).await
+    /// A connection for a probe, which has its own timeout. None if the pool is exhausted.
+    async fn try_acquire(&self) -> Result<Option<PooledConnection<P>>, Fault> {
+        self.acquire_within(Duration::ZERO, None).await
     }
 
-    /// None if the pool has no room for so long. To open a connection may take up to `create`.
-    async fn lend_within(&self, wait: Duration, create: Option<Duration>) -> Result<Option<Lent<W>>, Fault> {
+    /// None if the pool stays exhausted for this long. Opening a connection may take up to `create`.
+    async fn acquire_within(
+        &self,
+        wait: Duration,
+        create: Option<Duration>,
+    ) -> Result<Option<PooledConnection<P>>, Fault> {
         let timeouts = Timeouts { wait: Some(wait), create, recycle: None };
         match self.pool.timeout_get(&timeouts).await {
-            Ok(object) => Ok(Some(Lent(Some(object)))),
+            Ok(object) => Ok(Some(PooledConnection(Some(object)))),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(None),
             Err(PoolError::Timeout(TimeoutType::Create)) => {
-                let text = "no connection was there within spec.healthCheck.timeout";
+                let text = "connecting took longer than spec.healthCheck.timeout";
                 Err(Fault::new(Reason::Timeout, text))
             }
             Err(PoolError::Backend(fault)) => Err(self.settings.redact(fault)),
@@ -190,57 +195,66 @@ impl<W: Wire> Pooled<W> {
         }
     }
 
-    /// Asks over a connection of its own: that callers use all of the pool must not look like a dead server.
-    async fn identify_beside(&self) -> Result<Server, Fault> {
-        let opener = self.pool.manager();
-        let asked = async {
-            let mut connection = opener.open().await?;
-            let answer = opener.wire.identify(&mut connection).await;
-            W::shut(connection).await;
-            answer
+    /// Identifies the server over a connection outside of the pool: an exhausted pool must not look like a dead server.
+    async fn identify_unpooled(&self, deadline: Deadline) -> Result<Server, Fault> {
+        let manager = self.pool.manager();
+        let identified = async {
+            let mut connection = manager.open(deadline).await?;
+            let identify = manager.protocol.identify(&mut connection);
+            let server = deadline.wait(Stage::Query, identify).await;
+            P::close(connection).await;
+            server
         };
-        asked.await.map_err(|fault| self.settings.redact(fault))
+        identified.await.map_err(|fault| self.settings.redact(fault))
     }
 
-    async fn identify(&self, mut lent: Lent<W>) -> Result<Server, Fault> {
-        let answer = self.pool.manager().wire.identify(lent.connection()?).await;
-        if answer.is_ok() {
-            lent.give_back();
+    async fn identify(
+        &self,
+        mut connection: PooledConnection<P>,
+        deadline: Deadline,
+    ) -> Result<Server, Fault> {
+        let identify = self.pool.manager().protocol.identify(connection.get()?);
+        let server = deadline.wait(Stage::Query, identify).await;
+        if server.is_ok() {
+            connection.release();
         }
-        answer.map_err(|fault| self.settings.redact(fault))
+        server.map_err(|fault| self.settings.redact(fault))
     }
 }
 
-impl<W: Wire> Database for Pooled<W> {
+impl<P: Protocol> Database for DatabasePool<P> {
     fn probe(&self) -> BoxFuture<'_, Result<Server, Fault>> {
         async {
-            if self.pool.manager().logins.is_due() {
+            let deadline = Deadline::within(self.settings.timeout);
+            if self.pool.manager().last_login.is_due() {
                 self.make_room().await;
-                return self.identify_beside().await;
+                return self.identify_unpooled(deadline).await;
             }
-            let Some(lent) = self.lend_now().await? else { return self.identify_beside().await };
-            if lent.metrics().is_none_or(|metrics| metrics.recycle_count == 0) {
-                return self.identify(lent).await;
+            let Some(connection) = self.try_acquire().await? else {
+                return self.identify_unpooled(deadline).await;
+            };
+            if connection.metrics().is_none_or(|metrics| metrics.recycle_count == 0) {
+                return self.identify(connection, deadline).await;
             }
-            let mut asked = self.identify(lent).boxed();
-            match timeout(self.settings.timeout / 2, &mut asked).await {
+            let mut reused = self.identify(connection, deadline).boxed();
+            match timeout(self.settings.timeout / 2, &mut reused).await {
                 Ok(Ok(server)) => Ok(server),
-                // The server may have restarted since: connections from before say nothing of now.
+                // The server may have restarted: older connections say nothing about it now.
                 Ok(Err(_)) => {
-                    self.shut(|_| false).await;
-                    match self.lend_now().await? {
-                        Some(lent) => self.identify(lent).await,
-                        None => self.identify_beside().await,
+                    self.retain_idle(|_| false).await;
+                    match self.try_acquire().await? {
+                        Some(connection) => self.identify(connection, deadline).await,
+                        None => self.identify_unpooled(deadline).await,
                     }
                 }
-                // It is slow, or this connection is dead without a word, as the others may be: whichever answers first tells.
+                // The server is slow, or this connection was dropped silently, as others may be: the first response decides.
                 Err(_) => {
                     let fresh = async {
-                        let server = self.identify_beside().await?;
-                        self.shut(|_| false).await;
+                        let server = self.identify_unpooled(deadline).await?;
+                        self.retain_idle(|_| false).await;
                         Ok(server)
                     };
-                    select_ok([asked, fresh.boxed()]).await.map(|(server, _)| server)
+                    select_ok([reused, fresh.boxed()]).await.map(|(server, _)| server)
                 }
             }
         }
@@ -249,35 +263,35 @@ impl<W: Wire> Database for Pooled<W> {
 
     fn check<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<(), Fault>> {
         async {
-            let mut lent = self.lend().await?;
-            let answer = self.pool.manager().wire.check(lent.connection()?, query).await;
-            // A refused statement leaves the connection sound; a broken one is found out by the next probe.
-            lent.give_back();
-            answer.map_err(|fault| self.settings.redact(fault))
+            let mut connection = self.acquire().await?;
+            let checked = self.pool.manager().protocol.check(connection.get()?, query).await;
+            // A query error leaves the connection usable; a broken connection is found by the next probe.
+            connection.release();
+            checked.map_err(|fault| self.settings.redact(fault))
         }
         .boxed()
     }
 
-    fn run(self: Arc<Self>, run: Run, observed: Observed) -> Answer {
-        Answer::of(run.max_rows, observed, |asked| async move { self.serve(&run, asked).await })
+    fn run(self: Arc<Self>, query: BoundQuery, observed: Observed) -> RowStream {
+        RowStream::of(query.max_rows, observed, |sink| async move { self.serve(&query, sink).await })
     }
 
-    fn tend(&self) -> BoxFuture<'_, ()> {
+    fn maintain(&self) -> BoxFuture<'_, ()> {
         async {
             let bounds = &self.settings.pool;
             let mut size = self.pool.status().size;
-            self.shut(|metrics| {
-                let spare = size > bounds.min as usize && metrics.last_used() >= bounds.idle_timeout;
-                let keep = !spare && metrics.age() < bounds.max_lifetime;
+            self.retain_idle(|metrics| {
+                let surplus = size > bounds.min as usize && metrics.last_used() >= bounds.idle_timeout;
+                let keep = !surplus && metrics.age() < bounds.max_lifetime;
                 size -= usize::from(!keep);
                 keep
             })
             .await;
-            // As objects of the pool they go back whenever this ends, which may be in the middle: nobody has used them.
+            // Held as objects of the pool, so that they return to it even if this future is dropped: they are unused.
             let mut opened = Vec::new();
             while self.pool.status().size < bounds.min as usize {
-                match self.lend().await {
-                    Ok(mut lent) => opened.push(lent.0.take()),
+                match self.acquire().await {
+                    Ok(mut connection) => opened.push(connection.0.take()),
                     Err(_) => break, // The probe reports it.
                 }
             }
@@ -293,55 +307,55 @@ impl<W: Wire> Database for Pooled<W> {
             size: count(status.size),
             idle: count(status.available),
             waiting: count(status.waiting),
-            acquire_p95: self.acquired.lock().p95().unwrap_or_default(),
+            acquire_p95: self.acquire_times.lock().p95().unwrap_or_default(),
         }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
-            self.shut(|_| false).await;
+            self.retain_idle(|_| false).await;
             self.pool.close();
         }
         .boxed()
     }
 }
 
-impl<W: Wire> Pooled<W> {
-    /// Closes an idle connection if there are as many as the pool may have: the server may well not allow more.
+impl<P: Protocol> DatabasePool<P> {
+    /// Closes one idle connection of a full pool: the server may not allow another one.
     async fn make_room(&self) {
         let status = self.pool.status();
-        let mut spare = status.size >= status.max_size;
-        self.shut(|_| !std::mem::take(&mut spare)).await;
+        let mut surplus = status.size >= status.max_size;
+        self.retain_idle(|_| !std::mem::take(&mut surplus)).await;
     }
 
-    /// Closes the idle connections that are not to be kept.
-    async fn shut(&self, mut keep: impl FnMut(Metrics) -> bool) {
+    /// Closes the idle connections for which `keep` is false.
+    async fn retain_idle(&self, mut keep: impl FnMut(Metrics) -> bool) {
         for connection in self.pool.retain(|_, metrics| keep(metrics)).removed {
             // Best effort: the server may be gone.
-            let _ = timeout(Duration::from_secs(1), W::shut(connection)).await;
+            let _ = timeout(Duration::from_secs(1), P::close(connection)).await;
         }
     }
 }
 
-/// A lent connection. It goes back only when it is known to be sound: one that is dropped in the middle of an answer
-/// (a timed-out probe) must not serve the next caller.
-struct Lent<W: Wire>(Option<Object<Opener<W>>>);
+/// A guard for a connection of the pool. It returns to the pool only by [`Self::release`]; dropped earlier, for instance while a
+/// response is still being read, it is closed.
+struct PooledConnection<P: Protocol>(Option<Object<Manager<P>>>);
 
-impl<W: Wire> Lent<W> {
-    fn connection(&mut self) -> Result<&mut W::Connection, Fault> {
-        self.0.as_deref_mut().ok_or_else(|| Fault::new(Reason::Unavailable, "the connection was given back"))
+impl<P: Protocol> PooledConnection<P> {
+    fn get(&mut self) -> Result<&mut P::Connection, Fault> {
+        self.0.as_deref_mut().ok_or_else(|| Fault::new(Reason::Unavailable, "the connection was released"))
     }
 
     fn metrics(&self) -> Option<&Metrics> {
         self.0.as_ref().map(Object::metrics)
     }
 
-    fn give_back(&mut self) {
+    fn release(&mut self) {
         self.0 = None;
     }
 }
 
-impl<W: Wire> Drop for Lent<W> {
+impl<P: Protocol> Drop for PooledConnection<P> {
     fn drop(&mut self) {
         if let Some(object) = self.0.take() {
             drop(Object::take(object));

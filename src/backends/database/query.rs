@@ -1,4 +1,4 @@
-//! One run of a declared query: what goes in, and what comes out while it runs.
+//! One run of a declared query: its bound parameters, its stream of rows and its errors.
 
 use std::{
     borrow::Cow,
@@ -24,30 +24,30 @@ use crate::{
     telemetry::metrics::Observed,
 };
 
-/// Rows travel in batches of about so many bytes.
-const BATCH: usize = 32 * 1024;
+/// Rows are sent in batches of about this many bytes.
+const BATCH_BYTES: usize = 32 * 1024;
 
-/// Batches that wait for a slow reader; beyond them, the server waits as well.
-const BATCHES: usize = 4;
+/// Batches buffered for a slow reader; with more, reading from the server pauses (backpressure).
+const MAX_BATCHES: usize = 4;
 
-/// Where the server ends a statement by itself, the connection stays sound: it gets this much time before we end it.
-pub(super) const GRACE: Duration = Duration::from_millis(250);
+/// A server that enforces the timeout itself leaves the connection usable: it gets this much longer before the client cancels.
+pub(super) const SERVER_TIMEOUT_GRACE: Duration = Duration::from_millis(250);
 
-/// A declared query with the values for one run. Its time begins when it has a connection; waiting for one has a bound of its
-/// own, `pool.acquireTimeout`.
+/// A declared query with its bound parameters. Its timeout starts once it has a connection; waiting for one is bounded by
+/// `pool.acquireTimeout`.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct BoundQuery {
     pub(super) query: Arc<Query>,
     pub(super) parameters: Vec<Parameter>,
     pub(super) timeout: Duration,
     pub(super) max_rows: u32,
 }
 
-impl Run {
-    /// The query with these values; where it sets no bounds of its own, `limits` are its bounds.
+impl BoundQuery {
+    /// Binds `values`; `limits` apply where the query sets none.
     ///
     /// # Errors
-    /// A value that is not what the query declares.
+    /// A value that does not match the declared type, or the wrong number of values.
     pub fn new(query: &Arc<Query>, limits: &QueryLimits, values: &[Box<RawValue>]) -> Result<Self, Mismatch> {
         Ok(Self {
             parameters: bind(&query.params, values)?,
@@ -58,53 +58,51 @@ impl Run {
     }
 }
 
-/// What a run gives: rows, and then one end. After an error nothing comes.
+/// An item of a [`RowStream`]: batches of rows, then one end. Nothing follows an error.
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// Rows, each as JSON on a line of its own: from SQL an object with the columns as fields, from MongoDB a document, from
-    /// Redis any value.
+    /// Rows, one JSON value per line: from SQL an object with the columns as fields, from MongoDB a document, from Redis any value.
     Rows(String),
-    /// The statement is over, and what it changed is there to stay.
+    /// The statement has completed, and its changes are committed.
     End {
-        /// There were more rows than the query may return. What a statement changes, it has changed wholly.
+        /// There were more rows than the query may return. Changes are complete all the same.
         truncated: bool,
-        /// Rows (documents) that a statement without rows has changed, where the server counts them.
+        /// Rows (documents) changed by a statement that returns none, where the server counts them.
         affected: Option<u64>,
     },
 }
 
-/// Why a run failed, as far as its caller can be told. The texts are the server's: they may repeat what the caller gave, so
-/// they are for the caller and not for a log.
+/// Why a query failed, as its caller is told. The texts are the server's and may repeat parameters, so they must not be logged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryFault {
-    /// A value that the type allows, and the server does not: out of range, too long, not a date.
-    #[error("the server refuses a value ({0})")]
+    /// A value of the declared type that the server rejects: out of range, too long, not a date.
+    #[error("value rejected by the server: {0}")]
     Value(String),
-    /// A constraint, or a trigger or function that speaks for one.
-    #[error("a constraint is violated ({0})")]
+    /// A constraint, or an error raised by a trigger or function.
+    #[error("constraint violated: {0}")]
     Constraint(String),
-    /// Another one's work is in the way: a deadlock, a lock, a write conflict. It can be tried again.
-    #[error("the statement is in conflict with another one, try again ({0})")]
+    /// A deadlock, a lock or a write conflict; it can be retried.
+    #[error("conflict with a concurrent statement, try again: {0}")]
     Conflict(String),
-    /// A write in a query that is declared as `readOnly`, or on a server that takes none.
-    #[error("only reading is allowed here ({0})")]
+    /// A write in a query declared as `readOnly`, or on a read-only server.
+    #[error("read-only: {0}")]
     ReadOnly(String),
-    /// It took longer than it may, and was ended on the server.
-    #[error("the query took longer than its time-out, and was ended")]
+    /// It exceeded its timeout, and was cancelled on the server.
+    #[error("query timed out and was cancelled")]
     TimedOut,
-    /// The statement cannot run as it is declared.
-    #[error("the statement is not valid ({0})")]
+    /// The statement cannot run as declared.
+    #[error("invalid statement: {0}")]
     Invalid(String),
-    /// The account may not do this.
-    #[error("the account of the Database may not do this ({0})")]
+    /// The account lacks a permission.
+    #[error("permission denied for the Database's account: {0}")]
     Denied(String),
-    /// The connection, or the server as a whole; nothing is known of the statement.
+    /// The connection or the server failed; whether the statement ran is unknown.
     #[error(transparent)]
     Server(#[from] Fault),
 }
 
 impl QueryFault {
-    /// A word for each kind, as metrics have it.
+    /// The metrics' label.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -119,12 +117,12 @@ impl QueryFault {
         }
     }
 
-    /// The same as a check reports it: there nothing was run, so that it is the statement's fault or the server's.
-    pub(super) fn of_check(self) -> Fault {
+    /// The fault of a check, which runs nothing: either the statement is wrong or the server failed.
+    pub(super) fn into_check_fault(self) -> Fault {
         match self {
             Self::Server(fault) => fault,
             Self::Denied(detail) => Fault::new(Reason::PermissionDenied, detail),
-            Self::TimedOut => Fault::new(Reason::Timeout, "the server gave up preparing the statement"),
+            Self::TimedOut => Fault::new(Reason::Timeout, "preparing the statement timed out"),
             Self::Conflict(detail) => Fault::new(Reason::Unavailable, detail),
             Self::Value(detail)
             | Self::Constraint(detail)
@@ -133,7 +131,7 @@ impl QueryFault {
         }
     }
 
-    /// Takes the secrets out of the text.
+    /// Redacts secrets in the text.
     pub(super) fn redacted(self, settings: &ServerSettings) -> Self {
         let redact = |text| settings.redact(Fault::new(Reason::Unavailable, text)).detail;
         match self {
@@ -149,67 +147,73 @@ impl QueryFault {
     }
 }
 
-/// Whether each of so many parameters has a place in a template, and no others have one.
+/// Checks that the placeholders of a template (indices from 0) are exactly the declared parameters.
 ///
 /// # Errors
-/// What does not fit.
-pub(super) fn every_parameter_has_a_place(places: &[usize], declared: usize) -> Result<(), String> {
-    let has = places.iter().map(|index| index + 1).max().unwrap_or(0);
-    if has != declared {
-        return Err(format!("the statement has {has} parameters, and params declares {declared}"));
+/// What does not match.
+pub(super) fn check_placeholders(placeholders: &[usize], declared: usize) -> Result<(), String> {
+    let found = placeholders.iter().map(|index| index + 1).max().unwrap_or(0);
+    if found != declared {
+        return Err(wrong_count(found, declared));
     }
-    match (0..declared).find(|index| !places.contains(index)) {
-        Some(index) => Err(format!("${} has no place in the statement", index + 1)),
+    match (0..declared).find(|index| !placeholders.contains(index)) {
+        Some(index) => Err(format!("params declares ${}, but the statement does not use it", index + 1)),
         None => Ok(()),
     }
 }
 
-/// How an engine's work ended well.
-#[derive(Debug, Default)]
-pub(super) struct Done {
-    pub(super) affected: Option<u64>,
-    /// The server is still busy with what nobody wants any more: the connection cannot be used again.
-    pub(super) busy: bool,
+/// The message for a statement whose placeholders do not match the declaration.
+pub(super) fn wrong_count(placeholders: usize, declared: usize) -> String {
+    format!("the statement has {placeholders} placeholders, but params declares {declared}")
 }
 
-/// How an engine's work ended badly.
+/// A query that succeeded.
+#[derive(Debug, Default)]
+pub(super) struct Completion {
+    pub(super) affected: Option<u64>,
+    /// The server still sends rows that nobody reads: the connection cannot be reused.
+    pub(super) server_busy: bool,
+}
+
+/// A query that failed or was given up.
 #[derive(Debug)]
-pub(super) enum Stop {
-    /// The connection failed before the statement was sent: another one can run it.
-    Unsent(Fault),
+pub(super) enum RunError {
+    /// The connection failed before the statement was sent: it can be retried on another one.
+    NotSent(Fault),
     /// The statement failed.
     Fault(QueryFault),
-    /// The caller went away.
-    Abandoned,
-    /// Its time is over.
-    Late,
+    /// The caller disconnected.
+    Cancelled,
+    /// It exceeded its timeout.
+    TimedOut,
 }
 
-impl<F: Into<QueryFault>> From<F> for Stop {
+impl<F: Into<QueryFault>> From<F> for RunError {
     fn from(fault: F) -> Self {
         Self::Fault(fault.into())
     }
 }
 
-/// Whether more rows are wanted.
+/// Whether the sink takes more rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Demand {
     More,
+    /// The row limit is reached.
     Enough,
 }
 
-/// Where an engine puts its rows.
-pub(super) struct Rows {
+/// Where an engine writes its rows.
+pub(super) struct RowSink {
     sender: mpsc::Sender<String>,
     batch: String,
-    left: u32,
+    remaining: u32,
     truncated: bool,
     sent: bool,
 }
 
-impl Rows {
-    /// Takes a row, given as JSON on one line, unless there were as many as there may be. It may wait for more of them.
-    pub(super) async fn send(&mut self, row: &str) -> Result<Wanted, Stop> {
+impl RowSink {
+    /// Writes a row, given as JSON on one line, unless the row limit is reached. Rows are buffered until a batch is full.
+    pub(super) async fn send(&mut self, row: &str) -> Result<Demand, RunError> {
         self.write(|batch| {
             batch.push_str(row);
             Ok(())
@@ -217,109 +221,111 @@ impl Rows {
         .await
     }
 
-    /// The same for a row that is written to the end of those before it.
+    /// The same for a row that `row` appends to the batch.
     pub(super) async fn write(
         &mut self,
         row: impl FnOnce(&mut String) -> Result<(), Fault>,
-    ) -> Result<Wanted, Stop> {
-        let Some(left) = self.left.checked_sub(1) else {
+    ) -> Result<Demand, RunError> {
+        let Some(remaining) = self.remaining.checked_sub(1) else {
             self.truncated = true;
-            return Ok(Wanted::Enough);
+            return Ok(Demand::Enough);
         };
-        self.left = left;
+        self.remaining = remaining;
         row(&mut self.batch)?;
         self.batch.push('\n');
-        if self.batch.len() >= BATCH {
+        if self.batch.len() >= BATCH_BYTES {
             self.flush().await?;
         }
-        Ok(Wanted::More)
+        Ok(Demand::More)
     }
 
-    /// Sends what was taken: to be called before waiting for the server.
-    pub(super) async fn flush(&mut self) -> Result<(), Stop> {
+    /// Sends buffered rows; to be called before waiting for the server.
+    pub(super) async fn flush(&mut self) -> Result<(), RunError> {
         if self.batch.is_empty() {
             return Ok(());
         }
         self.sent = true;
-        self.sender.send(std::mem::take(&mut self.batch)).await.map_err(|_| Stop::Abandoned)
+        self.sender.send(std::mem::take(&mut self.batch)).await.map_err(|_| RunError::Cancelled)
     }
 
-    /// Whether the caller has none yet. Then those that were taken are forgotten.
-    pub(super) fn start_over(&mut self, run: &Run) -> bool {
+    /// Discards buffered rows for a retry; false if the caller has received some already.
+    pub(super) fn restart(&mut self, query: &BoundQuery) -> bool {
         if self.sent {
             return false;
         }
         self.batch.clear();
-        (self.left, self.truncated) = (run.max_rows, false);
+        (self.remaining, self.truncated) = (query.max_rows, false);
         true
     }
 
-    /// Completes when the caller goes away.
-    pub(super) fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Completes when the caller disconnects.
+    pub(super) fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
         let sender = self.sender.clone();
         async move { sender.closed().await }
     }
 }
 
-/// JSON from a server, fit for a row: without line breaks, which are never inside of strings. None for what is no JSON.
-pub(super) fn embedded(json: &str) -> Option<Cow<'_, str>> {
+/// JSON from a server on one line: line breaks are insignificant, since JSON strings escape them. None for invalid JSON.
+pub(super) fn single_line_json(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<IgnoredAny>(json).ok()?;
-    let breaks = |byte: u8| byte == b'\n' || byte == b'\r';
-    Some(if json.bytes().any(breaks) {
+    let line_break = |byte: u8| byte == b'\n' || byte == b'\r';
+    Some(if json.bytes().any(line_break) {
         Cow::Owned(json.replace(['\n', '\r'], " "))
     } else {
         Cow::Borrowed(json)
     })
 }
 
-/// A string as JSON has it.
-pub(super) fn quoted(text: &str) -> String {
+/// A string as a JSON literal.
+pub(super) fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The engine's end of an [`Answer`]. One that is dropped without an end was abandoned.
-pub(super) struct Asked {
-    pub(super) rows: Rows,
-    end: oneshot::Sender<Result<Item, QueryFault>>,
+/// The sending side of a [`RowStream`]; dropped without [`Self::finish`], the query counts as cancelled.
+pub(super) struct ResultSink {
+    pub(super) rows: RowSink,
+    result: oneshot::Sender<Result<Item, QueryFault>>,
     observed: Observed,
 }
 
-impl Asked {
-    /// The last word to the caller.
-    pub(super) fn end(self, end: Result<Done, QueryFault>) {
-        let Self { rows, end: sender, observed } = self;
-        observed.finish(end.as_ref().map_or_else(QueryFault::as_str, |_| "success"));
-        let item = end.map(|done| Item::End { truncated: rows.truncated, affected: done.affected });
-        // Whoever went away needs no answer.
+impl ResultSink {
+    /// Sends the end of the result.
+    pub(super) fn finish(self, result: Result<Completion, QueryFault>) {
+        let Self { rows, result: sender, observed } = self;
+        observed.finish(result.as_ref().map_or_else(QueryFault::as_str, |_| "success"));
+        let item =
+            result.map(|completion| Item::End { truncated: rows.truncated, affected: completion.affected });
+        // The caller may have disconnected.
         let _ = sender.send(item);
     }
 }
 
-/// The rows of a run as they come, and its end. The work is done by whoever waits for them, until it is detached; dropping this
-/// ends it, on the server as well.
-#[must_use = "the query runs while its answer is read"]
-pub struct Answer {
+/// The rows of a query as they arrive, then its end. Polling the stream drives the query, until it is detached; dropping the stream
+/// cancels the query, on the server as well.
+#[must_use = "the query runs while its stream is polled"]
+pub struct RowStream {
     rows: mpsc::Receiver<String>,
-    end: Option<oneshot::Receiver<Result<Item, QueryFault>>>,
-    /// None when it is over, or goes on in a task of its own.
+    result: Option<oneshot::Receiver<Result<Item, QueryFault>>>,
+    /// None once it has completed or runs in a task of its own.
     work: Option<BoxFuture<'static, ()>>,
 }
 
-impl Answer {
-    /// The answer of the work that an engine does.
-    pub(super) fn of<W>(max_rows: u32, observed: Observed, work: impl FnOnce(Asked) -> W) -> Self
+impl RowStream {
+    /// The stream of the query that `work` runs.
+    pub(super) fn of<W>(max_rows: u32, observed: Observed, work: impl FnOnce(ResultSink) -> W) -> Self
     where
         W: Future<Output = ()> + Send + 'static,
     {
-        let (sender, rows) = mpsc::channel(BATCHES);
-        let (end, ended) = oneshot::channel();
-        let out = Rows { sender, batch: String::new(), left: max_rows, truncated: false, sent: false };
-        let work = work(Asked { rows: out, end, observed }).boxed();
-        Self { rows, end: Some(ended), work: Some(work) }
+        let (sender, rows) = mpsc::channel(MAX_BATCHES);
+        let (result, received) = oneshot::channel();
+        let sink =
+            RowSink { sender, batch: String::new(), remaining: max_rows, truncated: false, sent: false };
+        let work = work(ResultSink { rows: sink, result, observed }).boxed();
+        Self { rows, result: Some(received), work: Some(work) }
     }
 
-    /// Lets the work go on whether or not somebody reads, as long as its time-out allows. What is over at once is cheaper
-    /// without; what comes bit by bit would otherwise hold its connection for as long as a slow reader likes.
+    /// Spawns the query as a task, so that a slow reader does not hold its connection beyond the timeout. A short query is cheaper
+    /// without.
     pub fn detach(&mut self) {
         if let (Some(work), Ok(runtime)) = (self.work.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(work);
@@ -327,15 +333,15 @@ impl Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for RowStream {
     fn drop(&mut self) {
-        // Nobody reads any more: it ends the statement on the server.
+        // Without a reader, the query is cancelled on the server.
         self.rows.close();
         self.detach();
     }
 }
 
-impl Stream for Answer {
+impl Stream for RowStream {
     type Item = Result<Item, QueryFault>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -357,10 +363,10 @@ impl Stream for Answer {
         if let Some(rows) = rows {
             return Poll::Ready(Some(Ok(Item::Rows(rows))));
         }
-        let Some(end) = &mut self.end else { return Poll::Ready(None) };
-        let ended = ready!(end.poll_unpin(cx));
-        self.end = None;
-        let broken = || Fault::new(Reason::Unavailable, "the query was broken off");
-        Poll::Ready(Some(ended.unwrap_or_else(|_| Err(broken().into()))))
+        let Some(result) = &mut self.result else { return Poll::Ready(None) };
+        let received = ready!(result.poll_unpin(cx));
+        self.result = None;
+        let cancelled = || Fault::new(Reason::Unavailable, "the query was cancelled");
+        Poll::Ready(Some(received.unwrap_or_else(|_| Err(cancelled().into()))))
     }
 }

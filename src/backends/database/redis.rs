@@ -1,4 +1,4 @@
-//! Redis and Valkey, by RESP2.
+//! Redis and Valkey, protocol RESP2.
 
 mod answer;
 mod error;
@@ -7,37 +7,36 @@ mod template;
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, aio::MultiplexedConnection};
 use secrecy::ExposeSecret;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     task::JoinHandle,
 };
 
 use self::{error::fault, run::Prepared};
 use super::{
     Credential, Role, Server, ServerSettings,
-    pool::Wire,
-    query::{Done, QueryFault, Rows, Run, Stop},
+    deadline::{Deadline, Stage},
+    pool::Protocol,
+    query::{BoundQuery, Completion, QueryFault, RowSink, RunError},
+    tls::ServerTls,
 };
 use crate::{
     api::{Reason, v1alpha1::database::Query},
-    backends::{
-        Fault,
-        http::Egress,
-        transport::{self, TlsSettings},
-    },
+    backends::{Fault, http::Egress},
 };
 
 pub(super) struct Redis {
     host: String,
     port: u16,
     egress: Egress,
-    tls: TlsSettings,
+    tls: ServerTls,
     number: u32,
     credential: Credential,
-    /// The declared commands that were looked at, by their text.
+    /// The declared commands that were checked, by their text.
     prepared: Mutex<HashMap<String, Arc<Prepared>>>,
 }
 
@@ -48,11 +47,22 @@ impl Redis {
             host: settings.host.clone(),
             port: settings.port,
             egress,
-            tls: settings.tls.clone(),
+            tls: ServerTls::new(settings),
             number,
             credential: settings.credential.clone(),
             prepared: Mutex::default(),
         }
+    }
+
+    /// Whether it answers a command without TLS.
+    async fn speaks_plaintext(&self) -> Result<bool, Fault> {
+        let mut stream = self.egress.connect(&self.host, self.port).await?;
+        let response = async {
+            stream.write_all(b"PING\r\n").await?;
+            stream.read_u8().await
+        };
+        let first = response.await.map_err(|error| Fault::from_io(&error))?;
+        Ok(matches!(first, b'+' | b'-'))
     }
 
     async fn login<S>(&self, stream: S) -> Result<Connection, Fault>
@@ -60,16 +70,22 @@ impl Redis {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        // Whoever asks has a time-out of his own; the driver's would be half a second.
+        // Callers have their own timeouts; the driver's default is half a second.
         let config = AsyncConnectionConfig::default().set_response_timeout(None);
         let connected = MultiplexedConnection::new_with_config(&info, stream, config).await;
-        let (commands, carrier) = connected.map_err(|error| fault(&error))?;
-        let mut connection = Connection { commands, carrier: tokio::spawn(carrier) };
-        // By ourselves, since the driver calls everything that goes wrong here a wrong password.
+        let (commands, driver) = connected.map_err(|error| fault(&error))?;
+        let mut connection = Connection { commands, driver: tokio::spawn(driver) };
+        // Not by the driver, which reports every error here as a wrong password.
         if let Some(password) = &self.credential.password {
             let mut auth = redis::cmd("AUTH");
             auth.arg(self.credential.username.as_deref()).arg(password.expose_secret());
-            connection.run(&auth).await?;
+            if let Err(fault) = connection.run(&auth).await {
+                // A Sentinel seldom has a password, and then it answers without.
+                return Err(match connection.info().await {
+                    Ok(info) if field(&info, "redis_mode") == Some("sentinel") => sentinel(),
+                    _ => fault,
+                });
+            }
         }
         if self.number != 0 {
             connection.run(redis::cmd("SELECT").arg(self.number)).await?;
@@ -78,76 +94,121 @@ impl Redis {
     }
 }
 
-/// A connection, and the task that carries its bytes.
+/// A connection, and the task that drives its IO.
 pub(super) struct Connection {
     commands: MultiplexedConnection,
-    carrier: JoinHandle<()>,
+    driver: JoinHandle<()>,
 }
 
 impl Connection {
-    /// Not `req_packed_command`, which hands a refusal over as if it were an answer.
+    /// Not `req_packed_command`, which returns an error response as a value.
     async fn run(&mut self, command: &redis::Cmd) -> Result<(), Fault> {
-        let answer: Result<redis::Value, _> = command.query_async(&mut self.commands).await;
-        answer.map(drop).map_err(|error| fault(&error))
+        let response: Result<redis::Value, _> = command.query_async(&mut self.commands).await;
+        response.map(drop).map_err(|error| fault(&error))
+    }
+
+    async fn info(&mut self) -> Result<String, Fault> {
+        let info: Result<String, _> = redis::cmd("INFO").query_async(&mut self.commands).await;
+        info.map_err(|error| fault(&error))
+    }
+
+    /// None if the account may not ask, or it is no node of a cluster.
+    async fn cluster_info(&mut self) -> Result<Option<String>, Fault> {
+        let info: Result<String, _> = redis::cmd("CLUSTER").arg("INFO").query_async(&mut self.commands).await;
+        match info.map_err(|error| fault(&error)) {
+            Err(fault) if fault.reason == Reason::PermissionDenied => Ok(None),
+            info => info.map(Some),
+        }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.carrier.abort();
+        self.driver.abort();
     }
 }
 
-impl Wire for Redis {
+impl Protocol for Redis {
     type Connection = Connection;
 
-    async fn open(&self) -> Result<Connection, Fault> {
-        // Our own stream, since only so a failed handshake keeps its type, and VerifyCa is possible.
-        let stream = self.egress.connect(&self.host, self.port).await?;
+    async fn open(&self, deadline: Deadline) -> Result<Connection, Fault> {
+        // Our own stream, so that TLS faults keep their type and VerifyCa is possible.
+        let stream = deadline.wait(Stage::Connect, self.egress.connect(&self.host, self.port)).await?;
         if self.tls.enabled() {
-            self.login(transport::handshake(stream, &self.host, &self.tls).await?).await
+            let plaintext = || self.speaks_plaintext().map(|said| said.unwrap_or(false)).boxed();
+            let stream = self.tls.implicit_handshake(stream, deadline, plaintext).await?;
+            deadline.wait(Stage::Login, self.login(stream)).await
         } else {
-            self.login(stream).await
+            deadline.wait(Stage::Login, self.login(stream)).await
         }
     }
 
     async fn identify(&self, connection: &mut Connection) -> Result<Server, Fault> {
         connection.run(&redis::cmd("PING")).await?;
-        let info: Result<String, _> = redis::cmd("INFO").query_async(&mut connection.commands).await;
-        match info {
-            Ok(info) => Ok(read_info(&info)),
-            // An account that may use the server and not look into it is no fault.
-            Err(error) if fault(&error).reason == Reason::PermissionDenied => Ok(Server::default()),
-            Err(error) => Err(fault(&error)),
+        let not_after = self.tls.not_after();
+        let info = match connection.info().await {
+            // An account need not have the permission for INFO.
+            Err(fault) if fault.reason == Reason::PermissionDenied => {
+                return Ok(Server { not_after, ..Server::default() });
+            }
+            info => info?,
+        };
+        let clustered = match field(&info, "redis_mode") {
+            Some("sentinel") => return Err(sentinel()),
+            Some("cluster") => true,
+            _ => false,
+        };
+        if clustered && let Some(cluster) = connection.cluster_info().await? {
+            let state = field(&cluster, "cluster_state").unwrap_or_default();
+            if state != "ok" {
+                let detail = format!("CLUSTERDOWN: the node says cluster_state:{state}");
+                let remedy = "assign all hash slots to nodes that run (redis-cli --cluster fix)";
+                return Err(Fault::new(Reason::Unavailable, detail).with_remedy(remedy));
+            }
         }
+        Ok(Server { clustered, not_after, ..read_info(&info) })
     }
 
     async fn check(&self, connection: &mut Connection, query: &Query) -> Result<(), Fault> {
-        self.prepare(connection, query).await.map(drop).map_err(QueryFault::of_check)
+        self.prepare(connection, query).await.map(drop).map_err(QueryFault::into_check_fault)
     }
 
-    async fn run(&self, connection: &mut Connection, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
-        self.execute(connection, run, rows).await
+    async fn run(
+        &self,
+        connection: &mut Connection,
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
+        self.execute(connection, query, rows).await
     }
 
-    async fn abort(&self, _: &mut Connection) {
-        // Closing the connection is all there is: a client that waits for a key is forgotten, a script runs on.
+    async fn cancel(&self, _: &mut Connection) {
+        // Closing the connection unblocks a command that waits for a key; a script continues, as Redis cannot cancel it.
     }
 
-    async fn shut(connection: Connection) {
+    async fn close(connection: Connection) {
         drop(connection);
     }
 }
 
+fn sentinel() -> Fault {
+    let remedy = "set host and port to those of the Redis server that the Sentinel monitors";
+    Fault::new(Reason::ProtocolError, "this is a Redis Sentinel, which holds no data").with_remedy(remedy)
+}
+
+/// A field of what `INFO` and `CLUSTER INFO` respond.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+}
+
 fn read_info(info: &str) -> Server {
-    let field = |name: &str| {
-        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned())
-    };
+    let text = |name| field(info, name).map(str::to_owned);
     Server {
-        // Valkey says 7.2.4 as redis_version, for old clients.
-        version: field("valkey_version").or_else(|| field("redis_version")).unwrap_or_default(),
-        role: if field("role").as_deref() == Some("slave") { Role::Replica } else { Role::Primary },
-        identity: field("run_id"),
+        // Valkey reports redis_version 7.2.4 for old clients.
+        version: text("valkey_version").or_else(|| text("redis_version")).unwrap_or_default(),
+        role: if field(info, "role") == Some("slave") { Role::Replica } else { Role::Primary },
+        identity: text("run_id"),
+        ..Server::default()
     }
 }

@@ -1,5 +1,4 @@
-//! The servers that this process uses: whoever reaches the same one in the same way, be it to judge it or to run queries,
-//! shares its pool.
+//! The connection pools of this process: probes and queries with the same settings share one.
 
 use std::{
     collections::HashMap,
@@ -16,13 +15,13 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Database, ServerSettings, connect};
 use crate::backends::{Fault, http::Egress};
 
-/// The servers that are in use, by the key of their settings.
+/// The pools in use, by the key of their settings.
 pub struct PoolRegistry {
     by_key: Mutex<HashMap<[u8; 32], Weak<PoolHandle>>>,
     egress: Egress,
 }
 
-/// A share in a server and its pool, which closes with the last one.
+/// A shared handle to a server and its pool; the pool closes when the last handle is dropped.
 pub struct PoolHandle {
     server: Arc<dyn Database>,
     engine: &'static str,
@@ -31,60 +30,60 @@ pub struct PoolHandle {
 }
 
 impl PoolRegistry {
-    /// None yet; they are connected to by `egress`.
+    /// An empty registry; connections are made through `egress`.
     #[must_use]
     pub fn new(egress: Egress) -> Self {
         Self { by_key: Mutex::default(), egress }
     }
 
-    /// A share in the server of these settings. It is connected to when it is first needed.
+    /// The pool for these settings. It connects on first use.
     ///
     /// # Errors
     /// A setting that the driver cannot use.
-    pub fn share(&self, settings: ServerSettings) -> Result<Arc<PoolHandle>, Fault> {
+    pub fn handle(&self, settings: ServerSettings) -> Result<Arc<PoolHandle>, Fault> {
         let key = settings.key();
-        let mut servers = self.all();
-        if let Some(share) = servers.get(&key).and_then(Weak::upgrade) {
-            return Ok(share);
+        let mut handles = self.handles();
+        if let Some(handle) = handles.get(&key).and_then(Weak::upgrade) {
+            return Ok(handle);
         }
-        servers.retain(|_, share| share.strong_count() > 0);
+        handles.retain(|_, handle| handle.strong_count() > 0);
         let (engine, endpoint) = (settings.engine.as_str(), settings.endpoint());
-        let (interval, patience) = (settings.pool.monitor_interval, settings.timeout);
-        let share = PoolHandle {
+        let (interval, timeout) = (settings.pool.monitor_interval, settings.timeout);
+        let handle = PoolHandle {
             server: connect(settings, self.egress.clone())?,
             engine,
             endpoint,
             saturated: false.into(),
         };
-        let share = Arc::new(share);
-        servers.insert(key, Arc::downgrade(&share));
-        tokio::spawn(tend(Arc::downgrade(&share), interval, patience));
-        Ok(share)
+        let handle = Arc::new(handle);
+        handles.insert(key, Arc::downgrade(&handle));
+        tokio::spawn(maintain(Arc::downgrade(&handle), interval, timeout));
+        Ok(handle)
     }
 
-    /// Those that somebody has a share in.
+    /// Handles to all pools in use.
     #[must_use]
     pub fn in_use(&self) -> Vec<Arc<PoolHandle>> {
-        self.all().values().filter_map(Weak::upgrade).collect()
+        self.handles().values().filter_map(Weak::upgrade).collect()
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<[u8; 32], Weak<PoolHandle>>> {
+    fn handles(&self) -> MutexGuard<'_, HashMap<[u8; 32], Weak<PoolHandle>>> {
         self.by_key.lock()
     }
 }
 
-/// Looks after the pool at this interval, as long as somebody has a share in it.
-async fn tend(share: Weak<PoolHandle>, interval: Duration, patience: Duration) {
+/// Maintains the pool at this interval until its last handle is dropped.
+async fn maintain(handle: Weak<PoolHandle>, interval: Duration, timeout: Duration) {
     loop {
         tokio::time::sleep(interval).await;
-        let Some(share) = share.upgrade() else { return };
-        share.saturated.store(share.pool().saturated(), Relaxed);
-        let _ = tokio::time::timeout(patience, share.server.tend()).await;
+        let Some(handle) = handle.upgrade() else { return };
+        handle.saturated.store(handle.pool().saturated(), Relaxed);
+        let _ = tokio::time::timeout(timeout, handle.server.maintain()).await;
     }
 }
 
 impl PoolHandle {
-    /// Such as `postgresql`.
+    /// The engine, such as `postgresql`.
     #[must_use]
     pub fn engine(&self) -> &'static str {
         self.engine
@@ -96,7 +95,7 @@ impl PoolHandle {
         &self.endpoint
     }
 
-    /// The pool had no room for a caller when it was last looked at, which is every `pool.monitorInterval`.
+    /// The pool was saturated when last observed, which is every `pool.monitorInterval`.
     #[must_use]
     pub fn saturated(&self) -> bool {
         self.saturated.load(Relaxed)
@@ -114,7 +113,7 @@ impl Deref for PoolHandle {
 impl Drop for PoolHandle {
     fn drop(&mut self) {
         let server = Arc::clone(&self.server);
-        // Outside of a runtime (at exit) the sockets close by themselves.
+        // Without a runtime (at exit) the kernel closes the sockets.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { server.close().await });
         }

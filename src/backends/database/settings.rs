@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// Everything that it takes to reach one server.
+/// Everything needed to connect to one server.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// The product.
+    /// The engine.
     pub engine: Engine,
     /// Host name or address.
     pub host: String,
@@ -25,19 +25,23 @@ pub struct ServerSettings {
     pub port: u16,
     /// Name (or for Redis the number) of the database.
     pub database: Option<String>,
-    /// Who logs in.
+    /// The credential.
     pub credential: Credential,
-    /// The database that knows the user (MongoDB's `authSource`).
+    /// The database in which the user is defined (MongoDB's `authSource`).
     pub auth_source: Option<String>,
-    /// How the connection is protected.
+    /// Options that clients need to log in as well (PostgreSQL's `options`, MongoDB's `authMechanism`), from a URI.
+    pub options: Vec<(String, String)>,
+    /// The names of the URI's options that are ignored.
+    pub ignored_options: Vec<String>,
+    /// TLS settings.
     pub tls: TlsSettings,
     /// The pool's bounds.
     pub pool: PoolSettings,
-    /// How long connecting and one probe may take.
+    /// The timeout of one probe, connecting included.
     pub timeout: Duration,
 }
 
-/// Who logs in.
+/// User name and password.
 #[derive(Clone, Debug, Default)]
 pub struct Credential {
     /// User name.
@@ -47,16 +51,23 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// 16 bits of a salted SHA-256 over it and the client certificate: enough to see a change, too little to guess from.
+    /// Empty texts are absent.
+    #[must_use]
+    pub fn new(username: String, password: String) -> Self {
+        let present = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self { username: present(username), password: present(password).map(SecretString::from) }
+    }
+
+    /// 16 bits of a salted SHA-256 over it and the client certificate: enough to detect a change, too few to guess the secret.
     #[must_use]
     pub fn fingerprint(&self, tls: &TlsSettings, salt: &str) -> String {
         digest::fingerprint(salt, |hash| {
-            self.feed(hash);
+            self.hash_into(hash);
             tls.feed_client(hash);
         })
     }
 
-    fn feed(&self, hash: &mut Sha256) {
+    fn hash_into(&self, hash: &mut Sha256) {
         part(hash, self.username.as_deref());
         part(hash, self.password.as_ref().map(ExposeSecret::expose_secret));
     }
@@ -65,17 +76,17 @@ impl Credential {
 /// The pool's bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// Connections at the most.
+    /// Maximum number of connections.
     pub max: u32,
-    /// Connections that stay open.
+    /// Connections kept open while idle.
     pub min: u32,
-    /// How long a caller waits.
+    /// How long a caller waits for a connection.
     pub acquire_timeout: Duration,
-    /// When an unused connection is closed.
+    /// An idle connection is closed after this time.
     pub idle_timeout: Duration,
-    /// When any connection is closed.
+    /// Any connection is closed at this age.
     pub max_lifetime: Duration,
-    /// How often the pool is tended.
+    /// How often the pool is maintained.
     pub monitor_interval: Duration,
 }
 
@@ -98,54 +109,68 @@ impl ServerSettings {
     #[must_use]
     pub fn key(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        self.feed_target(&mut hash);
-        self.credential.feed(&mut hash);
+        self.hash_target(&mut hash);
+        self.credential.hash_into(&mut hash);
         self.tls.feed_client(&mut hash);
         hash.finalize().into()
     }
 
-    /// The same for everything but the credential: what stays alike when a password is rotated.
+    /// The same without the credential: unchanged by a rotated password.
     #[must_use]
     pub fn target_key(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        self.feed_target(&mut hash);
+        self.hash_target(&mut hash);
         hash.finalize().into()
     }
 
-    /// The same for settings with which the same user logs in to the same server, whatever for.
+    /// Equal for settings with which the same user logs in to the same server.
     #[must_use]
     pub fn login_key(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         part(&mut hash, Some(&format!("{:?} {} {}", self.engine, self.host, self.port)));
-        part(&mut hash, self.knows_user());
-        self.credential.feed(&mut hash);
+        part(&mut hash, self.effective_auth_source());
+        self.credential.hash_into(&mut hash);
         self.tls.feed_client(&mut hash);
         hash.finalize().into()
     }
 
-    /// The database that knows the user, where there are several that may.
-    pub(super) fn knows_user(&self) -> Option<&str> {
+    /// The database in which the user is looked up; none for engines with server-wide users.
+    pub(super) fn effective_auth_source(&self) -> Option<&str> {
         let own = self.database.as_deref().unwrap_or("admin");
         (self.engine == Engine::Mongodb).then(|| self.auth_source.as_deref().unwrap_or(own))
     }
 
-    fn feed_target(&self, hash: &mut Sha256) {
+    fn hash_target(&self, hash: &mut Sha256) {
         let plain = format!(
-            "{:?} {} {} {:?} {:?} {:?} {:?}",
-            self.engine, self.host, self.port, self.auth_source, self.tls.mode, self.pool, self.timeout
+            "{:?} {} {} {:?} {:?} {:?} {:?} {:?} {:?}",
+            self.engine,
+            self.host,
+            self.port,
+            self.auth_source,
+            self.options,
+            self.ignored_options,
+            self.tls.mode,
+            self.pool,
+            self.timeout
         );
         part(hash, Some(&plain));
         part(hash, self.database.as_deref());
         part(hash, self.tls.ca.as_deref());
     }
 
-    /// `host:port`, as users read it.
+    /// The value of an option of the URI.
+    #[must_use]
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `host:port`, as shown to users.
     #[must_use]
     pub fn endpoint(&self) -> String {
         transport::endpoint(&self.host, self.port)
     }
 
-    /// Takes the secrets out of a fault's text.
+    /// Redacts secrets in a fault's text.
     #[must_use]
     pub fn redact(&self, fault: Fault) -> Fault {
         fault.redacted(self.credential.password.iter().chain(self.tls.client.as_ref().map(|(_, key)| key)))
@@ -161,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_same_user_logs_in_for_is_no_other_login() {
+    fn the_login_key_depends_on_server_and_user_alone() {
         let settings = |engine, database: &str, password| ServerSettings {
             engine,
             host: "db.example".to_owned(),
@@ -169,6 +194,8 @@ mod tests {
             database: Some(database.to_owned()),
             credential: credential("app", password),
             auth_source: None,
+            options: Vec::new(),
+            ignored_options: Vec::new(),
             tls: TlsSettings::default(),
             pool: PoolSettings::from(&Pool::default()),
             timeout: Duration::from_secs(5),

@@ -1,4 +1,4 @@
-//! What the two engines behind `sqlx` share.
+//! Shared by the SQL engines.
 
 use secrecy::ExposeSecret;
 use sqlx::error::DatabaseError;
@@ -7,12 +7,12 @@ use super::Credential;
 use super::query::QueryFault;
 use crate::{
     api::Reason,
-    backends::{Fault, find_cause, transport::TlsSettings},
+    backends::{Fault, find_cause},
 };
 
-/// What statements begin with that are about the connection: a query has its transaction already, and what is set would meet
-/// the queries after it.
-const OF_THE_CONNECTION: [&str; 27] = [
+/// First words of statements that change the session or the transaction: a query has its own transaction, and session state would leak
+/// into later queries.
+const SESSION_COMMANDS: [&str; 27] = [
     "abort",
     "begin",
     "close",
@@ -42,17 +42,12 @@ const OF_THE_CONNECTION: [&str; 27] = [
     "xa",
 ];
 
-/// User name and password as the driver takes them.
+/// User name and password as the driver's arguments.
 pub(super) fn login(credential: &Credential) -> (Option<&str>, Option<&str>) {
     (credential.username.as_deref(), credential.password.as_ref().map(ExposeSecret::expose_secret))
 }
 
-/// Certificate and key as the driver takes them.
-pub(super) fn client_certificate(tls: &TlsSettings) -> Option<(&str, &str)> {
-    tls.client.as_ref().map(|(certificate, key)| (certificate.as_str(), key.expose_secret()))
-}
-
-/// The fault behind a driver's error; `decide` reads the server's own errors.
+/// The fault of a driver's error; `decide` classifies the server's own errors.
 pub(super) fn fault(error: &sqlx::Error, decide: impl Fn(&dyn DatabaseError) -> Option<Fault>) -> Fault {
     match error {
         sqlx::Error::Database(error) => {
@@ -62,24 +57,27 @@ pub(super) fn fault(error: &sqlx::Error, decide: impl Fn(&dyn DatabaseError) -> 
             find_cause(cause.as_ref()).unwrap_or_else(|| Fault::new(Reason::TlsFailed, cause.to_string()))
         }
         sqlx::Error::Io(cause) => Fault::from_io(cause),
-        // The driver's text names places in its own code, which helps nobody here.
-        _ => Fault::new(Reason::ProtocolError, "the server does not answer as this engine does"),
+        // The driver's text is about its own code.
+        _ => Fault::new(
+            Reason::ProtocolError,
+            "unexpected response: the server does not speak the MySQL protocol",
+        ),
     }
 }
 
-/// Whether a statement can be a query at all.
+/// Checks that a statement may be a query.
 ///
 /// # Errors
-/// It is about the connection.
-pub(super) fn suits(statement: &str) -> Result<(), QueryFault> {
+/// It changes the session or the transaction.
+pub(super) fn check_statement(statement: &str) -> Result<(), QueryFault> {
     let word = first_word(statement);
-    if !OF_THE_CONNECTION.contains(&word.as_str()) {
+    if !SESSION_COMMANDS.contains(&word.as_str()) {
         return Ok(());
     }
-    Err(QueryFault::Invalid(format!("{word} is about the connection, which other queries use after it")))
+    Err(QueryFault::Invalid(format!("{word} changes the connection, which later queries reuse")))
 }
 
-/// The first word, in lower case, with the comments before it passed over.
+/// The first word in lower case, after comments and brackets.
 fn first_word(statement: &str) -> String {
     let mut rest = statement;
     loop {
@@ -96,7 +94,7 @@ fn first_word(statement: &str) -> String {
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Comments may hold comments, in PostgreSQL.
+/// PostgreSQL's comments nest.
 fn after_comment(text: &str) -> &str {
     let (mut depth, mut rest) = (0_usize, text);
     loop {
@@ -129,12 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_the_connection_is_no_query() {
+    fn statements_that_change_the_session_are_refused() {
         for statement in ["set x = 1", "/* */ COMMIT", "copy t from stdin", "Lock tables t write"] {
-            assert!(matches!(suits(statement), Err(QueryFault::Invalid(_))), "{statement}");
+            assert!(matches!(check_statement(statement), Err(QueryFault::Invalid(_))), "{statement}");
         }
         for statement in ["select 1", "with a as (select 1) table a", "do $$ begin end $$", "call p()"] {
-            assert_eq!(suits(statement), Ok(()), "{statement}");
+            assert_eq!(check_statement(statement), Ok(()), "{statement}");
         }
     }
 }

@@ -9,16 +9,13 @@ use std::{
 };
 
 use hyper::Uri;
-use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
-use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::client::TlsStream;
-use x509_cert::{Certificate, der::Decode};
 
 use super::{
     Egress, Fault,
@@ -110,7 +107,7 @@ impl Connector {
         let stream = timeout_at(deadline, self.0.tls.handshake(stream, name))
             .await
             .map_err(timed_out("the TLS handshake"))??;
-        let not_after = stream.get_ref().1.peer_certificates().and_then(|chain| expiry(chain.first()?));
+        let not_after = transport::not_after(&stream);
         let stream = Stream::Tls(Box::new(stream));
         if let Some(address) = address {
             let peer = Peer { not_after, http2: stream.speaks_http2() };
@@ -122,12 +119,6 @@ impl Connector {
     fn peers(&self) -> MutexGuard<'_, Peers> {
         self.0.peers.lock()
     }
-}
-
-fn expiry(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
-    let certificate = Certificate::from_der(certificate).ok()?;
-    let since_epoch = certificate.tbs_certificate().validity().not_after.to_unix_duration();
-    Timestamp::from_second(i64::try_from(since_epoch.as_secs()).ok()?).ok()
 }
 
 /// A connection.

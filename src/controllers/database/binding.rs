@@ -87,8 +87,10 @@ fn desired(name: String, observed: &TargetObservation) -> Option<Desired<Secret>
     data.extend(server.credential.username.clone().map(|username| ("username", username)));
     let password = server.credential.password.as_ref();
     data.extend(password.map(|password| ("password", password.expose_secret().to_owned())));
-    data.extend(server.tls.ca.clone().map(|ca| ("certificates", ca)));
-    if let Some((_, key)) = &server.tls.client {
+    // Of the specification, `certificates` and `private-key` are the client's; it has no entry for the authorities to trust.
+    data.extend(server.tls.ca.clone().map(|ca| ("ca.crt", ca)));
+    if let Some((certificate, key)) = &server.tls.client {
+        data.insert("certificates", certificate.clone());
         data.insert("private-key", key.expose_secret().to_owned());
     }
     let verified =
@@ -110,7 +112,9 @@ fn uri(servers: &[&ServerSettings], chosen: &ServerSettings) -> String {
     let login = match (&chosen.credential.username, &chosen.credential.password) {
         (None, None) => String::new(),
         (username, password) => {
-            let username = username.as_deref().map(encode).unwrap_or_default();
+            // Clients of Redis take an empty name for one that is meant.
+            let username = username.as_deref().or((engine == Engine::Redis).then_some("default"));
+            let username = username.map(encode).unwrap_or_default();
             let password = password.as_ref().map(|it| format!(":{}", encode(it.expose_secret())));
             format!("{username}{}@", password.unwrap_or_default())
         }
@@ -122,18 +126,24 @@ fn uri(servers: &[&ServerSettings], chosen: &ServerSettings) -> String {
         Engine::Mysql | Engine::Redis => chosen.endpoint(),
     };
     let database = chosen.database.as_deref().map(encode).unwrap_or_default();
-    let option = match (engine, tls) {
-        (Engine::Postgresql, TlsMode::None) => "?sslmode=disable",
-        (Engine::Postgresql, TlsMode::Require) => "?sslmode=require",
-        (Engine::Postgresql, TlsMode::VerifyCa) => "?sslmode=verify-ca",
-        (Engine::Postgresql, TlsMode::VerifyFull) => "?sslmode=verify-full",
-        (Engine::Mysql, TlsMode::None) => "?ssl-mode=DISABLED",
-        (Engine::Mysql, TlsMode::Require) => "?ssl-mode=REQUIRED",
-        (Engine::Mysql, TlsMode::VerifyCa) => "?ssl-mode=VERIFY_CA",
-        (Engine::Mysql, TlsMode::VerifyFull) => "?ssl-mode=VERIFY_IDENTITY",
-        (Engine::Mongodb, TlsMode::None) => "?tls=false",
-        (Engine::Mongodb, _) => "?tls=true",
-        (Engine::Redis, _) => "",
+    let tls = match (engine, tls) {
+        (Engine::Postgresql, TlsMode::None) => Some("sslmode=disable"),
+        (Engine::Postgresql, TlsMode::Require) => Some("sslmode=require"),
+        (Engine::Postgresql, TlsMode::VerifyCa) => Some("sslmode=verify-ca"),
+        (Engine::Postgresql, TlsMode::VerifyFull) => Some("sslmode=verify-full"),
+        (Engine::Mysql, TlsMode::None) => Some("ssl-mode=DISABLED"),
+        (Engine::Mysql, TlsMode::Require) => Some("ssl-mode=REQUIRED"),
+        (Engine::Mysql, TlsMode::VerifyCa) => Some("ssl-mode=VERIFY_CA"),
+        (Engine::Mysql, TlsMode::VerifyFull) => Some("ssl-mode=VERIFY_IDENTITY"),
+        (Engine::Mongodb, TlsMode::None) => Some("tls=false"),
+        (Engine::Mongodb, TlsMode::Require) => Some("tls=true&tlsAllowInvalidCertificates=true"),
+        (Engine::Mongodb, TlsMode::VerifyCa) => Some("tls=true&tlsAllowInvalidHostnames=true"),
+        (Engine::Mongodb, TlsMode::VerifyFull) => Some("tls=true"),
+        (Engine::Redis, _) => None,
     };
-    format!("{scheme}://{login}{hosts}/{database}{option}")
+    let source = chosen.auth_source.as_deref().map(|source| format!("authSource={}", encode(source)));
+    let kept = chosen.options.iter().map(|(name, value)| format!("{name}={}", encode(value)));
+    let options: Vec<_> = tls.map(str::to_owned).into_iter().chain(source).chain(kept).collect();
+    let query = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
+    format!("{scheme}://{login}{hosts}/{database}{query}")
 }

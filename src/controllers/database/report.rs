@@ -1,5 +1,9 @@
 //! What users read of the observed servers.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 
 use super::{ProbeTarget, TargetObservation};
@@ -8,11 +12,13 @@ use crate::{
         ConditionType, Reason,
         v1alpha1::{
             Database,
-            database::{DatabaseStatus, Engine, InvalidQuery, PoolStatus, ServerStatus},
+            database::{DatabaseStatus, Engine, InvalidQuery, PoolStatus, ServerStatus, TlsStatus},
         },
     },
     backends::database::Role,
-    controllers::{Report, discovery::EndpointTarget, targets::ObservedTarget},
+    controllers::{
+        Report, discovery::EndpointTarget, external_api::CERTIFICATE_HORIZON, targets::ObservedTarget,
+    },
     domain::{
         conditions::{ConditionUpdate, advise},
         endpoint_slices::Port,
@@ -41,6 +47,11 @@ pub(super) async fn report(
     // What is known of other servers says nothing of these.
     let before = database.status.as_ref().filter(|before| observed.is_of(&before.common));
     let mut report = observed.report(database);
+    if let Some(options) = ignored_options(observed)
+        && let Some(resolved) = report.conditions.iter_mut().find(|it| it.kind == ConditionType::ResolvedRefs)
+    {
+        resolved.message = format!("{}; ignored options of the URI: {options}", resolved.message);
+    }
     let room = pool_condition(observed, saturated);
     if room.holds == Some(false) {
         report.degrade(room.reason, POOL_EXHAUSTED);
@@ -53,6 +64,7 @@ pub(super) async fn report(
     let server = shown.and_then(server);
     let replaced = replaced(observed, server.as_ref(), before);
     status.server = server.or_else(|| before.and_then(|status| status.server.clone()));
+    status.tls = certificates(observed, before);
     status.pool = shown.map(pool);
     status.invalid_queries = invalid_queries(preferred, database, before).await;
 
@@ -61,12 +73,52 @@ pub(super) async fn report(
         let message = format!("queries that cannot be prepared: {}", queries.join(", "));
         report.degrade(Reason::QueryInvalid, &message);
     }
+    warn_of_expiry(&mut report);
     if let Some(message) = replaced {
         report.degrade(Reason::ServerReplaced, message);
         // For one reconcile: the next one compares with the new identity.
         report.requeue_within(observed.schedule.interval);
     }
     report
+}
+
+/// The names of the URI's options that are ignored.
+fn ignored_options(observed: &TargetObservation) -> Option<String> {
+    let ignored = &observed.targets.first()?.settings.settings.ignored_options;
+    (!ignored.is_empty()).then(|| ignored.join(", "))
+}
+
+fn certificates(observed: &TargetObservation, before: Option<&DatabaseStatus>) -> Option<TlsStatus> {
+    let settings = &observed.targets.first()?.settings.settings;
+    // Until this process has connected to every server that works, what an earlier one has seen holds.
+    let unseen = observed.targets.iter().any(|target| target.works() && target.facts().is_none());
+    let before =
+        before.filter(|_| unseen).and_then(|before| Some(before.tls.as_ref()?.not_after.as_ref()?.0));
+    let expiries = observed.targets.iter().filter_map(|target| target.facts()?.server.not_after);
+    let tls = TlsStatus {
+        not_after: expiries.chain(before).min().map(Time),
+        client_not_after: settings.tls.client_not_after().map(Time),
+    };
+    (tls != TlsStatus::default()).then_some(tls)
+}
+
+/// How often it is checked whether a certificate expires soon.
+const EXPIRY_INTERVAL: Duration = Duration::from_hours(24);
+
+fn warn_of_expiry(report: &mut Report<DatabaseStatus>) {
+    let Some(tls) = report.status.tls.clone() else { return };
+    for (what, time) in
+        [("a server certificate", tls.not_after), ("the client certificate", tls.client_not_after)]
+    {
+        let Some(time) = time else { continue };
+        if time.0 < Timestamp::now() + CERTIFICATE_HORIZON {
+            let detail = format!("{what} expires at {:.0}", time.0);
+            report.degrade(Reason::CertificateExpiringSoon, &detail);
+        } else {
+            // Nothing else triggers a reconcile when the expiry comes near.
+            report.requeue_within(EXPIRY_INTERVAL);
+        }
+    }
 }
 
 /// The servers as they are to be published. Whoever writes must not end at a server that only follows another one, so such a
@@ -122,6 +174,7 @@ fn server(target: &ObservedTarget<ProbeTarget>) -> Option<ServerStatus> {
     Some(ServerStatus {
         version: server.version.clone(),
         role: server.role.as_str().to_owned(),
+        mode: server.clustered.then(|| "Cluster".to_owned()),
         tls: target.settings.settings.tls.enabled(),
         identity: server.identity.clone(),
     })

@@ -55,7 +55,7 @@ impl ServerProbe {
     fn new(ProbeTarget { settings, pools }: &ProbeTarget) -> Result<Self, Fault> {
         Ok(Self {
             timeout: settings.timeout,
-            backend: pools.share(settings.clone())?,
+            backend: pools.handle(settings.clone())?,
             checked: Mutex::default(),
             seen: Mutex::default(),
         })

@@ -57,7 +57,7 @@ impl BuildClient for DatabaseClient {
     }
 
     fn build(database: &Database, settings: Vec<ServerSettings>, deps: &CallDeps) -> Result<Self, Problem> {
-        let servers = settings.into_iter().map(|it| deps.pools.share(it)).collect::<Result<_, _>>();
+        let servers = settings.into_iter().map(|it| deps.pools.handle(it)).collect::<Result<_, _>>();
         let spec = &database.spec;
         Ok(Self {
             servers: servers.map_err(|fault| Problem::new(ProblemKind::NotReady, fault.message()))?,

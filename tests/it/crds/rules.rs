@@ -21,7 +21,12 @@ fn manifest(kind: &str, spec: &Value) -> Value {
 fn bad_manifests_are_refused_by_the_api_server_and_by_check_alike() {
     let place = Place::new("rules");
     let schemas = Schemas::new().unwrap();
-    for (kind, refused) in [("Database", database::refused()), ("ExternalApi", external_api::refused())] {
+    let refused = [
+        ("Database", database::refused()),
+        ("Database", database::refused_addresses()),
+        ("ExternalApi", external_api::refused()),
+    ];
+    for (kind, refused) in refused {
         let schema = schemas.kind("authlink.dev/v1alpha1", kind).unwrap();
         for (spec, by_server, by_check) in refused {
             let manifest = manifest(kind, &spec);

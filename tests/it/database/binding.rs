@@ -16,7 +16,7 @@ fn bound(system: System) -> Spec {
     system.spec().with(&json!({ "binding": { "enabled": true } }))
 }
 
-fn texts(secret: &Secret) -> BTreeMap<String, String> {
+pub(super) fn texts(secret: &Secret) -> BTreeMap<String, String> {
     let data = secret.data.iter().flatten();
     data.map(|(key, value)| (key.clone(), String::from_utf8(value.0.clone()).expect("text"))).collect()
 }
@@ -55,7 +55,7 @@ async fn a_binding_holds_what_a_client_needs_to_log_in() {
     assert_eq!(secret.metadata.owner_references.as_ref().expect("an owner")[0].name, "db");
 
     let mut values = texts(&secret);
-    let ca = values.remove("certificates").expect("the CA");
+    let ca = values.remove("ca.crt").expect("the CA");
     let uri = values.remove("uri").expect("a URI");
     let port = System::Postgresql.port().to_string();
     let wanted = [
@@ -91,7 +91,7 @@ async fn each_engine_has_a_binding_of_its_own_type() {
 }
 
 #[tokio::test]
-async fn a_binding_that_somebody_edits_or_deletes_is_repaired() {
+async fn a_binding_that_is_edited_or_deleted_is_repaired() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     namespace.database("db", &bound(System::Redis)).await;
@@ -129,7 +129,7 @@ async fn a_binding_follows_its_name_and_goes_when_it_is_switched_off() {
 }
 
 #[tokio::test]
-async fn a_secret_of_somebody_else_is_left_alone() {
+async fn a_secret_of_another_owner_is_left_alone() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     namespace.apply::<Secret>(secret("db-binding", "Opaque", &[("mine", "precious")])).await;
@@ -159,7 +159,7 @@ async fn a_binding_goes_with_its_database() {
 }
 
 #[tokio::test]
-async fn a_credential_that_does_not_work_is_not_handed_out() {
+async fn a_credential_that_does_not_work_is_not_bound() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     namespace.apply::<Secret>(crate::support::password_secret("login", "app", "not-the-password")).await;
@@ -169,7 +169,7 @@ async fn a_credential_that_does_not_work_is_not_handed_out() {
 }
 
 #[tokio::test]
-async fn a_secret_that_a_policy_refuses_is_told_of_and_the_database_is_ready() {
+async fn a_binding_that_a_policy_denies_is_reported_and_the_database_is_ready() {
     let namespace = Namespace::create().await;
     let _policy = Admission::policy(&namespace, &["secrets"], "RequestEntityTooLarge").await;
     let _operator = Operator::start(&namespace, &[]).await;
@@ -192,7 +192,7 @@ async fn bound_to(namespace: &Namespace, server: &Server) {
 }
 
 #[tokio::test]
-async fn of_several_servers_the_last_one_that_worked_stays_bound_while_none_does() {
+async fn the_last_working_server_stays_bound_while_none_works() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     let (first, second) = (Server::start(System::Redis), Server::start(System::Redis));
@@ -210,7 +210,7 @@ async fn of_several_servers_the_last_one_that_worked_stays_bound_while_none_does
 }
 
 #[tokio::test]
-async fn after_a_restart_the_primary_stays_bound_until_all_have_said_what_they_are() {
+async fn after_a_restart_the_primary_stays_bound_until_all_roles_are_known() {
     let namespace = Namespace::create().await;
     let (replica, primary) = (Server::start(System::Redis), Server::start(System::Redis));
     replica.redis(&["config", "set", "masteruser", "app"]);

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Namespace, Operator, SOON, Server, System, condition, dns::Dns, free_port, hostile};
 
 #[tokio::test]
-async fn one_of_several_hosts_that_lives_is_enough_and_the_others_are_named() {
+async fn one_healthy_host_is_enough_and_the_others_are_named() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     for system in System::ALL {
@@ -38,7 +38,7 @@ const HOSTS: &str =
     "127.0.0.1 localhost\n::1 half-dead.test\n10.99.0.9 half-dead.test\n10.99.0.1 half-dead.test\n";
 
 #[tokio::test]
-async fn a_name_with_dead_and_live_addresses_is_reached_by_a_live_one() {
+async fn a_name_with_dead_and_live_addresses_connects_to_a_live_one() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start_with_hosts(&namespace, HOSTS).await;
     for system in System::ALL {
@@ -49,7 +49,7 @@ async fn a_name_with_dead_and_live_addresses_is_reached_by_a_live_one() {
 }
 
 #[tokio::test]
-async fn a_name_is_found_by_the_operators_own_dns_servers_and_while_they_are_silent() {
+async fn a_name_is_resolved_by_the_configured_dns_servers_and_cached_while_they_do_not_respond() {
     let namespace = Namespace::create().await;
     let dns = Dns::start().await;
     dns.answer(&["127.0.0.1"]);

@@ -97,7 +97,7 @@ async fn a_server_that_restarts_all_the_time_does_not_flap() {
 }
 
 #[tokio::test]
-async fn connections_that_die_without_a_word_do_not_make_a_server_unhealthy() {
+async fn connections_that_are_dropped_silently_do_not_make_a_server_unhealthy() {
     const POOL: i64 = 4;
     let namespace = Namespace::create().await;
     let server = Server::start(System::Postgresql);
@@ -122,7 +122,7 @@ async fn connections_that_die_without_a_word_do_not_make_a_server_unhealthy() {
 }
 
 #[tokio::test]
-async fn another_rhythm_of_probes_changes_no_verdict() {
+async fn a_changed_probe_schedule_keeps_the_verdict() {
     let namespace = Namespace::create().await;
     let server = Server::start(System::Redis);
     let _operator = Operator::start(&namespace, &[]).await;
@@ -145,7 +145,7 @@ async fn another_rhythm_of_probes_changes_no_verdict() {
 }
 
 #[tokio::test]
-async fn after_a_restart_servers_that_have_fallen_silent_are_found_out_side_by_side() {
+async fn after_a_restart_hung_servers_are_detected_in_parallel() {
     let namespace = Namespace::create().await;
     let server = Server::start(System::Redis);
     let operator = Operator::start(&namespace, &[]).await;
@@ -175,7 +175,7 @@ async fn after_a_restart_servers_that_have_fallen_silent_are_found_out_side_by_s
 }
 
 #[tokio::test]
-async fn a_server_that_was_replaced_is_pointed_out_for_one_pass() {
+async fn a_replaced_server_is_reported_for_one_reconcile() {
     let namespace = Namespace::create().await;
     let server = Server::start(System::Postgresql);
     let _operator = Operator::start(&namespace, &[]).await;
@@ -214,7 +214,7 @@ async fn balancer(ports: [u16; 2]) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn of_servers_that_take_turns_behind_one_address_each_is_pointed_out_once() {
+async fn each_server_behind_one_address_is_reported_once() {
     let namespace = Namespace::create().await;
     let servers = [System::Postgresql, System::Postgresql].map(Server::start);
     let (port, connections) = balancer(servers.each_ref().map(|server| server.port)).await;
@@ -236,7 +236,7 @@ async fn of_servers_that_take_turns_behind_one_address_each_is_pointed_out_once(
 }
 
 #[tokio::test]
-async fn a_server_that_the_user_has_changed_to_is_not_called_a_replacement() {
+async fn a_server_that_the_spec_was_changed_to_is_not_reported_as_replaced() {
     let namespace = Namespace::create().await;
     let (one, other) = (Server::start(System::Postgresql), Server::start(System::Postgresql));
     let _operator = Operator::start(&namespace, &[]).await;
@@ -261,7 +261,7 @@ async fn a_server_that_the_user_has_changed_to_is_not_called_a_replacement() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_revoked_on_the_server_is_found_out_when_connections_end() {
+async fn a_password_that_is_revoked_on_the_server_is_noticed_when_connections_end() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     let mut admin = postgresql::admin().await;

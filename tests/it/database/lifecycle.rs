@@ -26,7 +26,7 @@ fn databases<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(name
 }
 
 #[tokio::test]
-async fn an_object_says_that_nobody_has_looked_at_it_yet() {
+async fn an_object_is_pending_before_its_first_reconcile() {
     let namespace = Namespace::create().await;
     let database = namespace.database("db", &System::Redis.spec()).await;
     let pending = ["Accepted", "Connected", "Healthy", "PoolHealthy", "Ready", "ResolvedRefs"];
@@ -35,7 +35,7 @@ async fn an_object_says_that_nobody_has_looked_at_it_yet() {
 }
 
 #[tokio::test]
-async fn objects_at_rest_cost_no_write_nor_does_a_restart_of_the_operator() {
+async fn idle_objects_cause_no_writes_nor_does_a_restart_of_the_operator() {
     let namespace = Namespace::create().await;
     let operator = Operator::start(&namespace, &[]).await;
     let names: Vec<_> = (0..16).map(|number| (format!("db-{number}"), System::ALL[number % 4])).collect();
@@ -114,7 +114,7 @@ async fn an_object_of_the_same_name_starts_anew() {
 }
 
 #[tokio::test]
-async fn a_changed_spec_is_looked_at_at_once() {
+async fn a_changed_spec_is_reconciled_at_once() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     namespace.database("db", &System::Redis.spec().with(&json!({ "port": 1 }))).await;
@@ -135,7 +135,7 @@ async fn a_changed_spec_is_looked_at_at_once() {
 }
 
 #[tokio::test]
-async fn the_numbers_in_a_status_are_as_old_as_was_asked_for_at_the_most() {
+async fn the_numbers_in_a_status_are_at_most_as_old_as_configured() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &["--status-refresh", "2s"]).await;
     namespace.database("db", &System::Postgresql.spec().probed_often()).await;

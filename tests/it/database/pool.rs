@@ -86,7 +86,7 @@ async fn a_suspended_object_holds_no_connection_and_keeps_its_conditions() {
 }
 
 #[tokio::test]
-async fn a_pool_opens_its_minimum_and_lets_go_of_all_when_the_object_goes() {
+async fn a_pool_opens_its_minimum_and_closes_when_the_object_is_deleted() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     let (mut account, spec) = Account::create(&namespace).await;

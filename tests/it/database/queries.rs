@@ -46,7 +46,7 @@ async fn a_mariadb_prepares_each_query() {
 }
 
 #[tokio::test]
-async fn a_redis_is_asked_for_each_command() {
+async fn a_redis_checks_each_command() {
     let good = json!({ "statement": "GET user" });
     wrong_queries_are_named(System::Redis, good, &json!({ "statement": "NOSUCHCOMMAND x" })).await;
 }
@@ -58,7 +58,7 @@ async fn a_mongodb_command_must_be_a_document() {
 }
 
 #[tokio::test]
-async fn after_a_restart_a_server_that_keeps_silent_takes_no_verdict_back() {
+async fn after_a_restart_a_hung_server_keeps_its_last_verdict() {
     let namespace = Namespace::create().await;
     let server = Server::start(System::Redis);
     let operator = Operator::start(&namespace, &[]).await;

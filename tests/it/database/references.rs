@@ -58,23 +58,6 @@ async fn a_secret_may_come_late_go_and_come_back() {
 }
 
 #[tokio::test]
-async fn a_secret_of_a_type_that_holds_no_credentials_is_secret_wrong_type() {
-    let namespace = Namespace::create().await;
-    let _operator = Operator::start(&namespace, &[]).await;
-    let data = [("username", "app"), ("password", "app-secret")];
-    namespace.apply::<Secret>(secret("odd", "example.org/odd", &data)).await;
-    let spec = System::Redis.spec().with(&json!({ "credentialsRef": { "name": "odd" } }));
-    namespace.database("db", &spec).await;
-    unresolved(&namespace, "db", "SecretWrongType", &["odd", "example.org/odd", "kubernetes.io/basic-auth"])
-        .await;
-
-    // A type cannot be changed: the user makes a new Secret of the same name.
-    namespace.delete::<Secret>("odd").await;
-    namespace.apply::<Secret>(secret("odd", "servicebinding.io/redis", &data)).await;
-    namespace.ready("db").await;
-}
-
-#[tokio::test]
 async fn a_secret_without_a_key_is_secret_missing_keys() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
@@ -158,7 +141,7 @@ async fn a_uri_may_hold_every_printable_character_in_its_password() {
 }
 
 #[tokio::test]
-async fn a_uri_that_is_none_is_told_without_a_word_of_it() {
+async fn an_invalid_uri_is_refused_without_quoting_it() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     let uri = "mysql://app:qe7hunter2@localhost:port/app";

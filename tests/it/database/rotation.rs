@@ -14,7 +14,7 @@ async fn fingerprint(namespace: &Namespace) -> String {
 }
 
 #[tokio::test]
-async fn a_rotated_password_is_taken_over_without_one_failed_probe() {
+async fn a_rotated_password_is_used_without_one_failed_probe() {
     let namespace = Namespace::create().await;
     let operator = Operator::start(&namespace, &[]).await;
     let mut admin = postgresql::admin().await;
@@ -92,7 +92,7 @@ async fn a_rotated_password_that_does_not_work_leaves_the_previous_one_in_use() 
 }
 
 #[tokio::test]
-async fn a_refused_password_is_tried_again_after_longer_and_longer_times_and_another_one_at_once() {
+async fn a_refused_password_is_retried_with_backoff_and_another_one_at_once() {
     let namespace = Namespace::create().await;
     let operator = Operator::start(&namespace, &[]).await;
     let server = Server::start(System::Redis);
@@ -124,7 +124,7 @@ async fn a_refused_password_is_tried_again_after_longer_and_longer_times_and_ano
 }
 
 #[tokio::test]
-async fn a_password_that_was_refused_to_one_object_is_not_tried_by_each_of_many() {
+async fn a_password_refused_for_one_object_is_not_tried_for_each_of_many() {
     let namespace = Namespace::create().await;
     let operator = Operator::start(&namespace, &[]).await;
     let server = Server::start(System::Redis);
@@ -151,7 +151,7 @@ async fn a_password_that_was_refused_to_one_object_is_not_tried_by_each_of_many(
 }
 
 #[tokio::test]
-async fn a_password_that_was_refused_to_one_object_is_tried_by_another_once_a_third_has_logged_in_with_it() {
+async fn a_password_refused_for_one_object_is_tried_for_another_once_a_third_has_logged_in_with_it() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     let server = Server::start(System::Redis);
@@ -178,7 +178,7 @@ async fn a_password_that_was_refused_to_one_object_is_tried_by_another_once_a_th
 }
 
 #[tokio::test]
-async fn a_password_that_is_put_back_ends_the_fault() {
+async fn restoring_the_password_ends_degraded() {
     let namespace = Namespace::create().await;
     let _operator = Operator::start(&namespace, &[]).await;
     namespace.database("db", &System::Redis.spec().probed_often()).await;
@@ -208,7 +208,7 @@ async fn a_client_certificate_that_does_not_work_leaves_the_previous_one_in_use(
 }
 
 #[tokio::test]
-async fn a_pass_that_is_cut_off_leaves_the_previous_credential_in_use() {
+async fn a_reconcile_that_times_out_keeps_the_previous_credential() {
     let namespace = Namespace::create().await;
     let server = Server::start(System::Redis);
     let _operator = Operator::start(&namespace, &["--reconcile-timeout", "2s"]).await;
@@ -225,7 +225,7 @@ async fn a_pass_that_is_cut_off_leaves_the_previous_credential_in_use() {
 }
 
 #[tokio::test]
-async fn a_rotation_is_told_of_however_often_the_pass_fails_before() {
+async fn a_rotation_is_reported_even_after_failed_reconciles() {
     let namespace = Namespace::create().await;
     let operator = Operator::start(&namespace, &[]).await;
     let server = Server::start(System::Redis);

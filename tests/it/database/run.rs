@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use authlink::{
     api::v1alpha1::database::{Engine, Pool, Query, QueryLimits, TlsMode},
     backends::{
-        database::{Answer, Credential, Database, Item, QueryFault, Run, ServerSettings, connect},
+        database::{BoundQuery, Credential, Database, Item, QueryFault, RowStream, ServerSettings, connect},
         http::Egress,
         transport::TlsSettings,
     },
@@ -78,6 +78,8 @@ impl Backend {
             database: (system != System::Redis).then(|| "app".to_owned()),
             credential: Credential { username: Some(username.to_owned()), password: Some(password.into()) },
             auth_source: None,
+            options: Vec::new(),
+            ignored_options: Vec::new(),
             tls: TlsSettings { mode: TlsMode::VerifyFull, ca: Some(tls_file("ca.pem")), client: None },
             pool: (&pool).into(),
             timeout,
@@ -88,19 +90,19 @@ impl Backend {
     }
 
     /// Starts a query, which goes on by itself.
-    fn start(&self, query: &Value, values: &str) -> Answer {
+    fn start(&self, query: &Value, values: &str) -> RowStream {
         let mut answer = self.ask(query, values);
         answer.detach();
         answer
     }
 
     /// A query that runs while its answer is read.
-    fn ask(&self, query: &Value, values: &str) -> Answer {
+    fn ask(&self, query: &Value, values: &str) -> RowStream {
         let query = Arc::new(query_of(query));
         let values: Vec<Box<RawValue>> = serde_json::from_str(values).expect("a list");
-        let run = Run::new(&query, &QueryLimits::default(), &values).expect("values that fit");
+        let bound = BoundQuery::new(&query, &QueryLimits::default(), &values).expect("values that fit");
         let observed = self.metrics.queries.start("test", "test", "test", "test");
-        Arc::clone(&self.database).run(run, observed)
+        Arc::clone(&self.database).run(bound, observed)
     }
 
     /// Runs a query to its end.
@@ -150,7 +152,7 @@ impl Backend {
 
     /// The one connection, if there is one, is free.
     async fn is_at_rest(&self) {
-        eventually(SOON, "nothing is lent", async || {
+        eventually(SOON, "every connection is idle", async || {
             let view = self.database.pool();
             if view.size == view.idle && view.waiting == 0 { Ok(()) } else { Err(format!("{view:?}")) }
         })
@@ -159,7 +161,7 @@ impl Backend {
 }
 
 /// The first rows of an answer, as many or a few more.
-async fn first(answer: &mut Answer, count: usize) -> String {
+async fn first(answer: &mut RowStream, count: usize) -> String {
     let mut rows = String::new();
     while rows.lines().count() < count {
         match answer.next().await {

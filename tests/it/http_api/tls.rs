@@ -67,7 +67,7 @@ async fn a_server_without_tls_is_tls_failed() {
     let api = Api::start(|_| "ok".into_response()).await;
     let fault = probe(settings(&api.url.replace("http:", "https:"))).await.unwrap_err();
     assert_eq!(fault.reason, Reason::TlsFailed);
-    assert!(fault.detail.contains("does not speak TLS"), "{fault}");
+    assert!(fault.detail.contains("no TLS on this port"), "{fault}");
 }
 
 fn with_certificate(settings: EndpointSettings) -> EndpointSettings {

@@ -44,3 +44,29 @@ pub(crate) fn serve(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
     std::thread::spawn(move || listener.incoming().filter_map(Result::ok).for_each(answer));
     port
 }
+
+/// A port whose queue of connections is full: the kernel drops all further ones, as a firewall does.
+pub(crate) struct FullQueue {
+    pub(crate) port: u16,
+    _listener: socket2::Socket,
+    _queued: Vec<socket2::Socket>,
+}
+
+/// Makes one.
+pub(crate) fn full_queue() -> FullQueue {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let any = SockAddr::from(std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    listener.bind(&any).expect("a free port");
+    listener.listen(0).expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let port = address.as_socket_ipv4().expect("an address").port();
+    let queued = (0..8).map(|_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_nonblocking(true).expect("a mode");
+        // It is queued, or waits to be.
+        let _ = socket.connect(&address);
+        socket
+    });
+    FullQueue { port, _queued: queued.collect(), _listener: listener }
+}

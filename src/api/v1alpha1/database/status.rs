@@ -1,5 +1,6 @@
 //! The status of a `Database`.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,10 +17,13 @@ pub struct DatabaseStatus {
     /// The server; with several hosts, the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerStatus>,
+    /// When certificates expire; only with TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsStatus>,
     /// The connection pool of the operator process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolStatus>,
-    /// Declared queries that cannot be prepared.
+    /// Declared queries that are invalid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_queries: Vec<InvalidQuery>,
 }
@@ -30,8 +34,11 @@ pub struct DatabaseStatus {
 pub struct ServerStatus {
     /// Version of the server, such as `15.18`.
     pub version: String,
-    /// `Primary` or `Replica`.
+    /// `Primary`, or `Replica` for a server that refuses writes.
     pub role: String,
+    /// `Cluster` for a node of a Redis Cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// Whether the connection is encrypted.
     pub tls: bool,
     /// Unique ID of the server: system identifier (PostgreSQL), `server_uuid` (MySQL), replica set ID (MongoDB) or
@@ -39,6 +46,18 @@ pub struct ServerStatus {
     /// first seen last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+}
+
+/// When certificates expire.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsStatus {
+    /// When the server certificate expires; with several servers, the earliest time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// When the client certificate of `tls.clientCertRef` expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_not_after: Option<Time>,
 }
 
 /// The connection pool. The numbers are updated along with other changes; the metrics have current ones.
@@ -59,7 +78,7 @@ pub struct PoolStatus {
     pub acquire_p95_ms: u64,
 }
 
-/// A declared query that cannot be prepared.
+/// A declared query that is invalid.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InvalidQuery {
@@ -81,6 +100,7 @@ impl Status for DatabaseStatus {
     fn forget_observations(&mut self) {
         self.common.forget_observations();
         self.server = None;
+        self.tls = None;
         self.pool = None;
         self.invalid_queries.clear();
     }

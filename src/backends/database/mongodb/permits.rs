@@ -1,4 +1,4 @@
-//! Places in the driver's pool, and what is in it by its own events.
+//! Semaphore permits for the driver's pool, and its state from the driver's own events.
 
 use std::{
     collections::HashSet,
@@ -7,104 +7,102 @@ use std::{
 };
 
 use mongodb::event::cmap::CmapEvent;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
-    backends::database::{PoolSettings, PoolView, logins::Logins},
+    backends::database::{PoolSettings, PoolView, last_login::LastLogin},
     domain::latency::Latencies,
 };
 
-/// As many places as the pool may have connections. The driver has no bound for how long a caller waits, so that nobody asks
-/// it for more than there are: a caller has a place from its beginning to its end, and the driver's connections in between.
-pub(super) struct Places {
+/// As many permits as the pool may have connections. The driver does not bound how long a caller waits, so callers wait here instead:
+/// each holds a permit for as long as its query runs.
+pub(super) struct Permits {
     max: u32,
-    free: Semaphore,
+    semaphore: Semaphore,
     waiting: AtomicU32,
-    acquired: Mutex<Latencies>,
-    open: Mutex<HashSet<u32>>,
-    pub(super) logins: Logins,
+    acquire_times: Mutex<Latencies>,
+    open_connections: Mutex<HashSet<u32>>,
+    pub(super) last_login: LastLogin,
 }
 
-impl Places {
+impl Permits {
     pub(super) fn new(bounds: &PoolSettings) -> Self {
         Self {
             max: bounds.max,
-            free: Semaphore::new(bounds.max as usize),
+            semaphore: Semaphore::new(bounds.max as usize),
             waiting: AtomicU32::default(),
-            acquired: Mutex::default(),
-            open: Mutex::default(),
-            logins: Logins::new(bounds.max_lifetime),
+            acquire_times: Mutex::default(),
+            open_connections: Mutex::default(),
+            last_login: LastLogin::new(bounds.max_lifetime),
         }
     }
 
-    /// What the driver tells of its connections.
-    pub(super) fn count(&self, event: &CmapEvent) {
+    /// Handles an event of the driver's connection pool.
+    pub(super) fn handle(&self, event: &CmapEvent) {
         match event {
             CmapEvent::ConnectionReady(event) => {
-                self.logins.succeeded();
-                held(&self.open).insert(event.connection_id);
+                self.last_login.record();
+                self.open_connections.lock().insert(event.connection_id);
             }
-            // Of one that never was ready, too.
-            CmapEvent::ConnectionClosed(event) => drop(held(&self.open).remove(&event.connection_id)),
-            CmapEvent::ConnectionCheckedOut(event) => held(&self.acquired).add(event.duration),
+            // Also sent for connections that never became ready.
+            CmapEvent::ConnectionClosed(event) => {
+                self.open_connections.lock().remove(&event.connection_id);
+            }
+            CmapEvent::ConnectionCheckedOut(event) => self.acquire_times.lock().add(event.duration),
             _ => {}
         }
     }
 
-    /// A place, if one is free.
-    pub(super) fn place_now(&self) -> Option<SemaphorePermit<'_>> {
-        self.free.try_acquire().ok()
+    /// A permit, if one is free.
+    pub(super) fn try_acquire(&self) -> Option<SemaphorePermit<'_>> {
+        self.semaphore.try_acquire().ok()
     }
 
-    /// A place, if one comes free within this time.
-    pub(super) async fn place_within(&self, wait: Duration) -> Option<SemaphorePermit<'_>> {
-        if let Some(place) = self.place_now() {
-            return Some(place);
+    /// A permit, if one becomes free within this time.
+    pub(super) async fn acquire(&self, timeout: Duration) -> Option<SemaphorePermit<'_>> {
+        if let Some(permit) = self.try_acquire() {
+            return Some(permit);
         }
         let started = Instant::now();
-        let _waiting = Waiting::at(&self.waiting);
-        let place = tokio::time::timeout(wait, self.free.acquire()).await;
-        held(&self.acquired).add(started.elapsed());
-        place.ok()?.ok()
+        let _waiting = WaitingGuard::new(&self.waiting);
+        let permit = tokio::time::timeout(timeout, self.semaphore.acquire()).await;
+        self.acquire_times.lock().add(started.elapsed());
+        permit.ok()?.ok()
     }
 
-    /// Nothing is connected.
-    pub(super) fn is_empty(&self) -> bool {
-        held(&self.open).is_empty()
+    /// No connection is open.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.open_connections.lock().is_empty()
     }
 
     pub(super) fn view(&self) -> PoolView {
-        let free = u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX);
-        let lent = self.max.saturating_sub(free);
-        let open = u32::try_from(held(&self.open).len()).unwrap_or(u32::MAX);
-        // For some of those that have a place the driver still connects.
-        let size = open.max(lent);
+        let free = u32::try_from(self.semaphore.available_permits()).unwrap_or(u32::MAX);
+        let in_use = self.max.saturating_sub(free);
+        let open = u32::try_from(self.open_connections.lock().len()).unwrap_or(u32::MAX);
+        // For some permits the driver is still connecting.
+        let size = open.max(in_use);
         PoolView {
             max: self.max,
             size,
-            idle: size - lent,
+            idle: size - in_use,
             waiting: self.waiting.load(Relaxed),
-            acquire_p95: held(&self.acquired).p95().unwrap_or_default(),
+            acquire_p95: self.acquire_times.lock().p95().unwrap_or_default(),
         }
     }
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
+/// Counts a waiting caller until dropped.
+struct WaitingGuard<'a>(&'a AtomicU32);
 
-/// One that waits, until it has its place or goes away.
-struct Waiting<'a>(&'a AtomicU32);
-
-impl<'a> Waiting<'a> {
-    fn at(count: &'a AtomicU32) -> Self {
+impl<'a> WaitingGuard<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
         count.fetch_add(1, Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

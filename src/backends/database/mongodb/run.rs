@@ -1,4 +1,4 @@
-//! Commands from templates.
+//! Runs commands made from templates.
 
 use std::sync::Arc;
 
@@ -12,36 +12,37 @@ use crate::{
     backends::{
         Fault,
         database::{
-            pool::is_full,
-            query::{Asked, Done, GRACE, QueryFault, Rows, Run, Stop, Wanted, every_parameter_has_a_place},
+            deadline::Deadline,
+            pool::pool_exhausted,
+            query::{
+                BoundQuery, Completion, Demand, QueryFault, ResultSink, RowSink, RunError,
+                SERVER_TIMEOUT_GRACE, check_placeholders,
+            },
         },
     },
 };
 
-/// Documents that are fetched at once.
-const BATCH: u32 = 1000;
+/// Documents per batch of a cursor.
+const MAX_BATCH: u32 = 1000;
 
-/// Of them, those that are taken at once, if they are there.
-const READY: usize = 64;
+/// Documents taken at once, if available.
+const ROW_CHUNK: usize = 64;
 
-/// Commands that answer with a cursor.
+/// Commands that return a cursor.
 const CURSORS: [&str; 4] = ["find", "aggregate", "listCollections", "listIndexes"];
 
-/// Commands that answer with how many documents they have changed.
+/// Commands that return the number of changed documents.
 const WRITES: [&str; 3] = ["insert", "update", "delete"];
 
-/// Of the answer, what is about the answer.
+/// Fields of a response that are not part of the result.
 const ENVELOPE: [&str; 3] = ["ok", "$clusterTime", "operationTime"];
 
-/// A command that may be run, as far as can be told without a server.
+/// Checks the command without a server.
 pub(super) fn prepare(query: &Query) -> Result<Template, QueryFault> {
     let template = Template::parse(&query.statement).map_err(QueryFault::Invalid)?;
-    every_parameter_has_a_place(&template.places(), query.params.len()).map_err(QueryFault::Invalid)?;
-    if query.read_only && !template.reads() {
-        let text = format!(
-            "{} is no command that is known to read only, or it has a stage that writes",
-            template.name()
-        );
+    check_placeholders(&template.placeholders(), query.params.len()).map_err(QueryFault::Invalid)?;
+    if query.read_only && !template.is_read_only() {
+        let text = format!("{} is not known to be read-only, or it has a stage that writes", template.name());
         return Err(QueryFault::Invalid(text));
     }
     if query.params.is_empty() {
@@ -51,71 +52,71 @@ pub(super) fn prepare(query: &Query) -> Result<Template, QueryFault> {
 }
 
 impl Mongodb {
-    pub(super) async fn serve(self: Arc<Self>, run: Run, mut asked: Asked) {
-        let place = tokio::select! {
-            place = self.places.place_within(self.settings.pool.acquire_timeout) => place,
-            () = asked.rows.abandoned() => return,
+    pub(super) async fn serve(self: Arc<Self>, query: BoundQuery, mut sink: ResultSink) {
+        let permit = tokio::select! {
+            permit = self.permits.acquire(self.settings.pool.acquire_timeout) => permit,
+            () = sink.rows.cancelled() => return,
         };
-        let Some(_place) = place else { return asked.end(Err(is_full().into())) };
-        let abandoned = asked.rows.abandoned();
-        // What is dropped in the middle takes its connection or its cursor with it, which ends it on the server.
-        let ended = tokio::select! {
-            done = async {
-                let done = self.execute(&run, &mut asked.rows).await?;
-                asked.rows.flush().await?;
-                Ok(done)
-            } => done,
-            () = abandoned => Err(Stop::Abandoned),
-            () = tokio::time::sleep(run.timeout + GRACE) => Err(Stop::Late),
+        let Some(_permit) = permit else { return sink.finish(Err(pool_exhausted().into())) };
+        let cancelled = sink.rows.cancelled();
+        // Dropping the future closes its connection or cursor, which cancels the command on the server.
+        let result = tokio::select! {
+            result = async {
+                let completion = self.execute(&query, &mut sink.rows).await?;
+                sink.rows.flush().await?;
+                Ok(completion)
+            } => result,
+            () = cancelled => Err(RunError::Cancelled),
+            () = tokio::time::sleep(query.timeout + SERVER_TIMEOUT_GRACE) => Err(RunError::TimedOut),
         };
-        match ended {
-            Ok(done) => asked.end(Ok(done)),
-            Err(Stop::Fault(fault)) => asked.end(Err(fault.redacted(&self.settings))),
-            Err(Stop::Unsent(fault)) => asked.end(Err(self.settings.redact(fault).into())),
-            Err(Stop::Late) => asked.end(Err(QueryFault::TimedOut)),
-            Err(Stop::Abandoned) => {}
+        match result {
+            Ok(completion) => sink.finish(Ok(completion)),
+            Err(RunError::Fault(fault)) => sink.finish(Err(fault.redacted(&self.settings))),
+            Err(RunError::NotSent(fault)) => sink.finish(Err(self.settings.redact(fault).into())),
+            Err(RunError::TimedOut) => sink.finish(Err(QueryFault::TimedOut)),
+            Err(RunError::Cancelled) => {}
         }
     }
 
-    async fn execute(&self, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
-        let template = prepare(&run.query)?;
-        let mut command = template.fill(&run.parameters).map_err(QueryFault::Value)?;
-        // Zero would be no time-out at all.
-        let timeout = i32::try_from(run.timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+    async fn execute(&self, query: &BoundQuery, rows: &mut RowSink) -> Result<Completion, RunError> {
+        let template = prepare(&query.query)?;
+        let mut command = template.fill(&query.parameters).map_err(QueryFault::Value)?;
+        // Zero would disable the timeout.
+        let timeout = i32::try_from(query.timeout.as_millis()).unwrap_or(i32::MAX).max(1);
         command.insert("maxTimeMS", timeout);
         if CURSORS.contains(&template.name()) {
-            return self.read(&template, command, run, rows).await;
+            return self.read(&template, command, query, rows).await;
         }
-        let mut answer = match self.database().run_command(command).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.refusal(&error).await.into()),
+        let mut response = match self.database().run_command(command).await {
+            Ok(response) => response,
+            Err(error) => return Err(self.query_fault(&error).await.into()),
         };
         if WRITES.contains(&template.name()) {
-            return written(&answer).map_err(Stop::from);
+            return write_result(&response).map_err(RunError::from);
         }
         for name in ENVELOPE {
-            answer.remove(name);
+            response.remove(name);
         }
-        let values = match answer.remove("values") {
+        let values = match response.remove("values") {
             Some(Bson::Array(values)) if template.name() == "distinct" => values,
-            _ => vec![Bson::Document(answer)],
+            _ => vec![Bson::Document(response)],
         };
         for value in values {
-            if rows.send(&relaxed(value)).await? == Wanted::Enough {
+            if rows.send(&relaxed(value)).await? == Demand::Enough {
                 break;
             }
         }
-        Ok(Done::default())
+        Ok(Completion::default())
     }
 
     async fn read(
         &self,
         template: &Template,
         mut command: Document,
-        run: &Run,
-        rows: &mut Rows,
-    ) -> Result<Done, Stop> {
-        let batch = run.max_rows.saturating_add(1).min(BATCH);
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
+        let batch = query.max_rows.saturating_add(1).min(MAX_BATCH);
         if template.name() == "find" {
             command.entry("batchSize".to_owned()).or_insert_with(|| Bson::Int64(batch.into()));
         } else {
@@ -127,57 +128,60 @@ impl Mongodb {
         let database = self.database();
         let cursor = match database.run_cursor_command(command).batch_size(batch).await {
             Ok(cursor) => cursor,
-            Err(error) => return Err(self.refusal(&error).await.into()),
+            Err(error) => return Err(self.query_fault(&error).await.into()),
         };
-        let mut ready = cursor.ready_chunks(READY);
-        while let Some(some) = ready.next().await {
-            for document in some {
+        let mut chunks = cursor.ready_chunks(ROW_CHUNK);
+        while let Some(chunk) = chunks.next().await {
+            for document in chunk {
                 let document = match document {
                     Ok(document) => document,
-                    Err(error) => return Err(self.refusal(&error).await.into()),
+                    Err(error) => return Err(self.query_fault(&error).await.into()),
                 };
-                // A cursor that is dropped is closed on the server.
-                if rows.send(&relaxed(Bson::Document(document))).await? == Wanted::Enough {
-                    return Ok(Done::default());
+                // Dropping the cursor closes it on the server.
+                if rows.send(&relaxed(Bson::Document(document))).await? == Demand::Enough {
+                    return Ok(Completion::default());
                 }
             }
             rows.flush().await?;
         }
-        Ok(Done::default())
+        Ok(Completion::default())
     }
 
-    /// What the server says to a command.
-    async fn refusal(&self, error: &Error) -> QueryFault {
-        let refused = match &*error.kind {
-            ErrorKind::Command(command) => refused(command.code, &command.message),
+    /// The error of a command.
+    async fn query_fault(&self, error: &Error) -> QueryFault {
+        let fault = match &*error.kind {
+            ErrorKind::Command(command) => statement_fault(command.code, &command.message),
             _ => None,
         };
-        match refused {
-            Some(refused) => refused,
-            None => self.explain(error).await.into(),
+        if let Some(fault) = fault {
+            return fault;
         }
+        // Of what a probe would have left.
+        self.diagnose(error, Deadline::within(self.settings.timeout * 2 / 5)).await.into()
     }
 }
 
-/// A write is answered well even if it failed.
-fn written(answer: &Document) -> Result<Done, QueryFault> {
-    let errors = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document());
-    let errors = errors.or_else(|| answer.get_document("writeConcernError").ok());
+/// A failed write is reported in a successful response.
+fn write_result(response: &Document) -> Result<Completion, QueryFault> {
+    let errors = response.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document());
+    let errors = errors.or_else(|| response.get_document("writeConcernError").ok());
     if let Some(error) = errors {
         let message = error.get_str("errmsg").unwrap_or_default();
         let code = error.get_i32("code").unwrap_or_default();
-        return Err(refused(code, message).unwrap_or_else(|| Fault::new(Reason::Unavailable, message).into()));
+        return Err(
+            statement_fault(code, message).unwrap_or_else(|| Fault::new(Reason::Unavailable, message).into())
+        );
     }
-    let affected = match answer.get("n") {
+    let affected = match response.get("n") {
         Some(Bson::Int32(count)) => u64::try_from(*count).ok(),
         Some(Bson::Int64(count)) => u64::try_from(*count).ok(),
         _ => None,
     };
-    Ok(Done { affected, busy: false })
+    Ok(Completion { affected, server_busy: false })
 }
 
 /// By error code (MongoDB's `error_codes.yml`).
-fn refused(code: i32, message: &str) -> Option<QueryFault> {
+fn statement_fault(code: i32, message: &str) -> Option<QueryFault> {
     let text = message.to_owned();
     Some(match code {
         // BadValue, TypeMismatch, Overflow, InvalidLength, BSONObjectTooLarge, ConversionFailure

@@ -1,13 +1,13 @@
-//! A declared command document, with strings that are `"$1"`, `"$2"` and so on in place of whole values.
+//! A declared command document; a whole value may be a placeholder, the string `"$1"`, `"$2"` and so on.
 
 use bson::Document;
 use serde_json::{Map, Value as Json};
 
-use super::value::{dollar, extended};
+use super::value::{extended, has_dollar_text};
 use crate::domain::parameters::Parameter;
 
-/// Commands that change nothing, an aggregate's stages aside.
-const READS: [&str; 11] = [
+/// Commands that change nothing, except by an aggregate's stages.
+const READ_ONLY_COMMANDS: [&str; 11] = [
     "find",
     "aggregate",
     "count",
@@ -21,11 +21,11 @@ const READS: [&str; 11] = [
     "buildInfo",
 ];
 
-/// Stages that write what an aggregate finds.
+/// Aggregation stages that write.
 const WRITING_STAGES: [&str; 2] = ["$out", "$merge"];
 
-/// Commands about the connection, its session or another one's cursor, which belong to the driver.
-const OF_THE_CONNECTION: [&str; 12] = [
+/// Commands for authentication, sessions and cursors, which belong to the driver.
+const SESSION_COMMANDS: [&str; 12] = [
     "abortTransaction",
     "authenticate",
     "commitTransaction",
@@ -40,18 +40,18 @@ const OF_THE_CONNECTION: [&str; 12] = [
     "startSession",
 ];
 
-/// A command with places for values.
+/// A command with placeholders.
 #[derive(Debug)]
 pub(super) struct Template {
     name: String,
-    reads: bool,
+    read_only: bool,
     pieces: Vec<Piece>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
     Json(String),
-    /// The index of a parameter, and whether the server takes each text there for itself.
+    /// The index of a parameter, and whether any text is literal at its place.
     Parameter(usize, bool),
 }
 
@@ -59,7 +59,7 @@ impl Template {
     /// A JSON object whose first field is the command.
     ///
     /// # Errors
-    /// What is wrong, for whoever declared it.
+    /// A syntax error, as a message for the author of the query.
     pub(super) fn parse(statement: &str) -> Result<Self, String> {
         let parsed: Map<String, Json> = serde_json::from_str(statement)
             .map_err(|error| format!("the command is not a JSON object ({error})"))?;
@@ -68,20 +68,20 @@ impl Template {
         else {
             return Err("the command document is empty".to_owned());
         };
-        if OF_THE_CONNECTION.contains(&name.as_str()) {
-            return Err(format!("{name} changes the connection, which other queries use after it"));
+        if SESSION_COMMANDS.contains(&name.as_str()) {
+            return Err(format!("{name} changes the connection, which later queries reuse"));
         }
-        let reads = READS.contains(&name.as_str()) && !parsed.values().any(writes);
+        let read_only = READ_ONLY_COMMANDS.contains(&name.as_str()) && !parsed.values().any(writes);
         let (mut pieces, mut start) = (Vec::new(), 0);
         for string in &strings {
-            if let Some(index) = string.place() {
+            if let Some(index) = string.placeholder() {
                 pieces.push(Piece::Json(statement[start..string.at].to_owned()));
                 pieces.push(Piece::Parameter(index, is_literal(&string.path)));
                 start = string.at + string.text.len();
             }
         }
         pieces.push(Piece::Json(statement[start..].to_owned()));
-        Ok(Self { name, reads, pieces })
+        Ok(Self { name, read_only, pieces })
     }
 
     /// The command's name.
@@ -90,27 +90,28 @@ impl Template {
     }
 
     /// Whether it changes nothing, whatever the values are.
-    pub(super) fn reads(&self) -> bool {
-        self.reads
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
-    /// The indices of parameters that have a place.
-    pub(super) fn places(&self) -> Vec<usize> {
-        let place = |piece: &Piece| if let Piece::Parameter(index, _) = piece { Some(*index) } else { None };
-        self.pieces.iter().filter_map(place).collect()
+    /// The indices of the parameters that are used.
+    pub(super) fn placeholders(&self) -> Vec<usize> {
+        let placeholder =
+            |piece: &Piece| if let Piece::Parameter(index, _) = piece { Some(*index) } else { None };
+        self.pieces.iter().filter_map(placeholder).collect()
     }
 
     /// The command with these values.
     ///
     /// # Errors
-    /// A value that there is no form for.
+    /// A value that BSON cannot represent, or that could be read as an expression.
     pub(super) fn fill(&self, parameters: &[Parameter]) -> Result<Document, String> {
         let mut text = String::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Json(json) => text.push_str(json),
                 Piece::Parameter(index, literal) => match parameters.get(*index).and_then(Parameter::value) {
-                    Some(value) if !literal && dollar(value) => return Err(expression(index + 1)),
+                    Some(value) if !literal && has_dollar_text(value) => return Err(expression(index + 1)),
                     Some(value) => {
                         let value = extended(value);
                         text.push_str(&value.map_err(|error| format!("parameter {}: {error}", index + 1))?);
@@ -126,20 +127,20 @@ impl Template {
 
 fn expression(parameter: usize) -> String {
     format!(
-        "parameter {parameter} has a text that begins with $, which would be a field or a variable where it stands; the \
-         statement may have {{\"$literal\": \"${parameter}\"}} there"
+        "parameter {parameter}: a text that begins with $ would be read as a field or variable here; write \
+         {{\"$literal\": \"${parameter}\"}} in the statement"
     )
 }
 
-/// Whether a text that begins with $ is only a text at a place: in a filter, a document or an update with operators. Everywhere
-/// else it could be read as an expression (MongoDB manual, "Aggregation Expressions").
+/// Whether a text that begins with $ is literal at this path: in a filter, a document or an update with operators. Elsewhere it could be
+/// read as an expression (MongoDB manual, "Aggregation Expressions").
 fn is_literal(path: &[String]) -> bool {
     let path: Vec<_> = path.iter().map(String::as_str).filter(|field| *field != "explain").collect();
     let literal = match path[..] {
         ["filter" | "query" | "documents" | "arrayFilters" | "pwd", ..]
         | ["deletes", "", "q", ..]
         | ["updates", "", "q" | "arrayFilters", ..] => true,
-        // A list is a pipeline.
+        // An array is a pipeline.
         ["update", ref update @ ..] | ["updates", "", "u", ref update @ ..] => update.first() != Some(&""),
         ["pipeline", ..] => {
             let filters = ["$match", "restrictSearchWithMatch"];
@@ -154,16 +155,16 @@ fn is_literal(path: &[String]) -> bool {
 /// A string in a JSON text.
 struct Token<'a> {
     at: usize,
-    /// With its quotes.
+    /// Including its quotes.
     text: &'a str,
-    /// The name of a field, and no value.
+    /// The name of a field, not a value.
     name: bool,
-    /// The fields that it is in; an item of a list is one without a name.
+    /// The enclosing fields; an array's item is an empty name.
     path: Vec<String>,
 }
 
 impl Token<'_> {
-    fn place(&self) -> Option<usize> {
+    fn placeholder(&self) -> Option<usize> {
         let number = self.text.strip_prefix("\"$")?.strip_suffix('"')?;
         let digits =
             !self.name && !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -171,7 +172,7 @@ impl Token<'_> {
     }
 }
 
-/// Every string of a text that is JSON.
+/// Every string of a valid JSON text.
 fn strings(json: &str) -> Vec<Token<'_>> {
     let (mut found, mut from, mut path) = (Vec::new(), 0, Vec::new());
     while let Some(at) = json[from..].find('"').map(|offset| from + offset) {
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_never_a_field_nor_a_place() {
+    fn a_value_is_never_a_field_nor_a_placeholder() {
         let two = [(ParamType::Text, r#""$2""#), (ParamType::Text, r#""b""#)];
         let statement = r#"{"find": "$2", "filter": {"a": "$1"}, "$1": "x$1", "b": "\u00241"}"#;
         let command = filled(statement, &two).unwrap();
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_begins_with_a_dollar_stands_only_where_it_is_a_text() {
+    fn a_text_that_begins_with_a_dollar_is_accepted_only_where_it_is_literal() {
         for statement in [
             r#"{"find": "a", "filter": {"a": [{"b": {"$in": ["x", "$1"]}}]}}"#,
             r#"{"limit": [{"$expr": {}}], "count": "a", "query": "$1"}"#,
@@ -279,7 +280,7 @@ mod tests {
             for json in [r#""$a""#, r#"["b", {"a": "$$ROOT"}]"#, r#""\u0024a""#] {
                 let refused = filled(statement, &[(ParamType::Json, json)]).unwrap_err();
                 assert!(
-                    refused.starts_with("parameter 1 ") && refused.contains("begins with $"),
+                    refused.starts_with("parameter 1:") && refused.contains("begins with $"),
                     "{refused}"
                 );
             }
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_stand_within_an_extended_one() {
+    fn a_value_may_be_part_of_extended_json() {
         let command =
             filled(r#"{"find": {"$oid": "$1"}}"#, &[(ParamType::Text, r#""6f1c2a9e0b3d4c5e8f701122""#)]);
         assert!(command.unwrap().get_object_id("find").is_ok());
@@ -297,24 +298,24 @@ mod tests {
     }
 
     #[test]
-    fn only_known_reads_read() {
-        let reads = |statement| Template::parse(statement).unwrap().reads();
-        assert!(reads(r#"{"find": "a"}"#));
-        assert!(reads(r#"{"aggregate": "a", "pipeline": [{"$match": {"out": "$merge"}}]}"#));
-        assert!(!reads(r#"{"aggregate": "a", "pipeline": [{"$match": {}}, {"$out": "b"}]}"#));
-        assert!(!reads(r#"{"aggregate": "a", "pipeline": [{"$facet": {"x": [{"$merge": "b"}]}}]}"#));
+    fn only_known_commands_are_read_only() {
+        let read_only = |statement| Template::parse(statement).unwrap().is_read_only();
+        assert!(read_only(r#"{"find": "a"}"#));
+        assert!(read_only(r#"{"aggregate": "a", "pipeline": [{"$match": {"out": "$merge"}}]}"#));
+        assert!(!read_only(r#"{"aggregate": "a", "pipeline": [{"$match": {}}, {"$out": "b"}]}"#));
+        assert!(!read_only(r#"{"aggregate": "a", "pipeline": [{"$facet": {"x": [{"$merge": "b"}]}}]}"#));
         for statement in [
             r#"{"insert": "a"}"#,
             r#"{"findAndModify": "a"}"#,
             r#"{"Find": "a"}"#,
             r#"{"mapReduce": "a", "find": 1}"#,
         ] {
-            assert!(!reads(statement), "{statement}");
+            assert!(!read_only(statement), "{statement}");
         }
     }
 
     #[test]
-    fn what_is_no_command_of_a_query_is_refused() {
+    fn invalid_and_session_commands_are_refused() {
         for statement in ["", "find", "[]", "{}", r#"{"find": }"#, r#"{"logout": 1}"#, r#"{"getMore": 1}"#] {
             assert!(Template::parse(statement).is_err(), "{statement}");
         }

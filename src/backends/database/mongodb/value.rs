@@ -1,25 +1,25 @@
-//! Values on their way to the server, and back.
+//! Converts values to and from BSON.
 
 use std::str::FromStr;
 
 use bson::{Bson, Decimal128};
 use serde_json::Value as Json;
 
-use crate::{backends::database::query::quoted, domain::parameters::Value};
+use crate::{backends::database::query::json_string, domain::parameters::Value};
 
-/// A value as canonical extended JSON, which the server takes for that value alone.
+/// A value as canonical extended JSON, which keeps its type.
 pub(super) fn extended(value: &Value) -> Result<String, String> {
     let bson = match value {
         Value::Text(text) => Bson::String(text.clone()),
         Value::Integer(integer) => Bson::Int64(*integer),
         Value::Number(number) => Bson::Decimal128(
             Decimal128::from_str(&number.to_plain_string())
-                .map_err(|_| "a number has more than the 34 digits that mongodb keeps")?,
+                .map_err(|_| "a number has more than the 34 digits of a Decimal128")?,
         ),
         Value::Boolean(boolean) => Bson::Boolean(*boolean),
         Value::Timestamp(timestamp) => {
             if timestamp.subsec_nanosecond() % 1_000_000 != 0 {
-                return Err("a timestamp is finer than the milliseconds that mongodb keeps".to_owned());
+                return Err("a timestamp is more precise than mongodb's milliseconds".to_owned());
             }
             Bson::DateTime(bson::DateTime::from_millis(timestamp.as_millisecond()))
         }
@@ -49,8 +49,8 @@ fn has_operator(value: &Json) -> bool {
     }
 }
 
-/// Whether it is, or holds, a text that begins with $.
-pub(super) fn dollar(value: &Value) -> bool {
+/// Whether it is, or contains, a text that begins with $.
+pub(super) fn has_dollar_text(value: &Value) -> bool {
     fn within(value: &Json) -> bool {
         match value {
             Json::String(text) => text.starts_with('$'),
@@ -66,12 +66,13 @@ pub(super) fn dollar(value: &Value) -> bool {
     }
 }
 
-/// A value as relaxed extended JSON, its fields in their order.
+/// A value as relaxed extended JSON, with its fields in order.
 pub(super) fn relaxed(value: Bson) -> String {
     match value {
         Bson::Document(document) => {
-            let fields =
-                document.into_iter().map(|(name, value)| format!("{}:{}", quoted(&name), relaxed(value)));
+            let fields = document
+                .into_iter()
+                .map(|(name, value)| format!("{}:{}", json_string(&name), relaxed(value)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
         }
         Bson::Array(values) => format!("[{}]", values.into_iter().map(relaxed).collect::<Vec<_>>().join(",")),
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_lose_digits_is_refused() {
+    fn values_that_would_lose_precision_are_refused() {
         assert!(value(ParamType::Number, "12345678901234567890123456789012345").is_err());
         assert!(value(ParamType::Timestamp, r#""2024-05-06T07:08:09.1234Z""#).is_err());
     }

@@ -1,5 +1,4 @@
-//! What a driver's error means: by error number (MySQL server error message reference, MariaDB error codes), and by SQLSTATE
-//! where that says it for many.
+//! Classifies errors by error number (MySQL server error message reference, MariaDB error codes), else by SQLSTATE class.
 
 use sqlx::mysql::MySqlDatabaseError;
 
@@ -11,44 +10,67 @@ use crate::{
     },
 };
 
-/// The fault behind an error of the connection, or of the server as a whole.
+/// The fault of an error of the connection or the server.
 pub(super) fn fault(error: &sqlx::Error) -> Fault {
     sql::fault(error, |error| {
         let error = error.try_downcast_ref::<MySqlDatabaseError>()?;
-        let reason = match error.number() {
-            1045 | 1698 | 1862 => Reason::AuthenticationFailed,
-            1044 | 1142 | 1143 | 1227 => Reason::PermissionDenied,
-            1049 => Reason::DatabaseMissing,
-            1040 | 1203 | 1226 => Reason::TooManyConnections,
-            _ => Reason::Unavailable,
+        let text = error.message();
+        let (reason, remedy) = match error.number() {
+            1130 => (
+                Reason::PermissionDenied,
+                "allow the account to log in from this client's address, as in CREATE USER name@'%'",
+            ),
+            1129 => (Reason::PermissionDenied, "unblock this client's address with FLUSH HOSTS"),
+            3159 => (Reason::TlsFailed, "set spec.tls.mode to another mode than None"),
+            3118 | 4151 => {
+                (Reason::AuthenticationFailed, "unlock the account with ALTER USER ... ACCOUNT UNLOCK")
+            }
+            1820 | 1862 => (Reason::AuthenticationFailed, "give the account a new password: it has expired"),
+            1524 => (
+                Reason::AuthenticationFailed,
+                "load the plugin on the server, or give the account another one",
+            ),
+            number => return Some(Fault::new(reason(number), text)),
         };
-        Some(Fault::new(reason, error.message()))
+        Some(Fault::new(reason, text).with_remedy(remedy))
     })
 }
 
-/// What the server says to a statement.
-pub(super) fn refusal(error: &sqlx::Error) -> QueryFault {
+fn reason(number: u16) -> Reason {
+    match number {
+        1045 | 1698 => Reason::AuthenticationFailed,
+        1044 | 1142 | 1143 | 1227 => Reason::PermissionDenied,
+        1049 => Reason::DatabaseMissing,
+        1040 | 1203 | 1226 => Reason::TooManyConnections,
+        _ => Reason::Unavailable,
+    }
+}
+
+/// The error of a statement.
+pub(super) fn query_fault(error: &sqlx::Error) -> QueryFault {
     let refused = match error {
-        sqlx::Error::Database(error) => error.try_downcast_ref::<MySqlDatabaseError>().and_then(refused),
+        sqlx::Error::Database(error) => {
+            error.try_downcast_ref::<MySqlDatabaseError>().and_then(statement_fault)
+        }
         _ => None,
     };
     refused.unwrap_or_else(|| fault(error).into())
 }
 
-fn refused(error: &MySqlDatabaseError) -> Option<QueryFault> {
+fn statement_fault(error: &MySqlDatabaseError) -> Option<QueryFault> {
     let text = error.message().to_owned();
     Some(match error.number() {
-        // A read-only transaction, and a server that is read-only.
+        // A read-only transaction or server.
         1290 | 1792 | 1836 | 1874 => QueryFault::ReadOnly(text),
         1044 | 1142 | 1143 | 1227 | 1370 => QueryFault::Denied(text),
-        // Interrupted, and the servers' own time-outs.
+        // Interrupted, and the server's own timeouts.
         1317 | 1969 | 3024 => QueryFault::TimedOut,
-        // Locks, deadlocks, a row or table that changed meanwhile.
+        // Locks, deadlocks, concurrent changes of a row or table.
         1020 | 1205 | 1213 | 1412 | 1615 | 3572 => QueryFault::Conflict(text),
-        // Among what has no SQLSTATE of its own: out of range, truncated, incorrect; not JSON.
+        // Without a specific SQLSTATE: out of range, truncated, incorrect, not JSON.
         1264 | 1265 | 1292 | 1365 | 1366 | 1367 | 1406 | 1411 | 1525 | 1690 | 3140 | 3141 | 3144 | 3156
         | 3157 => QueryFault::Value(text),
-        // No default value, check constraints, and what a trigger or procedure signals.
+        // No default value, check constraints, errors signalled by a trigger or procedure.
         1364 | 1369 | 1644 | 3819 | 4025 => QueryFault::Constraint(text),
         _ => match error.code()?.get(..2)? {
             "22" => QueryFault::Value(text),

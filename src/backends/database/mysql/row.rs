@@ -1,5 +1,5 @@
-//! Rows of the binary protocol as JSON (MySQL internals, "Binary Protocol Value"). They are read as they came, since the
-//! driver's own types lose what this engine has: zero dates, times beyond a day, decimals of 65 digits.
+//! Decodes rows of the binary protocol to JSON (MySQL internals, "Binary Protocol Value"). The driver's own types would lose zero dates,
+//! times beyond a day and decimals of 65 digits.
 
 use std::fmt::Write;
 
@@ -13,15 +13,15 @@ use crate::{
     api::Reason,
     backends::{
         Fault,
-        database::query::{QueryFault, embedded, quoted},
+        database::query::{QueryFault, json_string, single_line_json},
     },
 };
 
-/// The columns of a result: what is written for each.
-pub(super) struct Columns(Vec<(String, Form)>);
+/// The columns of a result.
+pub(super) struct Columns(Vec<(String, ColumnType)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum ColumnType {
     Signed,
     Unsigned,
     Float,
@@ -38,30 +38,30 @@ enum Form {
 }
 
 impl Columns {
-    /// How rows with these columns are written.
+    /// Decoders for rows with these columns.
     pub(super) fn of(columns: &[MySqlColumn]) -> Result<Self, QueryFault> {
         for (index, column) in columns.iter().enumerate() {
             if columns[..index].iter().any(|before| before.name() == column.name()) {
                 let name = column.name();
-                let text = format!("two columns are called {name}: give them different names with \"as\"");
+                let text = format!("two columns are named {name}: rename one with \"as\"");
                 return Err(QueryFault::Invalid(text));
             }
         }
-        let form = |column: &MySqlColumn| (quoted(column.name()), Form::of(column.type_info()));
-        Ok(Self(columns.iter().map(form).collect()))
+        let decoder = |column: &MySqlColumn| (json_string(column.name()), ColumnType::of(column.type_info()));
+        Ok(Self(columns.iter().map(decoder).collect()))
     }
 
     /// A row as a JSON object.
     pub(super) fn json(&self, row: &MySqlRow) -> Result<String, Fault> {
         let mut out = String::from("{");
-        for (index, (name, form)) in self.0.iter().enumerate() {
+        for (index, (name, kind)) in self.0.iter().enumerate() {
             out.push_str(if index == 0 { "" } else { "," });
             out.push_str(name);
             out.push(':');
-            let value = row.try_get_raw(index).map_err(|_| unreadable())?;
-            // Not asked whether it is null: the driver takes zero dates for null.
+            let value = row.try_get_raw(index).map_err(|_| undecodable())?;
+            // Not by `is_null`: the driver treats zero dates as null.
             match <&[u8] as Decode<MySql>>::decode(value) {
-                Ok(bytes) => form.write(&mut out, bytes).ok_or_else(unreadable)?,
+                Ok(bytes) => kind.write(&mut out, bytes).ok_or_else(undecodable)?,
                 Err(_) => out.push_str("null"),
             }
         }
@@ -70,11 +70,11 @@ impl Columns {
     }
 }
 
-fn unreadable() -> Fault {
-    Fault::new(Reason::ProtocolError, "the server's answer has a value that cannot be read")
+fn undecodable() -> Fault {
+    Fault::new(Reason::ProtocolError, "a value in the server's response cannot be decoded")
 }
 
-impl Form {
+impl ColumnType {
     fn of(info: &MySqlTypeInfo) -> Self {
         match info.name() {
             "FLOAT" | "DOUBLE" => Self::Float,
@@ -85,7 +85,7 @@ impl Form {
             "TIMESTAMP" => Self::Timestamp,
             "TIME" => Self::Time,
             "JSON" => Self::Json,
-            // The name of a type does not tell whether it has a sign, and the flag of a "binary" collation is on text as well.
+            // The type's name does not tell signed from unsigned, and texts may have the flag of a binary collation as well.
             _ if <u64 as Type<MySql>>::compatible(info) => Self::Unsigned,
             _ if <i64 as Type<MySql>>::compatible(info) => Self::Signed,
             "YEAR" => Self::Unsigned,
@@ -112,15 +112,15 @@ impl Form {
                 write!(out, "\"{}T{}{zone}\"", date(&padded), clock(padded[4].into(), &padded[5..])).ok()?;
             }
             Self::Time => write!(out, "\"{}\"", time(bytes)?).ok()?,
-            Self::Json => out.push_str(&embedded(std::str::from_utf8(bytes).ok()?)?),
-            Self::Text => out.push_str(&quoted(std::str::from_utf8(bytes).ok()?)),
+            Self::Json => out.push_str(&single_line_json(std::str::from_utf8(bytes).ok()?)?),
+            Self::Text => out.push_str(&json_string(std::str::from_utf8(bytes).ok()?)),
             Self::Bytes => write!(out, "\"{}\"", STANDARD.encode(bytes)).ok()?,
         }
         Some(())
     }
 }
 
-/// From the byte of most weight to that of least.
+/// From the most significant byte to the least.
 fn unsigned<'a>(bytes: impl Iterator<Item = &'a u8>) -> Option<u64> {
     let mut bytes = bytes.peekable();
     bytes.peek()?;
@@ -136,7 +136,7 @@ fn signed(bytes: &[u8]) -> Option<i64> {
     })
 }
 
-/// JSON wants no zeros in front, which a column with ZEROFILL has.
+/// JSON has no leading zeros, which a column with ZEROFILL has.
 fn decimal(out: &mut String, text: &str) {
     let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
     let digits = digits.trim_start_matches('0');
@@ -144,7 +144,7 @@ fn decimal(out: &mut String, text: &str) {
     out.extend([sign, zero, digits]);
 }
 
-/// The parts of a time after its length; those at the end that are zero are left out by the server.
+/// The fields of a time after its length; the server omits trailing zeros.
 fn padded<const LENGTH: usize>(bytes: &[u8]) -> Option<[u8; LENGTH]> {
     let (length, parts) = bytes.split_first()?;
     let mut padded = [0; LENGTH];
@@ -156,7 +156,7 @@ fn date(parts: &[u8; 11]) -> String {
     format!("{:04}-{:02}-{:02}", u16::from_le_bytes([parts[0], parts[1]]), parts[2], parts[3])
 }
 
-/// Hours, and then minutes, seconds and four bytes of microseconds.
+/// Hours, minutes, seconds and four bytes of microseconds.
 fn clock(hours: u64, rest: &[u8]) -> String {
     let fraction = match rest {
         [_, _, micros @ ..] => unsigned(micros.iter().rev()).filter(|micros| *micros > 0),
@@ -166,7 +166,7 @@ fn clock(hours: u64, rest: &[u8]) -> String {
     format!("{hours:02}:{:02}:{:02}{fraction}", rest[0], rest[1])
 }
 
-/// A sign, four bytes of days, hours and so on: a TIME reaches from -838 to 838 hours.
+/// Sign, four bytes of days, hours and so on: a TIME ranges from -838 to 838 hours.
 fn time(bytes: &[u8]) -> Option<String> {
     let parts = padded::<12>(bytes)?;
     let days = unsigned(parts[1..5].iter().rev())?;
@@ -178,9 +178,9 @@ fn time(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn written(form: Form, bytes: &[u8]) -> String {
+    fn written(kind: ColumnType, bytes: &[u8]) -> String {
         let mut out = String::new();
-        form.write(&mut out, bytes).expect("readable");
+        kind.write(&mut out, bytes).expect("decodable");
         out
     }
 
@@ -192,10 +192,10 @@ mod tests {
             (&[1, 0, 0, 0x80], "-2147483647", "2147483649"),
             (&[0xff; 8], "-1", "18446744073709551615"),
         ] {
-            assert_eq!(written(Form::Signed, bytes), signed);
-            assert_eq!(written(Form::Unsigned, bytes), unsigned);
+            assert_eq!(written(ColumnType::Signed, bytes), signed);
+            assert_eq!(written(ColumnType::Unsigned, bytes), unsigned);
         }
-        assert_eq!(written(Form::Bits, &[1, 0]), "256");
+        assert_eq!(written(ColumnType::Bits, &[1, 0]), "256");
     }
 
     #[test]
@@ -209,44 +209,50 @@ mod tests {
             ("000.0", "0.0"),
         ];
         for (text, wanted) in pairs {
-            assert_eq!(written(Form::Decimal, text.as_bytes()), wanted);
+            assert_eq!(written(ColumnType::Decimal, text.as_bytes()), wanted);
         }
     }
 
     #[test]
     fn times_keep_zeros_signs_days_and_microseconds() {
         let full = [11, 0xe8, 0x07, 5, 6, 7, 8, 9, 0x40, 0xe2, 0x01, 0];
-        assert_eq!(written(Form::DateTime, &full), "\"2024-05-06T07:08:09.123456\"");
+        assert_eq!(written(ColumnType::DateTime, &full), "\"2024-05-06T07:08:09.123456\"");
         assert_eq!(
             written(
-                Form::Timestamp,
+                ColumnType::Timestamp,
                 &full[..8].iter().map(|byte| if *byte == 11 { 7 } else { *byte }).collect::<Vec<_>>()
             ),
             "\"2024-05-06T07:08:09Z\""
         );
-        assert_eq!(written(Form::Date, &[4, 0xe8, 0x07, 5, 6]), "\"2024-05-06\"");
-        assert_eq!(written(Form::DateTime, &[4, 0xe8, 0x07, 5, 6]), "\"2024-05-06T00:00:00\"");
-        assert_eq!(written(Form::DateTime, &[0]), "\"0000-00-00T00:00:00\"");
-        assert_eq!(written(Form::Time, &[0]), "\"00:00:00\"");
+        assert_eq!(written(ColumnType::Date, &[4, 0xe8, 0x07, 5, 6]), "\"2024-05-06\"");
+        assert_eq!(written(ColumnType::DateTime, &[4, 0xe8, 0x07, 5, 6]), "\"2024-05-06T00:00:00\"");
+        assert_eq!(written(ColumnType::DateTime, &[0]), "\"0000-00-00T00:00:00\"");
+        assert_eq!(written(ColumnType::Time, &[0]), "\"00:00:00\"");
         assert_eq!(
-            written(Form::Time, &[12, 1, 34, 0, 0, 0, 22, 59, 59, 1, 0, 0, 0]),
+            written(ColumnType::Time, &[12, 1, 34, 0, 0, 0, 22, 59, 59, 1, 0, 0, 0]),
             "\"-838:59:59.000001\""
         );
     }
 
     #[test]
-    fn what_is_cut_short_is_unreadable_and_no_panic() {
-        for form in
-            [Form::Signed, Form::Unsigned, Form::Bits, Form::Float, Form::Date, Form::DateTime, Form::Time]
-        {
-            assert!(form.write(&mut String::new(), &[]).is_none(), "{form:?}");
+    fn truncated_values_are_undecodable_and_do_not_panic() {
+        for kind in [
+            ColumnType::Signed,
+            ColumnType::Unsigned,
+            ColumnType::Bits,
+            ColumnType::Float,
+            ColumnType::Date,
+            ColumnType::DateTime,
+            ColumnType::Time,
+        ] {
+            assert!(kind.write(&mut String::new(), &[]).is_none(), "{kind:?}");
         }
-        for form in [Form::Date, Form::DateTime, Form::Timestamp, Form::Time] {
+        for kind in [ColumnType::Date, ColumnType::DateTime, ColumnType::Timestamp, ColumnType::Time] {
             for bytes in [&[11, 1][..], &[255; 300]] {
-                assert!(form.write(&mut String::new(), bytes).is_none(), "{form:?}");
+                assert!(kind.write(&mut String::new(), bytes).is_none(), "{kind:?}");
             }
         }
-        assert!(Form::Signed.write(&mut String::new(), &[1, 2, 3]).is_none());
-        assert!(Form::Text.write(&mut String::new(), &[0xff]).is_none());
+        assert!(ColumnType::Signed.write(&mut String::new(), &[1, 2, 3]).is_none());
+        assert!(ColumnType::Text.write(&mut String::new(), &[0xff]).is_none());
     }
 }

@@ -9,120 +9,132 @@ use sqlx::{
 
 use super::{
     Connection, Session,
-    error::{fault, refusal},
+    error::{fault, query_fault},
     row::Columns,
 };
 use crate::{
     api::v1alpha1::database::{ParamType, Query},
     backends::database::{
-        query::{Done, QueryFault, Rows, Run, Stop, Wanted},
+        query::{BoundQuery, Completion, Demand, QueryFault, RowSink, RunError, wrong_count},
         sql,
     },
     domain::parameters::{Parameter, Value},
 };
 
-/// What a statement in a read-only transaction may begin with. A procedure could end the transaction, and with it the promise;
-/// so could what stands in a comment that the server runs.
-const READS: [&str; 8] = ["select", "with", "values", "table", "show", "describe", "desc", "explain"];
+/// The first words allowed in a `readOnly` statement. A procedure, or an executable comment, could end the read-only transaction.
+const READ_ONLY_STATEMENTS: [&str; 8] =
+    ["select", "with", "values", "table", "show", "describe", "desc", "explain"];
 
-/// Rows that are taken at once, if they are there.
-const READY: usize = 64;
+/// Rows taken at once, if available.
+const ROW_CHUNK: usize = 64;
 
 /// Checks a query by preparing it.
-pub(super) async fn check(link: &mut MySqlConnection, query: &Query) -> Result<(), QueryFault> {
-    suits(query)?;
+pub(super) async fn check(connection: &mut MySqlConnection, query: &Query) -> Result<(), QueryFault> {
+    check_statement(query)?;
     let statement = AssertSqlSafe(query.statement.clone()).into_sql_str();
-    let prepared = link.prepare(statement).await.map_err(|error| refusal(&error))?;
+    let prepared = connection.prepare(statement).await.map_err(|error| query_fault(&error))?;
     Columns::of(prepared.columns())?;
     match (prepared.parameters(), query.params.len()) {
-        (Some(Either::Right(has)), declared) if has != declared => {
-            let text = format!("the statement has {has} parameters, and params declares {declared}");
-            Err(QueryFault::Invalid(text))
+        (Some(Either::Right(found)), declared) if found != declared => {
+            Err(QueryFault::Invalid(wrong_count(found, declared)))
         }
         _ => Ok(()),
     }
 }
 
-fn suits(query: &Query) -> Result<(), QueryFault> {
-    sql::suits(&query.statement)?;
+fn check_statement(query: &Query) -> Result<(), QueryFault> {
+    sql::check_statement(&query.statement)?;
     let start = query.statement.trim_start_matches(|first: char| first.is_whitespace() || first == '(');
     let word = start.split(|char: char| !char.is_alphanumeric() && char != '_').next().unwrap_or_default();
-    if !query.read_only || READS.iter().any(|known| word.eq_ignore_ascii_case(known)) {
+    if !query.read_only || READ_ONLY_STATEMENTS.iter().any(|known| word.eq_ignore_ascii_case(known)) {
         return Ok(());
     }
-    let text =
-        format!("a readOnly statement must begin with one of {}, also before any comment", READS.join(", "));
+    let text = format!(
+        "a readOnly statement must begin with one of {}, before any comment",
+        READ_ONLY_STATEMENTS.join(", ")
+    );
     Err(QueryFault::Invalid(text))
 }
 
-pub(super) async fn run(connection: &mut Connection, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
-    suits(&run.query)?;
-    // A statement on its own is a transaction, and in a session that only reads one that only reads. A select that has no
-    // limit gets one.
-    let session = if run.query.read_only {
-        Session::Reads { limit: u64::from(run.max_rows) + 1 }
+pub(super) async fn run(
+    connection: &mut Connection,
+    query: &BoundQuery,
+    rows: &mut RowSink,
+    server_read_only: bool,
+) -> Result<Completion, RunError> {
+    check_statement(&query.query)?;
+    // A read-only statement runs in an implicit transaction, which the session makes read-only; a select without a limit gets one.
+    let session = if query.query.read_only {
+        Session::ReadOnly { limit: Some(u64::from(query.max_rows) + 1) }
+    } else if server_read_only {
+        // What an earlier query has set is taken back, and the server's own default is not.
+        Session::ReadOnly { limit: None }
     } else {
-        Session::Writes
+        Session::ReadWrite
     };
-    let mut before = Vec::new();
+    let mut setup = Vec::new();
     if connection.session != session {
-        before.push(match session {
-            Session::Reads { limit } => {
-                format!("set session transaction read only; set sql_select_limit = {limit}")
-            }
-            _ => "set session transaction read write; set sql_select_limit = default".to_owned(),
-        });
+        let (mode, limit) = match session {
+            Session::ReadOnly { limit } => ("only", limit),
+            _ => ("write", None),
+        };
+        let limit = limit.map_or("default".to_owned(), |limit| limit.to_string());
+        setup.push(format!("set session transaction read {mode}; set sql_select_limit = {limit}"));
     }
-    if session == Session::Writes {
-        before.push("start transaction".to_owned());
+    if !query.query.read_only {
+        setup.push("start transaction".to_owned());
     }
-    if !before.is_empty() {
+    if !setup.is_empty() {
         connection.session = Session::Unknown;
-        match execute(&mut connection.link, before.join("; ")).await {
-            // Nothing was run yet: if it was the connection that failed, another one will do.
-            Err(QueryFault::Server(fault)) => return Err(Stop::Unsent(fault)),
-            begun => begun?,
+        match execute(&mut connection.inner, setup.join("; ")).await {
+            // The statement was not sent yet: if the connection failed, it can be retried on another one.
+            Err(QueryFault::Server(fault)) => return Err(RunError::NotSent(fault)),
+            done => done?,
         }
         connection.session = session;
     }
-    let ended = work(&mut connection.link, run, rows).await;
-    if session == Session::Writes {
-        match &ended {
-            Ok(_) => execute(&mut connection.link, "commit".to_owned()).await?,
-            Err(Stop::Fault(fault)) if !matches!(fault, QueryFault::Server(_)) => {
-                execute(&mut connection.link, "rollback".to_owned()).await?;
+    let result = fetch(&mut connection.inner, query, rows).await;
+    if !query.query.read_only {
+        match &result {
+            Ok(_) => execute(&mut connection.inner, "commit".to_owned()).await?,
+            Err(RunError::Fault(fault)) if !matches!(fault, QueryFault::Server(_)) => {
+                execute(&mut connection.inner, "rollback".to_owned()).await?;
             }
             Err(_) => {}
         }
     }
-    ended
+    result
 }
 
-async fn execute(link: &mut MySqlConnection, statements: String) -> Result<(), QueryFault> {
+async fn execute(connection: &mut MySqlConnection, statements: String) -> Result<(), QueryFault> {
     let statements = sqlx::raw_sql(AssertSqlSafe(statements).into_sql_str());
-    link.execute(statements).await.map(drop).map_err(|error| refusal(&error))
+    connection.execute(statements).await.map(drop).map_err(|error| query_fault(&error))
 }
 
-async fn work(link: &mut MySqlConnection, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
-    let statement = AssertSqlSafe(run.query.statement.clone()).into_sql_str();
-    let arguments = arguments(&run.parameters).map_err(|error| fault(&error))?;
-    let mut ready = link.fetch_many(sqlx::query_with(statement, arguments)).ready_chunks(READY);
-    let (mut columns, mut affected, mut unfit, mut enough) = (None, None, None, false);
-    while let Some(some) = ready.next().await {
-        for part in some {
-            let row = match part.map_err(|error| refusal(&error))? {
+async fn fetch(
+    connection: &mut MySqlConnection,
+    query: &BoundQuery,
+    rows: &mut RowSink,
+) -> Result<Completion, RunError> {
+    let statement = AssertSqlSafe(query.query.statement.clone()).into_sql_str();
+    let arguments = arguments(&query.parameters).map_err(|error| fault(&error))?;
+    let mut chunks = connection.fetch_many(sqlx::query_with(statement, arguments)).ready_chunks(ROW_CHUNK);
+    let (mut columns, mut affected, mut invalid, mut enough) = (None, None, None, false);
+    while let Some(chunk) = chunks.next().await {
+        for part in chunk {
+            let row = match part.map_err(|error| query_fault(&error))? {
                 Either::Left(result) => {
-                    // A procedure gives several results.
+                    // A procedure returns several results.
                     affected = columns.take().is_none().then(|| result.rows_affected());
                     continue;
                 }
                 Either::Right(row) => row,
             };
-            if enough && run.query.read_only {
-                return Ok(Done { affected: None, busy: true });
+            if enough && query.query.read_only {
+                return Ok(Completion { affected: None, server_busy: true });
             }
-            // What writes is read to its end, since ending it would undo it.
-            if enough || unfit.is_some() {
+            // A statement that writes is read to its end: cancelling it would roll it back.
+            if enough || invalid.is_some() {
                 continue;
             }
             let columns = match &columns {
@@ -130,23 +142,23 @@ async fn work(link: &mut MySqlConnection, run: &Run, rows: &mut Rows) -> Result<
                 None => match Columns::of(row.columns()) {
                     Ok(found) => columns.insert(found),
                     Err(fault) => {
-                        unfit = Some(fault);
+                        invalid = Some(fault);
                         continue;
                     }
                 },
             };
-            enough = rows.send(&columns.json(&row)?).await? == Wanted::Enough;
+            enough = rows.send(&columns.json(&row)?).await? == Demand::Enough;
         }
         rows.flush().await?;
     }
-    match unfit {
+    match invalid {
         Some(fault) => Err(fault.into()),
-        None => Ok(Done { affected: affected.filter(|_| !run.query.read_only), busy: false }),
+        None => Ok(Completion { affected: affected.filter(|_| !query.query.read_only), server_busy: false }),
     }
 }
 
-/// The values in the types that the server has for them: a text compared with a decimal would be compared as a float. Times
-/// are texts, because there the server knows better what they are compared with; the session is in UTC.
+/// The values in the server's types: a text compared with a decimal would be compared as a float. Timestamps are texts, which the server
+/// converts to the type that they are compared with; the session is in UTC.
 fn arguments(parameters: &[Parameter]) -> Result<MySqlArguments, sqlx::Error> {
     let mut arguments = MySqlArguments::default();
     for parameter in parameters {

@@ -1,114 +1,125 @@
-//! One query on a lent connection, from lending it to giving it back or closing it.
+//! One query, from acquiring its connection to releasing or closing it.
 
 use std::time::Duration;
 
-use super::{Lent, Pooled, Wire};
+use super::{DatabasePool, PooledConnection, Protocol};
 use crate::backends::{
     Fault,
-    database::query::{Asked, Done, QueryFault, Rows, Run, Stop},
+    database::query::{BoundQuery, Completion, QueryFault, ResultSink, RowSink, RunError},
 };
 
-/// How long the server may be asked to end a statement.
-const ABORT: Duration = Duration::from_secs(5);
+/// How long cancelling a statement on the server may take.
+pub(in crate::backends::database) const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether the connection failed before anything happened that counts.
-fn may_run_again(ended: &Result<Done, Stop>, run: &Run, rows: &mut Rows) -> bool {
-    match ended {
-        Err(Stop::Unsent(_)) => true,
-        Err(Stop::Fault(QueryFault::Server(_))) => run.query.read_only && rows.start_over(run),
+/// Whether the connection failed before the query had any effect.
+fn may_retry(result: &Result<Completion, RunError>, query: &BoundQuery, rows: &mut RowSink) -> bool {
+    match result {
+        Err(RunError::NotSent(_)) => true,
+        Err(RunError::Fault(QueryFault::Server(_))) => query.query.read_only && rows.restart(query),
         _ => false,
     }
 }
 
-impl<W: Wire> Pooled<W> {
-    /// Runs the query, answers, and leaves no connection behind that is not sound. It holds its place in the pool until the
-    /// server is rid of the statement.
-    pub(super) async fn serve(&self, run: &Run, mut asked: Asked) {
-        let mut lent = match self.lend_wanted(&asked.rows).await {
-            Ok(lent) => lent,
-            Err(Some(fault)) => return asked.end(Err(fault.into())),
+impl<P: Protocol> DatabasePool<P> {
+    /// Runs the query and sends its result. The connection returns to the pool only if it is reusable; its slot stays taken until
+    /// the statement has ended on the server.
+    pub(super) async fn serve(&self, query: &BoundQuery, mut sink: ResultSink) {
+        let mut connection = match self.acquire_unless_cancelled(&sink.rows).await {
+            Ok(connection) => connection,
+            Err(Some(fault)) => return sink.finish(Err(fault.into())),
             Err(None) => return,
         };
-        let reused = lent.metrics().is_some_and(|metrics| metrics.recycle_count > 0);
-        let ended = self.attempt(&mut lent, run, &mut asked.rows).await;
-        if reused && may_run_again(&ended, run, &mut asked.rows) {
-            // The server may have restarted since: as with probes, connections from before say nothing of now.
-            drop(lent);
-            return Box::pin(self.serve_anew(run, asked)).await;
+        let reused = connection.metrics().is_some_and(|metrics| metrics.recycle_count > 0);
+        let result = self.attempt(&mut connection, query, &mut sink.rows).await;
+        if reused && may_retry(&result, query, &mut sink.rows) {
+            // As in probes: the server may have restarted, and older connections say nothing about it now.
+            drop(connection);
+            return Box::pin(self.retry(query, sink)).await;
         }
-        self.close(ended, lent, asked).await;
+        self.finish(result, connection, sink).await;
     }
 
-    async fn serve_anew(&self, run: &Run, mut asked: Asked) {
-        self.shut(|_| false).await;
-        match self.lend_wanted(&asked.rows).await {
-            Ok(mut lent) => {
-                let ended = self.attempt(&mut lent, run, &mut asked.rows).await;
-                self.close(ended, lent, asked).await;
+    async fn retry(&self, query: &BoundQuery, mut sink: ResultSink) {
+        self.retain_idle(|_| false).await;
+        match self.acquire_unless_cancelled(&sink.rows).await {
+            Ok(mut connection) => {
+                let result = self.attempt(&mut connection, query, &mut sink.rows).await;
+                self.finish(result, connection, sink).await;
             }
-            Err(Some(fault)) => asked.end(Err(fault.into())),
+            Err(Some(fault)) => sink.finish(Err(fault.into())),
             Err(None) => {}
         }
     }
 
-    /// Answers, and gives the connection back or closes it.
-    async fn close(&self, ended: Result<Done, Stop>, mut lent: Lent<W>, asked: Asked) {
+    /// Sends the end of the result, and releases or closes the connection.
+    async fn finish(
+        &self,
+        result: Result<Completion, RunError>,
+        mut connection: PooledConnection<P>,
+        sink: ResultSink,
+    ) {
         let redacted = |fault: QueryFault| fault.redacted(&self.settings);
-        match ended {
-            Ok(done @ Done { busy: false, .. }) => {
-                lent.give_back();
-                asked.end(Ok(done));
+        match result {
+            Ok(completion @ Completion { server_busy: false, .. }) => {
+                connection.release();
+                sink.finish(Ok(completion));
             }
-            Ok(done) => {
-                asked.end(Ok(done));
-                Box::pin(self.abort(lent)).await;
+            Ok(completion) => {
+                sink.finish(Ok(completion));
+                Box::pin(self.cancel(connection)).await;
             }
-            Err(Stop::Fault(fault @ QueryFault::Server(_))) => asked.end(Err(redacted(fault))),
-            Err(Stop::Fault(fault)) => {
-                lent.give_back();
-                asked.end(Err(redacted(fault)));
+            Err(RunError::Fault(fault @ QueryFault::Server(_))) => sink.finish(Err(redacted(fault))),
+            Err(RunError::Fault(fault)) => {
+                connection.release();
+                sink.finish(Err(redacted(fault)));
             }
-            Err(Stop::Unsent(fault)) => asked.end(Err(redacted(fault.into()))),
-            Err(Stop::Late) => {
-                asked.end(Err(QueryFault::TimedOut));
-                Box::pin(self.abort(lent)).await;
+            Err(RunError::NotSent(fault)) => sink.finish(Err(redacted(fault.into()))),
+            Err(RunError::TimedOut) => {
+                sink.finish(Err(QueryFault::TimedOut));
+                Box::pin(self.cancel(connection)).await;
             }
-            Err(Stop::Abandoned) => {
-                drop(asked);
-                Box::pin(self.abort(lent)).await;
+            Err(RunError::Cancelled) => {
+                drop(sink);
+                Box::pin(self.cancel(connection)).await;
             }
         }
     }
 
-    /// A connection, unless the caller goes away meanwhile.
-    async fn lend_wanted(&self, rows: &Rows) -> Result<Lent<W>, Option<Fault>> {
+    /// A connection; none and no fault if the caller disconnects first.
+    async fn acquire_unless_cancelled(&self, rows: &RowSink) -> Result<PooledConnection<P>, Option<Fault>> {
         tokio::select! {
-            lent = self.lend() => lent.map_err(Some),
-            () = rows.abandoned() => Err(None),
+            acquired = self.acquire() => acquired.map_err(Some),
+            () = rows.cancelled() => Err(None),
         }
     }
 
-    async fn attempt(&self, lent: &mut Lent<W>, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
-        let abandoned = rows.abandoned();
+    async fn attempt(
+        &self,
+        connection: &mut PooledConnection<P>,
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
+        let cancelled = rows.cancelled();
         let work = async {
-            let ended = self.pool.manager().wire.run(lent.connection()?, run, rows).await;
-            if ended.is_ok() {
+            let result = self.pool.manager().protocol.run(connection.get()?, query, rows).await;
+            if result.is_ok() {
                 rows.flush().await?;
             }
-            ended
+            result
         };
         tokio::select! {
-            done = work => done,
-            () = abandoned => Err(Stop::Abandoned),
-            () = tokio::time::sleep(run.timeout + W::PATIENCE) => Err(Stop::Late),
+            result = work => result,
+            () = cancelled => Err(RunError::Cancelled),
+            () = tokio::time::sleep(query.timeout + P::TIMEOUT_GRACE) => Err(RunError::TimedOut),
         }
     }
 
-    /// Closes the connection, and before that what runs on it.
-    async fn abort(&self, mut lent: Lent<W>) {
-        if let Ok(connection) = lent.connection() {
-            // Without an answer, the server still finds out when it has nobody to send to.
-            let _ = tokio::time::timeout(ABORT, self.pool.manager().wire.abort(connection)).await;
+    /// Cancels what runs on the connection, and closes it.
+    async fn cancel(&self, mut connection: PooledConnection<P>) {
+        if let Ok(connection) = connection.get() {
+            // Without a response, the server ends the statement when it fails to send rows.
+            let _ =
+                tokio::time::timeout(CANCEL_TIMEOUT, self.pool.manager().protocol.cancel(connection)).await;
         }
     }
 }

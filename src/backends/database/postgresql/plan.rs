@@ -1,6 +1,5 @@
-//! How a declared statement is put to the server: so that one that only reads stops after as many rows as are wanted, and so that
-//! every type that it has comes out without loss. What is not known here, such as arrays and types of its own, it makes JSON of
-//! itself.
+//! How a declared statement is sent to the server: a read-only one with a row limit, and such that every type is returned without loss.
+//! Types that are not decoded here, such as arrays and user-defined types, the server converts to JSON.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,30 +7,33 @@ use parking_lot::Mutex;
 use tokio_postgres::{Client, Statement, types::Type};
 
 use super::{
-    error::refusal,
-    row::{Column, Form},
+    error::query_fault,
+    row::{Column, ColumnType},
 };
 use crate::{
     api::v1alpha1::database::{ParamType, Query},
-    backends::database::{query::QueryFault, sql},
+    backends::database::{
+        query::{QueryFault, wrong_count},
+        sql,
+    },
 };
 
-/// Plans of more statements than a Database may declare; beyond them all are made anew.
-const KEPT: usize = 256;
+/// More than a Database may declare; beyond it the cache is cleared.
+const MAX_CACHED: usize = 256;
 
-/// The statement's result under a name that no column will have, since a column would take precedence.
+/// The name of the statement's result; a column of the same name would take precedence.
 const RESULT: &str = "authlink_result";
 
 /// How a statement is run.
 pub(super) struct Plan {
-    /// What the server gets.
+    /// The SQL sent to the server.
     pub(super) sql: String,
-    /// The columns of its rows; none if it gives no rows.
+    /// The columns of its rows; empty if it returns none.
     pub(super) columns: Vec<Column>,
     pub(super) types: Vec<Type>,
 }
 
-/// The plans made so far: a statement is looked at once, not on every connection.
+/// The plans made so far: a statement is described once, not on every connection.
 #[derive(Default)]
 pub(super) struct Plans(Mutex<HashMap<Key, Arc<Plan>>>);
 
@@ -41,19 +43,19 @@ fn key(query: &Query, max_rows: u32) -> Key {
     (query.statement.clone(), query.params.clone(), limit(query, max_rows))
 }
 
-/// After how many rows it may be ended. What writes is never ended: it would call a function for its first rows only.
+/// The row limit. A statement that writes has none: it would call a function for its first rows only.
 fn limit(query: &Query, max_rows: u32) -> Option<u32> {
     query.read_only.then_some(max_rows)
 }
 
 impl Plans {
-    /// The plan for this query with so many rows, if it was made before.
-    pub(super) fn known(&self, query: &Query, max_rows: u32) -> Option<Arc<Plan>> {
+    /// The cached plan for this query and row limit.
+    pub(super) fn cached(&self, query: &Query, max_rows: u32) -> Option<Arc<Plan>> {
         self.0.lock().get(&key(query, max_rows)).cloned()
     }
 
-    /// A plan for this query with so many rows.
-    pub(super) async fn make(
+    /// Creates and caches the plan for this query and row limit.
+    pub(super) async fn create(
         &self,
         client: &Client,
         direct: bool,
@@ -62,42 +64,42 @@ impl Plans {
     ) -> Result<Arc<Plan>, QueryFault> {
         let plan = Arc::new(plan(client, direct, query, max_rows).await?);
         let mut plans = self.0.lock();
-        if plans.len() >= KEPT {
+        if plans.len() >= MAX_CACHED {
             plans.clear();
         }
         plans.insert(key(query, max_rows), Arc::clone(&plan));
         Ok(plan)
     }
 
-    /// What a statement names has changed, perhaps.
-    pub(super) fn forget(&self, plan: &Arc<Plan>) {
-        self.0.lock().retain(|_, known| !Arc::ptr_eq(known, plan));
+    /// Removes a plan whose tables may have changed.
+    pub(super) fn remove(&self, plan: &Arc<Plan>) {
+        self.0.lock().retain(|_, cached| !Arc::ptr_eq(cached, plan));
     }
 }
 
 async fn plan(client: &Client, direct: bool, query: &Query, max_rows: u32) -> Result<Plan, QueryFault> {
     let types: Vec<_> = query.params.iter().copied().map(type_of).collect();
     let described = describe(client, direct, &query.statement, &types).await?;
-    count(described.params().len(), types.len())?;
+    check_count(described.params().len(), types.len())?;
     let found: Vec<_> = described
         .columns()
         .iter()
-        .map(|column| (column.name(), Form::of(column.type_()).is_none()))
+        .map(|column| (column.name(), ColumnType::of(column.type_()).is_none()))
         .collect();
     let sql = if found.is_empty() {
         query.statement.clone()
     } else {
         wrap(&query.statement, &found, limit(query, max_rows))?
     };
-    let columns = found.into_iter().map(|(name, made)| Column::new(name, made)).collect();
+    let columns = found.into_iter().map(|(name, as_json)| Column::new(name, as_json)).collect();
     Ok(Plan { sql, columns, types })
 }
 
-/// Checks a query by preparing all that a run of it prepares.
+/// Checks a query by preparing everything that running it prepares.
 pub(super) async fn check(client: &Client, direct: bool, query: &Query) -> Result<(), QueryFault> {
     let plan = plan(client, direct, query, 1).await?;
-    suits(&plan, query)?;
-    // The server takes types of parameters that the statement does not have for granted.
+    check_statement(&plan, query)?;
+    // The server accepts types for parameters that the statement does not use.
     let mut used = plan.types.len();
     while used > 0 {
         match describe(client, direct, &query.statement, &plan.types[..used - 1]).await {
@@ -105,11 +107,11 @@ pub(super) async fn check(client: &Client, direct: bool, query: &Query) -> Resul
             _ => break,
         }
     }
-    count(used, plan.types.len())?;
+    check_count(used, plan.types.len())?;
     if !plan.columns.is_empty() {
         describe(client, direct, &plan.sql, &plan.types).await.map_err(|fault| match fault {
             QueryFault::Invalid(text) => QueryFault::Invalid(format!(
-                "a statement that gives rows is run as \"with ... as (statement) select ...\", and this one cannot be ({text}); \
+                "a statement that returns rows is run as \"with ... as (statement) select ...\", and this one cannot be ({text}); \
                  it must be one select, values, table, insert, update or delete without a semicolon, and a with before it must \
                  not change data"
             )),
@@ -119,32 +121,29 @@ pub(super) async fn check(client: &Client, direct: bool, query: &Query) -> Resul
     Ok(())
 }
 
-/// Whether a query may be run by this plan.
-pub(super) fn suits(plan: &Plan, query: &Query) -> Result<(), QueryFault> {
-    sql::suits(&query.statement)?;
+/// Whether the query may run by this plan.
+pub(super) fn check_statement(plan: &Plan, query: &Query) -> Result<(), QueryFault> {
+    sql::check_statement(&query.statement)?;
     if query.read_only && plan.columns.is_empty() {
-        // Else a procedure could end the transaction, and with it the promise.
-        return Err(QueryFault::Invalid("a readOnly statement must give rows".to_owned()));
+        // Otherwise a procedure could end the read-only transaction.
+        return Err(QueryFault::Invalid("a readOnly statement must return rows".to_owned()));
     }
     Ok(())
 }
 
-fn count(has: usize, declared: usize) -> Result<(), QueryFault> {
-    if has == declared {
-        return Ok(());
-    }
-    Err(QueryFault::Invalid(format!("the statement has {has} parameters, and params declares {declared}")))
+fn check_count(found: usize, declared: usize) -> Result<(), QueryFault> {
+    if found == declared { Ok(()) } else { Err(QueryFault::Invalid(wrong_count(found, declared))) }
 }
 
-/// Parameters and columns of a statement. It is prepared under a name, which a session that is not ours must not keep.
+/// Parameters and columns of a statement. Preparing it names it, so behind a pooler it happens in a transaction that is rolled back.
 async fn describe(client: &Client, direct: bool, sql: &str, types: &[Type]) -> Result<Statement, QueryFault> {
     if direct {
-        return client.prepare_typed(sql, types).await.map_err(|error| refusal(&error));
+        return client.prepare_typed(sql, types).await.map_err(|error| query_fault(&error));
     }
-    client.batch_execute("begin").await.map_err(|error| refusal(&error))?;
+    client.batch_execute("begin").await.map_err(|error| query_fault(&error))?;
     let described = client.prepare_typed(sql, types).await;
-    client.batch_execute("rollback").await.map_err(|error| refusal(&error))?;
-    described.map_err(|error| refusal(&error))
+    client.batch_execute("rollback").await.map_err(|error| query_fault(&error))?;
+    described.map_err(|error| query_fault(&error))
 }
 
 fn type_of(parameter: ParamType) -> Type {
@@ -160,26 +159,26 @@ fn type_of(parameter: ParamType) -> Type {
     }
 }
 
-/// The statement with columns by name, of some of which the server makes JSON, and maybe with a limit: one row more than wanted
-/// shows that there are more. The condition is always true and costs nothing, but the server refuses it when the statement has
-/// another number of columns by now.
+/// Wraps the statement to select its columns by name, some converted to JSON, with an optional limit: one row more than wanted shows
+/// that the result is truncated. The condition is always true and costs nothing, but makes the server reject the statement when its
+/// number of columns has changed.
 fn wrap(statement: &str, columns: &[(&str, bool)], limit: Option<u32>) -> Result<String, QueryFault> {
     for (index, (name, _)) in columns.iter().enumerate() {
         if columns[..index].iter().any(|(before, _)| before == name) {
-            let text = format!("two columns are called {name}: give them different names with \"as\"");
+            let text = format!("two columns are named {name}: rename one with \"as\"");
             return Err(QueryFault::Invalid(text));
         }
     }
     let named = |name: &str| format!("{RESULT}.\"{}\"", name.replace('"', "\"\""));
     let names = columns.iter().map(|(name, _)| named(name)).collect::<Vec<_>>().join(", ");
-    let fields = columns.iter().map(|(name, made)| match named(name) {
-        name if *made => format!("to_json({name})::text"),
+    let fields = columns.iter().map(|(name, as_json)| match named(name) {
+        name if *as_json => format!("to_json({name})::text"),
         name => name,
     });
     let fields = fields.collect::<Vec<_>>().join(", ");
     let body = statement.trim_end_matches(|last: char| last.is_whitespace() || last == ';');
     let limit = limit.map_or(String::new(), |rows| format!(" limit {}", u64::from(rows) + 1));
-    // On lines of its own, in case it ends with a comment.
+    // On its own lines, in case it ends with a comment.
     Ok(format!(
         "with {RESULT} as (\n{body}\n) select {fields} from {RESULT} \
          where true or exists (select {RESULT}.* union all select {names}){limit}"
@@ -208,6 +207,6 @@ mod tests {
     fn columns_of_one_name_are_refused() {
         let columns = [("a", true), ("b", true), ("a", false)];
         let Err(QueryFault::Invalid(text)) = wrap("", &columns, None) else { panic!("not refused") };
-        assert!(text.contains("called a"), "{text}");
+        assert!(text.contains("named a"), "{text}");
     }
 }

@@ -1,5 +1,5 @@
-//! Rows in the binary forms of the server's types (the `send` functions of its `utils/adt`) as JSON, in the words in which the
-//! server itself would write them. What costs the server twice the time to make is cheap here.
+//! Decodes rows from the binary formats of the server's types (the `send` functions of its `utils/adt`) to JSON, formatted as the server
+//! itself would; this is cheaper here than `to_json` on the server.
 
 use std::{error::Error as StdError, fmt::Write};
 
@@ -14,26 +14,26 @@ use crate::{
     api::Reason,
     backends::{
         Fault,
-        database::query::{embedded, quoted},
+        database::query::{json_string, single_line_json},
     },
 };
 
-/// Days from 1970 to 2000, where the server counts from.
+/// Days from 1970 to 2000, the server's epoch.
 const EPOCH_DAYS: i64 = 10_957;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// A column of a result, and how it is written.
+/// A column of a result.
 pub(super) struct Column {
-    /// As JSON has it, with its colon.
+    /// As a JSON literal with its colon.
     name: String,
-    /// The server makes JSON of it.
-    made: bool,
+    /// The server converts it to JSON.
+    as_json: bool,
 }
 
-/// What is known to be read here; the server makes JSON of all else.
+/// The types that are decoded here; the server converts all others to JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ColumnType {
     Boolean,
     Integer,
     Oid,
@@ -49,8 +49,8 @@ pub(super) enum Form {
     Jsonb,
 }
 
-impl Form {
-    /// None for a type that the server is to make JSON of.
+impl ColumnType {
+    /// None for a type that the server converts to JSON.
     pub(super) fn of(kind: &Type) -> Option<Self> {
         Some(match *kind {
             Type::BOOL => Self::Boolean,
@@ -58,7 +58,7 @@ impl Form {
             Type::OID => Self::Oid,
             Type::FLOAT4 | Type::FLOAT8 => Self::Float,
             Type::NUMERIC => Self::Numeric,
-            // A function that gives nothing gives an empty text.
+            // A function without a result returns an empty text.
             Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::VOID => Self::Text,
             Type::UUID => Self::Uuid,
             Type::DATE => Self::Date,
@@ -89,22 +89,24 @@ impl Form {
             // The session is in UTC.
             Self::TimestampTz => timestamp(out, integer(bytes)?, "+00:00"),
             Self::Bytes => write!(out, "\"{}\"", STANDARD.encode(bytes)).ok()?,
-            Self::Json => out.push_str(&embedded(std::str::from_utf8(bytes).ok()?)?),
+            Self::Json => out.push_str(&single_line_json(std::str::from_utf8(bytes).ok()?)?),
             // The first byte is the version.
-            Self::Jsonb => out.push_str(&embedded(std::str::from_utf8(bytes.strip_prefix(&[1])?).ok()?)?),
+            Self::Jsonb => {
+                out.push_str(&single_line_json(std::str::from_utf8(bytes.strip_prefix(&[1])?).ok()?)?);
+            }
         }
         Some(())
     }
 }
 
 impl Column {
-    pub(super) fn new(name: &str, made: bool) -> Self {
-        Self { name: quoted(name) + ":", made }
+    pub(super) fn new(name: &str, as_json: bool) -> Self {
+        Self { name: json_string(name) + ":", as_json }
     }
 
-    /// How it is written if it comes in this type, which may be another one than it once was. None if it cannot be read.
-    pub(super) fn form(&self, kind: &Type) -> Option<Form> {
-        if self.made { Some(Form::Json) } else { Form::of(kind) }
+    /// How a value of the type that the server reports now is decoded; none if it cannot be.
+    pub(super) fn decoder(&self, kind: &Type) -> Option<ColumnType> {
+        if self.as_json { Some(ColumnType::Json) } else { ColumnType::of(kind) }
     }
 }
 
@@ -114,10 +116,10 @@ pub(super) fn json(columns: &[Column], row: &Row, out: &mut String) -> Result<()
     for (index, (column, given)) in columns.iter().zip(row.columns()).enumerate() {
         out.push_str(if index == 0 { "" } else { "," });
         out.push_str(&column.name);
-        let form = column.form(given.type_()).ok_or_else(unreadable)?;
-        let value: Option<Raw<'_>> = row.try_get(index).map_err(|_| unreadable())?;
+        let decoder = column.decoder(given.type_()).ok_or_else(undecodable)?;
+        let value: Option<Raw<'_>> = row.try_get(index).map_err(|_| undecodable())?;
         match value {
-            Some(Raw(bytes)) => form.write(out, bytes).ok_or_else(unreadable)?,
+            Some(Raw(bytes)) => decoder.write(out, bytes).ok_or_else(undecodable)?,
             None => out.push_str("null"),
         }
     }
@@ -125,11 +127,11 @@ pub(super) fn json(columns: &[Column], row: &Row, out: &mut String) -> Result<()
     Ok(())
 }
 
-fn unreadable() -> Fault {
-    Fault::new(Reason::ProtocolError, "the server's answer has a value that cannot be read")
+fn undecodable() -> Fault {
+    Fault::new(Reason::ProtocolError, "a value in the server's response cannot be decoded")
 }
 
-/// A value as it came.
+/// The undecoded bytes of a value.
 struct Raw<'a>(&'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {
@@ -150,7 +152,7 @@ fn integer(bytes: &[u8]) -> Option<i64> {
     })
 }
 
-/// The shortest digits that give the same number; what is no number is a string.
+/// The shortest digits that round-trip; NaN and infinities are strings.
 fn float(out: &mut String, bytes: &[u8]) -> Option<()> {
     let (number, text) = if bytes.len() == 4 {
         let number = f32::from_be_bytes(bytes.try_into().ok()?);
@@ -168,7 +170,7 @@ fn float(out: &mut String, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// How many digits of base 10000 follow, the weight of the first, a sign, digits after the point, and the digits.
+/// Number of base-10000 digits, weight of the first, sign, display scale, digits.
 fn numeric(out: &mut String, bytes: &[u8]) -> Option<()> {
     let (head, groups) = bytes.split_at_checked(8)?;
     let part = |index: usize| u16::from_be_bytes([head[index], head[index + 1]]);
@@ -239,8 +241,8 @@ fn timestamp(out: &mut String, micros: i64, zone: &str) {
     out.extend([zone, era, "\""]);
 }
 
-/// In decimal, with zeros in front if there are fewer digits than that.
-fn digits(out: &mut String, mut number: u64, least: usize) {
+/// In decimal, zero-padded to `width`.
+fn digits(out: &mut String, mut number: u64, width: usize) {
     let mut text = [b'0'; 20];
     let mut start = text.len();
     while number > 0 {
@@ -248,22 +250,21 @@ fn digits(out: &mut String, mut number: u64, least: usize) {
         text[start] = b'0' + u8::try_from(number % 10).unwrap_or_default();
         number /= 10;
     }
-    let text = &text[start.min(text.len() - least)..];
+    let text = &text[start.min(text.len() - width)..];
     out.push_str(std::str::from_utf8(text).unwrap_or_default());
 }
 
-/// A string as JSON has it; most have nothing to be escaped (RFC 8259, section 7).
+/// A JSON string; the fast path is for those without anything to escape (RFC 8259, section 7).
 fn quote(out: &mut String, text: &str) {
     if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-        out.push_str(&quoted(text));
+        out.push_str(&json_string(text));
     } else {
         out.extend(["\"", text, "\""]);
     }
 }
 
-/// Writes the date so many days after the first of 2000, in the Gregorian calendar of all times; gives what is to follow if it
-/// was before Christ.
-/// The server's years reach from -4713 to 294276, which is more than calendars here know.
+/// Writes the date this many days after 2000-01-01 in the proleptic Gregorian calendar; gives the suffix for years before Christ.
+/// The server's years range from -4713 to 294276, beyond that of date libraries.
 fn civil(out: &mut String, days: i64) -> &'static str {
     // By years that begin in March, in eras of 400 years (Howard Hinnant, "chrono-compatible low-level date algorithms").
     let days = days + EPOCH_DAYS + 719_468;
@@ -288,19 +289,19 @@ fn civil(out: &mut String, days: i64) -> &'static str {
 mod tests {
     use super::*;
 
-    fn written(form: Form, bytes: &[u8]) -> String {
+    fn written(kind: ColumnType, bytes: &[u8]) -> String {
         let mut out = String::new();
-        form.write(&mut out, bytes).expect("readable");
+        kind.write(&mut out, bytes).expect("decodable");
         out
     }
 
     #[test]
-    fn a_numeric_has_the_digits_that_its_scale_says() {
+    fn a_numeric_is_written_with_its_display_scale() {
         let numeric = |weight: i16, sign: u16, scale: u16, digits: &[u16]| {
             let count = u16::try_from(digits.len()).unwrap();
             let parts =
                 [count, weight.cast_unsigned(), sign, scale].into_iter().chain(digits.iter().copied());
-            written(Form::Numeric, &parts.flat_map(u16::to_be_bytes).collect::<Vec<_>>())
+            written(ColumnType::Numeric, &parts.flat_map(u16::to_be_bytes).collect::<Vec<_>>())
         };
         assert_eq!(numeric(0, 0, 0, &[]), "0");
         assert_eq!(numeric(0, 0, 2, &[]), "0.00");
@@ -313,15 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn times_are_those_of_the_servers_calendar() {
-        let at = |micros: i64| written(Form::Timestamp, &micros.to_be_bytes());
+    fn dates_follow_the_proleptic_gregorian_calendar() {
+        let at = |micros: i64| written(ColumnType::Timestamp, &micros.to_be_bytes());
         assert_eq!(at(0), "\"2000-01-01T00:00:00\"");
         assert_eq!(at(-1), "\"1999-12-31T23:59:59.999999\"");
         assert_eq!(at(1_100_000), "\"2000-01-01T00:00:01.1\"");
         assert_eq!(at(i64::MAX), "\"infinity\"");
-        assert_eq!(written(Form::TimestampTz, &i64::MIN.to_be_bytes()), "\"-infinity\"");
-        assert_eq!(written(Form::TimestampTz, &0_i64.to_be_bytes()), "\"2000-01-01T00:00:00+00:00\"");
-        let on = |days: i32| written(Form::Date, &days.to_be_bytes());
+        assert_eq!(written(ColumnType::TimestampTz, &i64::MIN.to_be_bytes()), "\"-infinity\"");
+        assert_eq!(written(ColumnType::TimestampTz, &0_i64.to_be_bytes()), "\"2000-01-01T00:00:00+00:00\"");
+        let on = |days: i32| written(ColumnType::Date, &days.to_be_bytes());
         assert_eq!(on(59), "\"2000-02-29\"");
         assert_eq!(on(60), "\"2000-03-01\"");
         assert_eq!(on(-36_524 + 59), "\"1900-03-01\"");
@@ -330,27 +331,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_unreadable_and_no_panic() {
+    fn truncated_values_are_undecodable_and_do_not_panic() {
         let all = [
-            Form::Boolean,
-            Form::Integer,
-            Form::Oid,
-            Form::Float,
-            Form::Numeric,
-            Form::Uuid,
-            Form::Date,
-            Form::Timestamp,
-            Form::Json,
-            Form::Jsonb,
+            ColumnType::Boolean,
+            ColumnType::Integer,
+            ColumnType::Oid,
+            ColumnType::Float,
+            ColumnType::Numeric,
+            ColumnType::Uuid,
+            ColumnType::Date,
+            ColumnType::Timestamp,
+            ColumnType::Json,
+            ColumnType::Jsonb,
         ];
-        for form in all {
+        for kind in all {
             for bytes in [&[][..], &[255; 3]] {
-                assert!(form.write(&mut String::new(), bytes).is_none() || form == Form::Boolean, "{form:?}");
+                assert!(
+                    kind.write(&mut String::new(), bytes).is_none() || kind == ColumnType::Boolean,
+                    "{kind:?}"
+                );
             }
         }
         for bytes in [&b"{"[..], b"1,2", b"\"a\nb\""] {
-            assert!(Form::Json.write(&mut String::new(), bytes).is_none());
+            assert!(ColumnType::Json.write(&mut String::new(), bytes).is_none());
         }
-        assert_eq!(written(Form::Json, b"{\r\n\"a\":\n1}"), "{  \"a\": 1}");
+        assert_eq!(written(ColumnType::Json, b"{\r\n\"a\":\n1}"), "{  \"a\": 1}");
     }
 }

@@ -19,181 +19,197 @@ use tokio_postgres::{
 
 use super::{
     Session,
-    error::{fault, refusal, unbegun},
-    plan::{Plan, Plans, suits},
+    error::{begin_fault, fault, query_fault},
+    plan::{Plan, Plans, check_statement},
     row::json,
 };
 use crate::{
     api::Reason,
     backends::{
         Fault,
-        database::query::{Done, QueryFault, Rows, Run, Stop},
+        database::query::{BoundQuery, Completion, QueryFault, RowSink, RunError},
     },
     domain::parameters::{Parameter, Value},
 };
 
-/// Statements that a session keeps; beyond them it prepares anew.
-const PREPARED: usize = 128;
+/// Prepared statements kept per session; with more, all are prepared again.
+const MAX_PREPARED: usize = 128;
 
-/// Rows that are taken at once, if they are there.
-const READY: usize = 64;
+/// Rows taken at once, if available.
+const ROW_CHUNK: usize = 64;
 
 impl Session {
-    pub(super) async fn run(&mut self, plans: &Plans, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
+    pub(super) async fn run(
+        &mut self,
+        plans: &Plans,
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
         loop {
-            // What is rare is on the heap: each query would carry the room for it about.
-            let (plan, known) = if let Some(plan) = plans.known(&run.query, run.max_rows) {
+            // Boxed, as everything rare is: otherwise the future of each query would be larger.
+            let (plan, cached) = if let Some(plan) = plans.cached(&query.query, query.max_rows) {
                 (plan, true)
             } else {
-                let made = Box::pin(plans.make(&self.client, self.direct, &run.query, run.max_rows));
-                (made.await.map_err(unsent)?, false)
+                let created = Box::pin(plans.create(&self.client, self.direct, &query.query, query.max_rows));
+                (created.await.map_err(not_sent)?, false)
             };
-            suits(&plan, &run.query)?;
-            let ended = self.attempt(&plan, run, rows).await;
-            // What it names may have changed since it was looked at.
-            let again = match &ended {
-                // What is refused has changed nothing.
-                Err(Stop::Fault(QueryFault::Invalid(_))) => true,
-                // A type that is new.
-                Err(Stop::Fault(QueryFault::Server(fault))) if fault.reason == Reason::ProtocolError => {
-                    run.query.read_only
+            check_statement(&plan, &query.query)?;
+            let result = self.attempt(&plan, query, rows).await;
+            // Tables may have changed since the plan was made.
+            let retry = match &result {
+                // A rejected statement has changed nothing.
+                Err(RunError::Fault(QueryFault::Invalid(_))) => true,
+                // A column has a new type.
+                Err(RunError::Fault(QueryFault::Server(fault))) if fault.reason == Reason::ProtocolError => {
+                    query.query.read_only
                 }
-                _ => return ended,
+                _ => return result,
             };
-            plans.forget(&plan);
+            plans.remove(&plan);
             self.statements.retain(|(of, _)| !Arc::ptr_eq(of, &plan));
-            if !again || !known || !rows.start_over(run) {
-                return ended;
+            if !retry || !cached || !rows.restart(query) {
+                return result;
             }
         }
     }
 
-    async fn attempt(&mut self, plan: &Arc<Plan>, run: &Run, rows: &mut Rows) -> Result<Done, Stop> {
+    async fn attempt(
+        &mut self,
+        plan: &Arc<Plan>,
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
         let statement = match self.prepared(plan) {
-            None if self.direct => Some(Box::pin(self.prepare(plan)).await.map_err(unsent)?),
+            None if self.direct => Some(Box::pin(self.prepare(plan)).await.map_err(not_sent)?),
             prepared => prepared,
         };
-        if run.query.read_only && self.direct && self.reads.load(Relaxed) {
-            self.read(plan, statement, run, rows).await
+        if query.query.read_only && self.direct && self.default_read_only.load(Relaxed) {
+            self.run_read_only(plan, statement, query, rows).await
         } else {
-            Box::pin(self.transact(plan, statement, run, rows)).await
+            Box::pin(self.run_in_transaction(plan, statement, query, rows)).await
         }
     }
 
-    /// The statement in this session, if a run has prepared it.
+    /// The prepared statement of this session, if there is one.
     fn prepared(&self, plan: &Arc<Plan>) -> Option<Statement> {
         let (_, statement) = self.statements.iter().find(|(of, _)| Arc::ptr_eq(of, plan))?;
         Some(statement.clone())
     }
 
     async fn prepare(&mut self, plan: &Arc<Plan>) -> Result<Statement, QueryFault> {
-        if self.statements.len() >= PREPARED {
+        if self.statements.len() >= MAX_PREPARED {
             self.statements.clear();
         }
         let prepared = self.client.prepare_typed(&plan.sql, &plan.types).await;
-        let statement = prepared.map_err(|error| refusal(&error))?;
+        let statement = prepared.map_err(|error| query_fault(&error))?;
         let mut columns = plan.columns.iter().zip(statement.columns());
-        if columns.any(|(column, given)| column.form(given.type_()).is_none()) {
+        if columns.any(|(column, given)| column.decoder(given.type_()).is_none()) {
             return Err(QueryFault::Invalid("the type of a column has changed".to_owned()));
         }
         self.statements.push((Arc::clone(plan), statement.clone()));
         Ok(statement)
     }
 
-    /// Runs the statement on its own, which is a transaction, and in our own session one that only reads.
-    async fn read(
+    /// Runs the statement in an implicit transaction, which is read-only in a direct session.
+    async fn run_read_only(
         &mut self,
         plan: &Plan,
         statement: Option<Statement>,
-        run: &Run,
-        rows: &mut Rows,
-    ) -> Result<Done, Stop> {
-        let timeout = timeout_of(run);
-        if self.timeout == Some(timeout) {
-            let affected = work(&self.client, plan, statement, run, rows).await?;
-            return Ok(Done { affected, busy: false });
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
+        let timeout = timeout_of(query);
+        if self.statement_timeout == Some(timeout) {
+            let affected = execute(&self.client, plan, statement, query, rows).await?;
+            return Ok(Completion { affected, server_busy: false });
         }
-        // Both are sent at once: each future sends as it is asked for the first time, in their order.
-        let statement_timeout = format!("set statement_timeout = {timeout}");
-        let set = self.client.batch_execute(&statement_timeout);
-        let (set, worked) = Box::pin(join(set, work(&self.client, plan, statement, run, rows))).await;
-        set.map_err(|error| refusal(&error))?;
-        self.timeout = Some(timeout);
-        Ok(Done { affected: worked?, busy: false })
+        // Pipelined: each future sends its request when it is first polled, in this order.
+        let set_timeout = format!("set statement_timeout = {timeout}");
+        let set = self.client.batch_execute(&set_timeout);
+        let (set, affected) = Box::pin(join(set, execute(&self.client, plan, statement, query, rows))).await;
+        set.map_err(|error| query_fault(&error))?;
+        self.statement_timeout = Some(timeout);
+        Ok(Completion { affected: affected?, server_busy: false })
     }
 
-    /// Puts the statement into a transaction of its own. All that this takes is sent at once. If one part fails, the server
-    /// refuses those after it.
-    async fn transact(
+    /// Runs the statement in a transaction of its own. All requests are pipelined; if one fails, the server rejects those after it.
+    async fn run_in_transaction(
         &mut self,
         plan: &Plan,
         statement: Option<Statement>,
-        run: &Run,
-        rows: &mut Rows,
-    ) -> Result<Done, Stop> {
-        let mode = if run.query.read_only { "only" } else { "write" };
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
+        let mode = if query.query.read_only {
+            " read only"
+        } else if self.direct && !self.server_read_only.load(Relaxed) {
+            // Against the session's own default.
+            " read write"
+        } else {
+            ""
+        };
         let zone = if self.direct { "" } else { "; set local timezone = 'UTC'" };
-        let begin = format!("begin read {mode}; set local statement_timeout = {}{zone}", timeout_of(run));
-        let work = work(&self.client, plan, statement, run, rows);
-        // The transaction is over with this, whatever happened before.
-        let (begun, worked, ended) =
-            join3(self.client.batch_execute(&begin), work, self.client.batch_execute("commit")).await;
-        begun.map_err(|error| unbegun(&error))?;
-        let affected = worked?;
-        ended.map_err(|error| refusal(&error))?;
-        Ok(Done { affected, busy: false })
+        let begin = format!("begin{mode}; set local statement_timeout = {}{zone}", timeout_of(query));
+        let execute = execute(&self.client, plan, statement, query, rows);
+        // Commit ends the transaction, or rolls it back if it has failed.
+        let (begun, affected, committed) =
+            join3(self.client.batch_execute(&begin), execute, self.client.batch_execute("commit")).await;
+        begun.map_err(|error| begin_fault(&error))?;
+        let affected = affected?;
+        committed.map_err(|error| query_fault(&error))?;
+        Ok(Completion { affected, server_busy: false })
     }
 
-    /// Takes back the time-out of the last query, which is none for what is asked next.
-    pub(super) async fn unlimited(&mut self) -> Result<(), Fault> {
-        if self.timeout.take().is_some() {
+    /// Resets the timeout that the last query has set.
+    pub(super) async fn reset_statement_timeout(&mut self) -> Result<(), Fault> {
+        if self.statement_timeout.take().is_some() {
             self.client.batch_execute("reset statement_timeout").await.map_err(|error| fault(&error))?;
         }
         Ok(())
     }
 }
 
-/// In milliseconds; zero would be no time-out at all.
-fn timeout_of(run: &Run) -> i32 {
-    i32::try_from(run.timeout.as_millis()).unwrap_or(i32::MAX).max(1)
+/// In milliseconds; zero would disable the timeout.
+fn timeout_of(query: &BoundQuery) -> i32 {
+    i32::try_from(query.timeout.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
-/// Runs the statement, and says how many rows it has changed if it gives none.
-async fn work(
+/// Runs the statement; gives the number of changed rows if it returns none.
+async fn execute(
     client: &Client,
     plan: &Plan,
     statement: Option<Statement>,
-    run: &Run,
-    rows: &mut Rows,
-) -> Result<Option<u64>, Stop> {
-    let parameters = run.parameters.iter().map(Encoded);
-    let answer = match statement {
+    query: &BoundQuery,
+    rows: &mut RowSink,
+) -> Result<Option<u64>, RunError> {
+    let parameters = query.parameters.iter().map(Encoded);
+    let response = match statement {
         Some(statement) => client.query_raw(&statement, parameters).await,
         None => client.query_typed_raw(&plan.sql, parameters.zip(plan.types.iter().cloned())).await,
     };
-    let answer = pin!(answer.map_err(|error| refusal(&error))?);
-    let mut ready = answer.ready_chunks(READY);
-    while let Some(some) = ready.next().await {
-        for row in some {
-            let row = row.map_err(|error| refusal(&error))?;
+    let response = pin!(response.map_err(|error| query_fault(&error))?);
+    let mut chunks = response.ready_chunks(ROW_CHUNK);
+    while let Some(chunk) = chunks.next().await {
+        for row in chunk {
+            let row = row.map_err(|error| query_fault(&error))?;
             if !plan.columns.is_empty() {
                 rows.write(|out| json(&plan.columns, &row, out)).await?;
             }
         }
         rows.flush().await?;
     }
-    Ok(ready.get_ref().rows_affected().filter(|_| plan.columns.is_empty()))
+    Ok(chunks.get_ref().rows_affected().filter(|_| plan.columns.is_empty()))
 }
 
-/// Nothing was run yet: if it was the connection that failed, another one will do.
-fn unsent(fault: QueryFault) -> Stop {
+/// The statement was not sent yet: if the connection failed, it can be retried on another one.
+fn not_sent(fault: QueryFault) -> RunError {
     match fault {
-        QueryFault::Server(fault) => Stop::Unsent(fault),
+        QueryFault::Server(fault) => RunError::NotSent(fault),
         fault => fault.into(),
     }
 }
 
-/// A parameter in the server's own text form, which it reads by the declared type; bytes as they are.
+/// A parameter in the server's text format; bytes in binary.
 #[derive(Debug)]
 struct Encoded<'a>(&'a Parameter);
 

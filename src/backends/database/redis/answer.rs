@@ -1,20 +1,20 @@
-//! Answers as JSON.
+//! Responses as JSON.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use redis::Value;
 
-use crate::backends::database::query::quoted;
+use crate::backends::database::query::json_string;
 
-/// The rows of an answer: the elements of a list, else the one value that it is. Each is JSON.
-pub(super) fn rows(answer: Value) -> Vec<Value> {
-    match answer {
+/// The rows of a response: the elements of an array, else the value itself.
+pub(super) fn rows(response: Value) -> Vec<Value> {
+    match response {
         Value::Array(values) | Value::Set(values) => values,
         Value::Attribute { data, .. } => rows(*data),
         value => vec![value],
     }
 }
 
-/// A value as JSON. Texts are strings; what is no text is an object whose field `base64` has it.
+/// A value as JSON. UTF-8 is a string; other bytes are an object with the field `base64`.
 pub(super) fn json(value: &Value) -> String {
     let mut out = String::new();
     write(&mut out, value);
@@ -25,7 +25,7 @@ fn write(out: &mut String, value: &Value) {
     match value {
         Value::Int(integer) => out.push_str(&integer.to_string()),
         Value::Boolean(boolean) => out.push_str(&boolean.to_string()),
-        // Infinities are no numbers in JSON.
+        // JSON has no infinities.
         Value::Double(double) if double.is_finite() => out.push_str(&double.to_string()),
         Value::Double(double) => string(out, &double.to_string()),
         Value::BulkString(bytes) | Value::BigNumber(bytes) => match std::str::from_utf8(bytes) {
@@ -44,12 +44,12 @@ fn write(out: &mut String, value: &Value) {
             string(out, &error.to_string());
             out.push('}');
         }
-        // Nil, and what the driver may learn of.
+        // Nil, and types that the driver may add.
         _ => out.push_str("null"),
     }
 }
 
-/// A field's name is a string, whatever the key is.
+/// Keys of other types become strings.
 fn field(out: &mut String, (key, value): &(Value, Value)) {
     match json(key) {
         name if name.starts_with('"') => out.push_str(&name),
@@ -69,7 +69,7 @@ fn list<T>(out: &mut String, [open, close]: [char; 2], values: &[T], write: impl
 }
 
 fn string(out: &mut String, text: &str) {
-    out.push_str(&quoted(text));
+    out.push_str(&json_string(text));
 }
 
 #[cfg(test)]
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn each_value_has_its_form() {
+    fn values_are_written_as_json() {
         let pairs = [
             (Value::Nil, "null"),
             (Value::Int(-7), "-7"),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_rows_and_all_else_is_one() {
+    fn an_array_is_several_rows_and_any_other_value_is_one() {
         assert_eq!(rows(Value::Array(vec![Value::Int(1), Value::Int(2)])), [Value::Int(1), Value::Int(2)]);
         assert_eq!(rows(Value::Array(Vec::new())), []);
         assert_eq!(rows(Value::Nil), [Value::Nil]);

@@ -1,5 +1,4 @@
-//! What a driver's error means. Redis has no codes: the first word of an error is its code, and the driver keeps the ones it
-//! knows as types.
+//! Classifies errors. The first word of a Redis error is its code; the driver has types for those that it knows.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -8,7 +7,7 @@ use crate::{
     backends::{Fault, database::query::QueryFault, find_cause},
 };
 
-/// The fault behind an error of the connection, or of the server as a whole.
+/// The fault of an error of the connection or the server.
 pub(super) fn fault(error: &RedisError) -> Fault {
     let detail = error.detail().unwrap_or_default();
     let reason = match error.kind() {
@@ -16,11 +15,14 @@ pub(super) fn fault(error: &RedisError) -> Fault {
         ErrorKind::Server(ServerErrorKind::NoPerm) => Reason::PermissionDenied,
         ErrorKind::Io => return find_cause(error).unwrap_or_else(closed),
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-            return Fault::new(Reason::ProtocolError, "the server does not answer as this engine does");
+            return Fault::new(
+                Reason::ProtocolError,
+                "unexpected response: the server does not speak the Redis protocol",
+            );
         }
         ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
             Some("WRONGPASS" | "NOAUTH") => Reason::AuthenticationFailed,
-            // A server without any password refuses each.
+            // A server without a password rejects any.
             _ if detail.starts_with("AUTH ") => Reason::AuthenticationFailed,
             _ if detail.contains("max number of clients") => Reason::TooManyConnections,
             _ if detail.contains("DB index") => Reason::DatabaseMissing,
@@ -35,8 +37,8 @@ pub(super) fn closed() -> Fault {
     Fault::new(Reason::Unavailable, "the server closed the connection")
 }
 
-/// What the server says to a command. The number of arguments was checked, so that what it finds wrong is a value.
-pub(super) fn refusal(error: &RedisError) -> QueryFault {
+/// The error of a command. The number of arguments was checked, so that an error is about a value.
+pub(super) fn query_fault(error: &RedisError) -> QueryFault {
     let text = text(error);
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::NoPerm) => QueryFault::Denied(text),
@@ -46,6 +48,9 @@ pub(super) fn refusal(error: &RedisError) -> QueryFault {
             QueryFault::Invalid(text)
         }
         ErrorKind::Server(ServerErrorKind::TryAgain) => QueryFault::Conflict(text),
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => QueryFault::Invalid(format!(
+            "the key belongs to another node of the Redis Cluster, and authlink does not follow redirects ({text})"
+        )),
         ErrorKind::Extension => match error.code() {
             Some("WRONGTYPE" | "INVALIDOBJ" | "BUSYKEY" | "BUSYGROUP" | "NOGROUP") => QueryFault::Value(text),
             Some("BUSY") => QueryFault::Conflict(text),

@@ -1,4 +1,4 @@
-//! Commands from templates.
+//! Runs commands made from templates.
 
 use std::sync::Arc;
 
@@ -6,106 +6,108 @@ use redis::Value;
 
 use super::{
     Connection, Redis, answer,
-    error::{closed, refusal},
+    error::{closed, query_fault},
     template::Template,
 };
 use crate::{
     api::v1alpha1::database::Query,
-    backends::database::query::{Done, QueryFault, Rows, Run, Stop, Wanted, every_parameter_has_a_place},
+    backends::database::query::{
+        BoundQuery, Completion, Demand, QueryFault, RowSink, RunError, check_placeholders,
+    },
 };
 
-/// Commands of more queries than a Database may declare; beyond them all are looked at anew.
-const KEPT: usize = 256;
+/// More than a Database may declare; beyond it the cache is cleared.
+const MAX_CACHED: usize = 256;
 
-/// A command that the server knows.
+/// A command that the server has.
 pub(super) struct Prepared {
     template: Template,
-    /// The server says that it changes nothing.
-    reads: bool,
+    /// The server flags it as readonly.
+    read_only: bool,
 }
 
 impl Redis {
-    /// The command, as far as it can be checked without running it.
+    /// Checks the command without running it.
     pub(super) async fn prepare(
         &self,
         connection: &mut Connection,
         query: &Query,
     ) -> Result<Arc<Prepared>, QueryFault> {
-        let prepared = self.look_once(connection, &query.statement).await?;
-        let places = prepared.template.places();
-        every_parameter_has_a_place(&places, query.params.len()).map_err(QueryFault::Invalid)?;
-        if query.read_only && !prepared.reads {
+        let prepared = self.cached(connection, &query.statement).await?;
+        let placeholders = prepared.template.placeholders();
+        check_placeholders(&placeholders, query.params.len()).map_err(QueryFault::Invalid)?;
+        if query.read_only && !prepared.read_only {
             let name = prepared.template.name().unwrap_or_default();
-            let text = format!("the server does not call {name} a command that only reads");
+            let text = format!("the server does not flag {name} as a readonly command");
             return Err(QueryFault::Invalid(text));
         }
         Ok(prepared)
     }
 
-    async fn look_once(
+    async fn cached(
         &self,
         connection: &mut Connection,
         statement: &str,
     ) -> Result<Arc<Prepared>, QueryFault> {
-        let all = || self.prepared.lock();
-        let known = all().get(statement).cloned();
-        if let Some(prepared) = known {
+        let cached = self.prepared.lock().get(statement).cloned();
+        if let Some(prepared) = cached {
             return Ok(prepared);
         }
         let template = Template::parse(statement).map_err(QueryFault::Invalid)?;
-        let reads = look(connection, &template).await?;
-        let prepared = Arc::new(Prepared { template, reads });
-        let mut all = all();
-        if all.len() >= KEPT {
-            all.clear();
+        let read_only = command_info(connection, &template).await?;
+        let prepared = Arc::new(Prepared { template, read_only });
+        let mut cache = self.prepared.lock();
+        if cache.len() >= MAX_CACHED {
+            cache.clear();
         }
-        all.insert(statement.to_owned(), Arc::clone(&prepared));
+        cache.insert(statement.to_owned(), Arc::clone(&prepared));
         Ok(prepared)
     }
 
     pub(super) async fn execute(
         &self,
         connection: &mut Connection,
-        run: &Run,
-        rows: &mut Rows,
-    ) -> Result<Done, Stop> {
-        if connection.carrier.is_finished() {
-            return Err(Stop::Unsent(closed()));
+        query: &BoundQuery,
+        rows: &mut RowSink,
+    ) -> Result<Completion, RunError> {
+        if connection.driver.is_finished() {
+            return Err(RunError::NotSent(closed()));
         }
-        let prepared = match self.prepare(connection, &run.query).await {
-            // Nothing was run yet: if it was the connection that failed, another one will do.
-            Err(QueryFault::Server(fault)) => return Err(Stop::Unsent(fault)),
+        let prepared = match self.prepare(connection, &query.query).await {
+            // The command was not sent yet: if the connection failed, it can be retried on another one.
+            Err(QueryFault::Server(fault)) => return Err(RunError::NotSent(fault)),
             prepared => prepared?,
         };
-        let command = prepared.template.fill(&run.parameters).map_err(QueryFault::Value)?;
-        let answer: Value =
-            command.query_async(&mut connection.commands).await.map_err(|error| refusal(&error))?;
-        for value in answer::rows(answer) {
-            if rows.send(&answer::json(&value)).await? == Wanted::Enough {
+        let command = prepared.template.fill(&query.parameters).map_err(QueryFault::Value)?;
+        let response: Value =
+            command.query_async(&mut connection.commands).await.map_err(|error| query_fault(&error))?;
+        for value in answer::rows(response) {
+            if rows.send(&answer::json(&value)).await? == Demand::Enough {
                 break;
             }
         }
-        Ok(Done::default())
+        Ok(Completion::default())
     }
 }
 
-/// Asks the server for the command: whether it only reads. A container of subcommands says that of each.
-async fn look(connection: &mut Connection, template: &Template) -> Result<bool, QueryFault> {
+/// Asks the server about the command: whether it is readonly. A container command has this flag for each subcommand.
+async fn command_info(connection: &mut Connection, template: &Template) -> Result<bool, QueryFault> {
     let name = template.name().unwrap_or_default();
-    let mut ask = redis::cmd("COMMAND");
-    ask.arg("INFO").arg(&name);
-    let answer: Value = ask.query_async(&mut connection.commands).await.map_err(|error| refusal(&error))?;
-    let Value::Array(entries) = answer else { return Ok(false) };
+    let mut info = redis::cmd("COMMAND");
+    info.arg("INFO").arg(&name);
+    let response: Value =
+        info.query_async(&mut connection.commands).await.map_err(|error| query_fault(&error))?;
+    let Value::Array(entries) = response else { return Ok(false) };
     let Some(Value::Array(command)) = entries.first() else {
         return Err(QueryFault::Invalid(format!("the server has no command {name}")));
     };
     let mut command = command.as_slice();
-    // The tenth part, from Redis 7 on.
+    // The tenth element, since Redis 7.
     if let Some(Value::Array(subcommands)) = command.get(9).filter(|part| **part != Value::Array(Vec::new()))
     {
         let Some(subcommand) = template.subcommand() else {
             return Err(QueryFault::Invalid(format!(
-                "{name} needs the name of a subcommand, which is no parameter"
+                "{name} needs a subcommand, which cannot be a parameter"
             )));
         };
         let full = format!("{name}|{subcommand}");
@@ -118,16 +120,16 @@ async fn look(connection: &mut Connection, template: &Template) -> Result<bool, 
         };
         command = found;
     }
-    // Below zero it is a minimum.
-    let fits = match command.get(1) {
+    // Negative: a minimum.
+    let arity_matches = match command.get(1) {
         Some(Value::Int(arity)) => {
             let given = i64::try_from(template.len()).unwrap_or(i64::MAX);
             given == *arity || (*arity < 0 && given >= -arity)
         }
         _ => true,
     };
-    if !fits {
-        return Err(QueryFault::Invalid(format!("{name} takes another number of arguments")));
+    if !arity_matches {
+        return Err(QueryFault::Invalid(format!("wrong number of arguments for {name}")));
     }
     let flags = match command.get(2) {
         Some(Value::Array(flags) | Value::Set(flags)) => flags.as_slice(),

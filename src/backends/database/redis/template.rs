@@ -1,9 +1,9 @@
-//! A declared command: arguments as `redis-cli` reads them, with `$1`, `$2` and so on in place of whole ones.
+//! A declared command: arguments as `redis-cli` parses them; a whole argument may be a placeholder `$1`, `$2` and so on.
 
 use crate::domain::parameters::{Parameter, Value};
 
-/// Commands that turn a connection into something else, for whoever gets it next.
-const OF_THE_CONNECTION: [&str; 24] = [
+/// Commands that change the state of the connection, which later queries reuse.
+const SESSION_COMMANDS: [&str; 24] = [
     "asking",
     "auth",
     "client",
@@ -30,7 +30,7 @@ const OF_THE_CONNECTION: [&str; 24] = [
     "watch",
 ];
 
-/// A command with places for values.
+/// A command with placeholders.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Template(Vec<Part>);
 
@@ -42,11 +42,11 @@ enum Part {
 }
 
 impl Template {
-    /// Arguments stand apart by blanks. In double quotes, `\"`, `\\`, `\n`, `\r`, `\t` and `\xHH` are as in C; in single quotes,
-    /// `\'`. What is quoted is never a placeholder.
+    /// Arguments are separated by whitespace. Escapes in double quotes are `\"`, `\\`, `\n`, `\r`, `\t` and `\xHH`, in single quotes `\'`.
+    /// A quoted argument is never a placeholder.
     ///
     /// # Errors
-    /// What is wrong, for whoever declared it.
+    /// A syntax error, as a message for the author of the query.
     pub(super) fn parse(statement: &str) -> Result<Self, String> {
         let (mut parts, mut rest) = (Vec::new(), statement.trim_ascii_start().as_bytes());
         while let Some(first) = rest.first() {
@@ -56,7 +56,7 @@ impl Template {
                 _ => plain(rest)?,
             };
             if after.first().is_some_and(|next| !next.is_ascii_whitespace()) {
-                return Err("a blank must follow the end of a quoted argument".to_owned());
+                return Err("whitespace must follow a quoted argument".to_owned());
             }
             parts.push(part);
             rest = after.trim_ascii_start();
@@ -64,8 +64,8 @@ impl Template {
         let template = Self(parts);
         match template.name() {
             None => Err("the command must begin with its name".to_owned()),
-            Some(name) if OF_THE_CONNECTION.contains(&name.as_str()) => {
-                Err(format!("{name} changes the connection, which other queries use after it"))
+            Some(name) if SESSION_COMMANDS.contains(&name.as_str()) => {
+                Err(format!("{name} changes the connection, which later queries reuse"))
             }
             Some(_) => Ok(template),
         }
@@ -76,7 +76,7 @@ impl Template {
         self.word(0)
     }
 
-    /// What follows the name, if that is no parameter.
+    /// The first argument, if it is not a placeholder.
     pub(super) fn subcommand(&self) -> Option<String> {
         self.word(1)
     }
@@ -88,21 +88,21 @@ impl Template {
         }
     }
 
-    /// How many arguments there are, the name included.
+    /// The number of arguments, the name included.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The indices of parameters that have a place.
-    pub(super) fn places(&self) -> Vec<usize> {
-        let place = |part: &Part| if let Part::Parameter(index) = part { Some(*index) } else { None };
-        self.0.iter().filter_map(place).collect()
+    /// The indices of the parameters that are used.
+    pub(super) fn placeholders(&self) -> Vec<usize> {
+        let placeholder = |part: &Part| if let Part::Parameter(index) = part { Some(*index) } else { None };
+        self.0.iter().filter_map(placeholder).collect()
     }
 
-    /// The command with these values, each one argument as it is.
+    /// The command with these values, each of which is one argument.
     ///
     /// # Errors
-    /// A value that there is no form for.
+    /// Null, which Redis does not have.
     pub(super) fn fill(&self, parameters: &[Parameter]) -> Result<redis::Cmd, String> {
         let mut command = redis::Cmd::new();
         for part in &self.0 {
@@ -110,7 +110,7 @@ impl Template {
                 Part::Literal(argument) => command.arg(argument),
                 Part::Parameter(index) => {
                     let value = parameters.get(*index).and_then(Parameter::value);
-                    let argument = value.map(argument).ok_or("redis has no null")?;
+                    let argument = value.map(argument).ok_or("redis has no null value")?;
                     command.arg(argument)
                 }
             };
@@ -148,7 +148,7 @@ fn plain(text: &[u8]) -> Parsed<'_> {
     match number.and_then(|number| number.checked_sub(1)) {
         Some(index) => Ok((Part::Parameter(index), after)),
         None => Err(format!(
-            "{} is no placeholder, which is $1 or so as a whole argument; quote it if it is meant as it is",
+            "{} is not a placeholder: a placeholder such as $1 must be a whole argument; quote it to use it literally",
             String::from_utf8_lossy(word)
         )),
     }
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::v1alpha1::database::ParamType, backends::database::query::every_parameter_has_a_place,
+        api::v1alpha1::database::ParamType, backends::database::query::check_placeholders,
         domain::parameters::bind,
     };
 
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_placeholder_and_is_none_is_refused() {
+    fn a_partial_placeholder_is_refused() {
         for statement in ["GET key:$1", "GET $1x", "GET $0", "GET $99999999999999999999", "GET a$1b"] {
             assert!(Template::parse(statement).unwrap_err().contains("quote it"), "{statement}");
         }
@@ -245,18 +245,18 @@ mod tests {
     }
 
     #[test]
-    fn every_declared_parameter_has_a_place_and_no_other() {
-        let takes = |statement, declared| {
-            every_parameter_has_a_place(&Template::parse(statement).unwrap().places(), declared)
+    fn placeholders_must_match_the_declared_parameters() {
+        let check = |statement, declared| {
+            check_placeholders(&Template::parse(statement).unwrap().placeholders(), declared)
         };
-        assert_eq!(takes("GET key", 0), Ok(()));
-        assert_eq!(takes("SET $2 $1 $1", 2), Ok(()));
-        assert!(takes("GET $1", 0).unwrap_err().contains("has 1 parameters, and params declares 0"));
-        assert!(takes("GET $2", 2).unwrap_err().contains("$1 has no place"));
+        assert_eq!(check("GET key", 0), Ok(()));
+        assert_eq!(check("SET $2 $1 $1", 2), Ok(()));
+        assert!(check("GET $1", 0).unwrap_err().contains("has 1 placeholders, but params declares 0"));
+        assert!(check("GET $2", 2).unwrap_err().contains("does not use it"));
     }
 
     #[test]
-    fn a_value_is_one_argument_whatever_it_says() {
+    fn a_value_is_always_one_argument() {
         let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
         let parameters =
             bind(&[ParamType::Text, ParamType::Bytes], &[raw(r#""a b\r\nFLUSHALL""#), raw(r#""AP8=""#)]);

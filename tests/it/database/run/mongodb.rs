@@ -101,7 +101,7 @@ async fn a_text_that_begins_with_a_dollar_reads_no_field() {
         let query = collection.query(statement, &text);
         for given in [r#"["$secret"]"#, r#"["$$ROOT"]"#] {
             let fault = backend.fault(&query, given).await;
-            let told = fault.to_string().contains("parameter 1 has a text that begins with $");
+            let told = fault.to_string().contains("parameter 1: a text that begins with $");
             assert!(matches!(fault, QueryFault::Value(_)) && told, "{statement}: {fault}");
         }
     }
@@ -114,7 +114,7 @@ async fn a_text_that_begins_with_a_dollar_reads_no_field() {
 }
 
 #[tokio::test]
-async fn no_more_documents_come_than_a_query_may_return() {
+async fn a_result_is_truncated_at_max_rows() {
     let collection = Collection::new();
     let backend = &collection.backend;
     let documents: Vec<_> = (0..250).map(|id| json!({ "_id": id })).collect();
@@ -143,7 +143,7 @@ async fn no_more_documents_come_than_a_query_may_return() {
 }
 
 #[tokio::test]
-async fn a_read_only_query_is_one_that_is_known_to_read() {
+async fn only_known_commands_are_read_only() {
     let backend = Backend::of(System::Ferretdb);
     for statement in [
         r#"{"insert": "a", "documents": [{}]}"#,
@@ -152,13 +152,13 @@ async fn a_read_only_query_is_one_that_is_known_to_read() {
         r#"{"aggregate": "a", "pipeline": [{"$lookup": {"pipeline": [{"$merge": {"into": "b"}}]}}]}"#,
     ] {
         let query = read(statement);
-        assert!(backend.unfit(&query).await.contains("read only"), "{statement}");
+        assert!(backend.unfit(&query).await.contains("read-only"), "{statement}");
         assert!(matches!(backend.fault(&query, "[]").await, QueryFault::Invalid(_)), "{statement}");
     }
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_told_apart() {
+async fn query_errors_are_classified() {
     let collection = Collection::new();
     let backend = &collection.backend;
     collection.insert(&[json!({ "_id": 1 })]).await;
@@ -180,12 +180,12 @@ async fn what_the_server_refuses_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_check_finds_what_a_run_would_find() {
+async fn a_check_finds_the_errors_of_a_run() {
     let backend = Backend::of(System::Ferretdb);
     for (statement, params, word) in [
-        (r#"{"find": "$1"}"#, &[][..], "has 1 parameters, and params declares 0"),
-        (r#"{"find": "$2"}"#, &["text", "text"], "$1 has no place"),
-        (r#"{"$1": "a"}"#, &["text"], "has 0 parameters, and params declares 1"),
+        (r#"{"find": "$1"}"#, &[][..], "has 1 placeholders, but params declares 0"),
+        (r#"{"find": "$2"}"#, &["text", "text"], "does not use it"),
+        (r#"{"$1": "a"}"#, &["text"], "has 0 placeholders, but params declares 1"),
         (r#"{"find": {"$oid": "x"}}"#, &[], "not a document"),
         (r#"{"logout": 1}"#, &[], "changes the connection"),
     ] {
@@ -195,7 +195,7 @@ async fn a_check_finds_what_a_run_would_find() {
 }
 
 #[tokio::test]
-async fn a_command_that_takes_too_long_ends_in_time() {
+async fn a_command_that_exceeds_its_timeout_is_cancelled() {
     let collection = Collection::new();
     let backend = &collection.backend;
     let documents: Vec<_> = (0..5000).map(|id| json!({ "_id": id, "a": "x".repeat(100) })).collect();
@@ -216,7 +216,7 @@ async fn lock(server: &Server) -> SqliteConnection {
 }
 
 #[tokio::test]
-async fn the_last_connection_is_waited_for_and_not_for_ever() {
+async fn a_caller_waits_for_the_last_connection_until_acquire_timeout() {
     let server = Server::start(System::Ferretdb);
     let pool = json!({ "max": 1, "acquireTimeout": "300ms" });
     let login = ("app", "app-secret");
@@ -225,7 +225,7 @@ async fn the_last_connection_is_waited_for_and_not_for_ever() {
     backend.rows(&insert, "[]").await;
     let mut other = lock(&server).await;
     let mut holds = backend.start(&insert, "[]");
-    eventually(SOON, "it is lent", async || {
+    eventually(SOON, "it is in use", async || {
         let view = backend.database.pool();
         if view.idle == 0 { Ok(()) } else { Err(format!("{view:?}")) }
     })
@@ -244,7 +244,7 @@ async fn the_last_connection_is_waited_for_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_no_longer_one_shows_though_connections_are_open() {
+async fn a_revoked_password_is_noticed_although_connections_are_open() {
     let server = Server::start(System::Ferretdb);
     let pool = json!({ "max": 1, "maxLifetime": "100ms" });
     let login = ("app", "app-secret");
@@ -262,7 +262,7 @@ async fn a_password_that_is_no_longer_one_shows_though_connections_are_open() {
 }
 
 #[tokio::test]
-async fn a_probe_needs_no_room_in_a_pool_that_callers_use_up() {
+async fn a_probe_passes_although_callers_exhaust_the_pool() {
     let server = Server::start(System::Ferretdb);
     let backend = Backend::on(System::Ferretdb, server.port, "app", "app-secret");
     let insert = write(r#"{"insert": "c", "documents": [{"a": 1}]}"#, &json!([]));
@@ -283,7 +283,7 @@ async fn a_probe_needs_no_room_in_a_pool_that_callers_use_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_no_more_is_not_waited_for() {
+async fn a_hung_server_is_not_waited_for() {
     let server = Server::start(System::Ferretdb);
     let backend = Backend::on(System::Ferretdb, server.port, "app", "app-secret");
     let ping = json!({ "statement": r#"{"ping": 1}"#, "timeout": "500ms" });

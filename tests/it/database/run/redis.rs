@@ -53,7 +53,7 @@ async fn a_command_in_a_parameter_is_only_a_value() {
 }
 
 #[tokio::test]
-async fn no_more_rows_come_than_a_query_may_return() {
+async fn a_result_is_truncated_at_max_rows() {
     let backend = Backend::of(System::Redis);
     let key = unique("list");
     backend.rows(&write(&format!("RPUSH {key} 1 2 3"), &json!([])), "[]").await;
@@ -67,13 +67,13 @@ async fn no_more_rows_come_than_a_query_may_return() {
 }
 
 #[tokio::test]
-async fn only_what_the_server_calls_a_read_is_one() {
+async fn only_commands_flagged_readonly_are_read_only() {
     let backend = Backend::of(System::Redis);
     for statement in ["GET a", "strlen a", "OBJECT ENCODING a", "XINFO STREAM a", "EVAL_RO 'return 1' 0"] {
         backend.fits(&read(statement)).await;
     }
     for statement in ["SET a b", "EVAL 'return 1' 0", "GETDEL a", "CONFIG GET a", "FLUSHALL", "SORT a"] {
-        assert!(backend.unfit(&read(statement)).await.contains("only reads"), "{statement}");
+        assert!(backend.unfit(&read(statement)).await.contains("readonly"), "{statement}");
         let fault = backend.fault(&read(statement), "[]").await;
         assert!(matches!(fault, QueryFault::Invalid(_)), "{statement}: {fault}");
     }
@@ -83,7 +83,7 @@ async fn only_what_the_server_calls_a_read_is_one() {
 }
 
 #[tokio::test]
-async fn a_check_finds_what_a_run_would_find() {
+async fn a_check_finds_the_errors_of_a_run() {
     let backend = Backend::of(System::Redis);
     for (statement, params, word) in [
         ("NOSUCH a", &[][..], "no command nosuch"),
@@ -91,8 +91,8 @@ async fn a_check_finds_what_a_run_would_find() {
         ("OBJECT $1 a", &["text"], "subcommand"),
         ("GET", &[], "number of arguments"),
         ("GET a b", &[], "number of arguments"),
-        ("GET $1", &[], "has 1 parameters, and params declares 0"),
-        ("GET $1", &["text", "text"], "has 1 parameters, and params declares 2"),
+        ("GET $1", &[], "has 1 placeholders, but params declares 0"),
+        ("GET $1", &["text", "text"], "has 1 placeholders, but params declares 2"),
         ("GET key:$1", &["text"], "quote it"),
         ("GET 'a", &[], "not closed"),
         ("MULTI", &[], "changes the connection"),
@@ -103,7 +103,7 @@ async fn a_check_finds_what_a_run_would_find() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_told_apart_and_leaves_the_connection_sound() {
+async fn query_errors_are_classified_and_leave_the_connection_usable() {
     let backend = Backend::of(System::Redis);
     let key = unique("text");
     backend.rows(&write(&format!("SET {key} text"), &json!([])), "[]").await;
@@ -135,7 +135,7 @@ async fn waits(backend: &Backend, wanted: usize) {
 }
 
 #[tokio::test]
-async fn a_command_that_waits_for_ever_ends_in_time_and_takes_nothing_afterwards() {
+async fn a_blocking_command_times_out_and_consumes_nothing_afterwards() {
     let server = Server::start(System::Redis);
     let backend = Backend::on(System::Redis, server.port, "app", "app-secret");
     let other = Backend::on(System::Redis, server.port, "app", "app-secret");
@@ -165,4 +165,24 @@ async fn a_server_that_was_restarted_since_costs_no_query() {
     server.kill();
     server.resume();
     assert_eq!(backend.rows(&set, "[]").await, [r#""OK""#]);
+}
+
+#[tokio::test]
+async fn a_key_of_another_node_of_a_cluster_is_refused_with_the_node() {
+    let nodes = [0, 1].map(|_| Server::start_with(System::Redis, &[("MODE", "cluster")]));
+    for (node, slots) in nodes.iter().zip([["0", "8191"], ["8192", "16383"]]) {
+        node.redis(&["cluster", "addslotsrange", slots[0], slots[1]]);
+    }
+    nodes[0].redis(&["cluster", "meet", "127.0.0.1", &nodes[1].port.to_string()]);
+    let backend = Backend::on(System::Redis, nodes[0].port, "app", "app-secret");
+    eventually(SOON, "a cluster", async || backend.database.probe().await.map_err(|fault| fault.to_string()))
+        .await;
+    // Their slots are 7365 and 15495.
+    assert_eq!(backend.rows(&read("GET c"), "[]").await.len(), 1);
+    let fault = backend.fault(&read("GET a"), "[]").await;
+    let node = nodes[1].port.to_string();
+    assert!(
+        matches!(&fault, QueryFault::Invalid(text) if text.contains(&node) && text.contains("redirects")),
+        "{fault}"
+    );
 }

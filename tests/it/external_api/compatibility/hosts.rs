@@ -73,7 +73,7 @@ async fn an_instance_with_https_is_probed_by_https_whatever_its_certificate() {
             "http-where-https-is-expected",
             row("5", json!([{ "name": "https", "port": plain, "appProtocol": "https" }]), check(&json!({}))),
             "TlsFailed",
-            "does not speak TLS",
+            "no TLS on this port",
         ),
     ];
     verify::<ServiceRegistration>(&rows, &[]).await;

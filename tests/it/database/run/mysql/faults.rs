@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_read_only_query_changes_nothing_in_whatever_way_it_tries() {
+async fn a_read_only_query_cannot_write() {
     let backend = Backend::of(System::Mariadb);
     let (table, function, procedure) = (unique("kept"), unique("change"), unique("escape"));
     let quiet = json!([]);
@@ -49,7 +49,7 @@ async fn a_read_only_query_changes_nothing_in_whatever_way_it_tries() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_told_apart_and_leaves_the_connection_sound() {
+async fn query_errors_are_classified_and_leave_the_connection_usable() {
     let backend = Backend::of(System::Mariadb);
     let (table, trigger) = (unique("ruled"), unique("rule"));
     for statement in [
@@ -88,7 +88,7 @@ async fn what_the_server_refuses_is_told_apart_and_leaves_the_connection_sound()
 }
 
 #[tokio::test]
-async fn a_statement_happens_wholly_or_not_at_all() {
+async fn a_statement_is_atomic() {
     let backend = Backend::of(System::Mariadb);
     let (table, procedure) = (unique("whole"), unique("two"));
     for statement in [
@@ -110,7 +110,7 @@ async fn a_statement_happens_wholly_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_not_free_is_a_conflict() {
+async fn a_lock_that_is_not_available_is_a_conflict() {
     let backend = Backend::of(System::Mariadb);
     let other = Backend::of(System::Mariadb);
     let table = unique("locked");
@@ -129,7 +129,7 @@ async fn a_lock_that_is_not_free_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_procedure_may_give_several_results() {
+async fn a_procedure_may_return_several_results() {
     let backend = Backend::of(System::Mariadb);
     let procedure = unique("several");
     let create = format!("create procedure {procedure}() begin select 1 as a; select 2 as b, 'x' as c; end");
@@ -140,18 +140,18 @@ async fn a_procedure_may_give_several_results() {
 }
 
 #[tokio::test]
-async fn a_check_finds_what_a_run_would_find() {
+async fn a_check_finds_the_errors_of_a_run() {
     let backend = Backend::of(System::Mariadb);
     let with = |statement: &str, params: &[&str]| json!({ "statement": statement, "params": params });
     backend.fits(&with("select ? + ? as n", &["integer", "number"])).await;
     backend.fits(&json!({ "statement": " (select 1 as n) -- the end", "readOnly": true })).await;
     for (statement, params, word) in [
-        ("select ? as n", &[][..], "has 1 parameters, and params declares 0"),
-        ("select ? as n", &["text", "text"], "has 1 parameters, and params declares 2"),
+        ("select ? as n", &[][..], "has 1 placeholders, but params declares 0"),
+        ("select ? as n", &["text", "text"], "has 1 placeholders, but params declares 2"),
         ("select 1 as n; select 2 as n", &[], "syntax"),
-        ("select 1 as n, 2 as n", &[], "called n"),
+        ("select 1 as n, 2 as n", &[], "named n"),
         ("select nothing from nowhere", &[], "nowhere"),
-        ("lock tables a write", &[], "about the connection"),
+        ("lock tables a write", &[], "changes the connection"),
     ] {
         let said = backend.unfit(&with(statement, params)).await;
         assert!(said.contains(word), "{statement}: {said}");
@@ -175,4 +175,17 @@ async fn a_server_that_was_restarted_since_costs_no_query() {
     server.kill();
     server.resume();
     assert_eq!(backend.rows(&one, "[]").await, [r#"{"one":1}"#]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_read_only_by_default_takes_no_writes() {
+    let mut server = Server::start(System::Mariadb);
+    server.restart_with("OPTIONS", "--transaction-read-only");
+    let backend = Backend::on(System::Mariadb, server.port, "app", "app-secret");
+    let fault = backend.fault(&write("create table t (n int)", &json!([])), "[]").await;
+    assert!(matches!(fault, QueryFault::ReadOnly(_)), "{fault}");
+    assert_eq!(backend.rows(&read("select 1 as n"), "[]").await, [r#"{"n":1}"#]);
+    server.restart_with("OPTIONS", "");
+    backend.database.probe().await.expect("it is there again");
+    backend.rows(&write("create table t (n int)", &json!([])), "[]").await;
 }

@@ -33,7 +33,7 @@ fn numbers(upto: u32) -> String {
 }
 
 #[tokio::test]
-async fn no_more_rows_come_than_a_query_may_return() {
+async fn a_result_is_truncated_at_max_rows() {
     let backend = Backend::of(System::Mariadb);
     // With a limit of its own, the server sends more than are wanted.
     for statement in [
@@ -55,7 +55,7 @@ async fn no_more_rows_come_than_a_query_may_return() {
 }
 
 #[tokio::test]
-async fn what_writes_is_done_wholly_though_its_rows_are_cut() {
+async fn a_write_completes_although_its_rows_are_truncated() {
     let backend = Backend::of(System::Mariadb);
     let table = unique("cut");
     backend.rows(&write(&format!("create table {table} (n int)"), &json!([])), "[]").await;
@@ -73,7 +73,7 @@ async fn what_writes_is_done_wholly_though_its_rows_are_cut() {
 }
 
 #[tokio::test]
-async fn a_query_that_runs_for_ever_ends_in_time_here_and_there() {
+async fn a_query_that_times_out_is_cancelled_on_the_server() {
     let mut admin = admin().await;
     let backend = Backend::of(System::Mariadb);
     let table = unique("slow");
@@ -100,7 +100,7 @@ async fn a_query_that_runs_for_ever_ends_in_time_here_and_there() {
 }
 
 #[tokio::test]
-async fn a_query_that_nobody_waits_for_ends_on_the_server() {
+async fn a_query_whose_caller_disconnects_is_cancelled_on_the_server() {
     let mut admin = admin().await;
     let backend = Backend::of(System::Mariadb);
     let words = unique("abandoned");

@@ -80,7 +80,7 @@ async fn a_number_is_a_decimal_whatever_its_exponent() {
 }
 
 #[tokio::test]
-async fn every_kind_of_value_that_the_server_has_comes_out() {
+async fn every_type_of_the_server_is_returned() {
     let backend = Backend::of(System::Mariadb);
     let table = unique("kinds");
     let columns = [

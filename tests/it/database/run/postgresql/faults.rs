@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_read_only_query_changes_nothing_in_whatever_way_it_tries() {
+async fn a_read_only_query_cannot_write() {
     let backend = Backend::of(System::Postgresql);
     let (table, function) = (unique("kept"), unique("change"));
     let quiet = json!([]);
@@ -50,7 +50,7 @@ async fn a_read_only_query_changes_nothing_in_whatever_way_it_tries() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_told_apart_and_leaves_the_connection_sound() {
+async fn query_errors_are_classified_and_leave_the_connection_usable() {
     let backend = Backend::of(System::Postgresql);
     let table = unique("ruled");
     let create = format!("create table {table} (id int primary key, n int check (n > 0), d date)");
@@ -81,7 +81,7 @@ async fn what_the_server_refuses_is_told_apart_and_leaves_the_connection_sound()
 }
 
 #[tokio::test]
-async fn a_statement_happens_wholly_or_not_at_all() {
+async fn a_statement_is_atomic() {
     let backend = Backend::of(System::Postgresql);
     let table = unique("whole");
     let create = format!("create table {table} (n int unique deferrable initially deferred)");
@@ -99,7 +99,7 @@ async fn a_statement_happens_wholly_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_not_free_is_a_conflict() {
+async fn a_lock_that_is_not_available_is_a_conflict() {
     let backend = Backend::of(System::Postgresql);
     let other = Backend::of(System::Postgresql);
     let table = unique("locked");
@@ -118,7 +118,7 @@ async fn a_lock_that_is_not_free_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_check_finds_what_a_run_would_find() {
+async fn a_check_finds_the_errors_of_a_run() {
     let backend = Backend::of(System::Postgresql);
     let with = |statement: &str, params: &[&str]| json!({ "statement": statement, "params": params });
     for (statement, params) in [
@@ -133,17 +133,17 @@ async fn a_check_finds_what_a_run_would_find() {
         backend.fits(&with(statement, params)).await;
     }
     for (statement, params, word) in [
-        ("select $1 as n", &[][..], "has 1 parameters, and params declares 0"),
-        ("select $1 as n", &["text", "text", "uuid"], "has 1 parameters, and params declares 3"),
-        ("select 1 as n", &["text"], "has 0 parameters, and params declares 1"),
+        ("select $1 as n", &[][..], "has 1 placeholders, but params declares 0"),
+        ("select $1 as n", &["text", "text", "uuid"], "has 1 placeholders, but params declares 3"),
+        ("select 1 as n", &["text"], "has 0 placeholders, but params declares 1"),
         ("select $1 + 1 as n", &["text"], "operator"),
         ("select 1 as n; select 2 as n", &[], "multiple commands"),
         ("explain select 1", &[], "must be one select"),
         ("with a as (delete from pg_class returning 1) select * from a", &[], "must not change data"),
-        ("select 1 as n, 2 as n", &[], "called n"),
+        ("select 1 as n, 2 as n", &[], "named n"),
         ("select nothing from nowhere", &[], "nowhere"),
-        ("copy pg_class from stdin", &[], "about the connection"),
-        ("set search_path = app", &[], "about the connection"),
+        ("copy pg_class from stdin", &[], "changes the connection"),
+        ("set search_path = app", &[], "changes the connection"),
     ] {
         let said = backend.unfit(&with(statement, params)).await;
         assert!(said.contains(word), "{statement}: {said}");
@@ -151,7 +151,7 @@ async fn a_check_finds_what_a_run_would_find() {
 }
 
 #[tokio::test]
-async fn a_password_that_a_server_repeats_is_taken_out() {
+async fn a_password_in_a_servers_message_is_redacted() {
     let mut admin = postgresql::admin().await;
     let role = postgresql::new_role(&mut admin, "own-s3cr3t").await;
     let backend = Backend::on(System::Postgresql, System::Postgresql.port(), &role, "own-s3cr3t");
@@ -182,7 +182,7 @@ async fn a_server_that_was_restarted_since_costs_no_query() {
 }
 
 #[tokio::test]
-async fn a_replica_takes_reads_and_refuses_writes() {
+async fn a_replica_accepts_reads_and_refuses_writes() {
     let server = Server::start(System::Postgresql);
     // What is in recovery, and stays there, is a replica.
     server.kill();
@@ -198,4 +198,17 @@ async fn a_replica_takes_reads_and_refuses_writes() {
         assert!(matches!(fault, QueryFault::ReadOnly(_)), "{statement}: {fault}");
     }
     assert_eq!(backend.rows(&read("select 1 as one"), "[]").await, [r#"{"one":1}"#]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_read_only_by_default_takes_no_writes() {
+    let mut server = Server::start(System::Postgresql);
+    server.restart_with("OPTIONS", "-c default_transaction_read_only=on");
+    let backend = Backend::on(System::Postgresql, server.port, "app", "app-secret");
+    let fault = backend.fault(&write("create table t (n int)", &json!([])), "[]").await;
+    assert!(matches!(fault, QueryFault::ReadOnly(_)), "{fault}");
+    assert_eq!(backend.rows(&read("select 1 as n"), "[]").await, [r#"{"n":1}"#]);
+    server.restart_with("OPTIONS", "");
+    backend.database.probe().await.expect("it is there again");
+    backend.rows(&write("create table t (n int)", &json!([])), "[]").await;
 }

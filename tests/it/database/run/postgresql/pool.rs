@@ -23,7 +23,7 @@ async fn after_a_burst_the_pool_shrinks_although_probes_go_on() {
     assert_eq!(backend.database.pool().size, 5);
     eventually(SOON, "a smaller pool", async || {
         backend.database.probe().await.expect("a server");
-        backend.database.tend().await;
+        backend.database.maintain().await;
         let size = backend.database.pool().size;
         if size == 1 { Ok(()) } else { Err(format!("{size} connections")) }
     })
@@ -47,7 +47,7 @@ async fn a_pool_reaches_its_minimum_although_logins_are_slow() {
     let pool = json!({ "max": 5, "min": MIN });
     let backend = Backend::bounded(System::Postgresql, server.port, LOGIN, pool, patience);
     eventually(SOON, "the minimum", async || {
-        let _ = timeout(patience, backend.database.tend()).await;
+        let _ = timeout(patience, backend.database.maintain()).await;
         let size = backend.database.pool().size;
         if size == MIN { Ok(()) } else { Err(format!("{size} connections")) }
     })

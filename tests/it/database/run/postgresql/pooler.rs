@@ -39,7 +39,7 @@ async fn each_query_runs_its_own_statement_whatever_session_it_gets() {
 }
 
 #[tokio::test]
-async fn what_a_query_needs_is_not_left_in_the_session() {
+async fn a_query_leaves_no_settings_in_the_session() {
     let (server, backend) = pooler();
     let settings = "select current_setting('transaction_read_only') as r, current_setting('statement_timeout') as s, \
                     current_setting('TimeZone') as z";
@@ -72,7 +72,7 @@ async fn a_write_and_a_time_out_are_what_they_are_without_a_pooler() {
 }
 
 #[tokio::test]
-async fn a_table_that_changes_is_read_as_it_is() {
+async fn a_table_that_changes_is_read_correctly() {
     let (_server, backend) = pooler();
     let table = unique("reshaped");
     let change = async |statement: String| backend.rows(&write(&statement, &json!([])), "[]").await;

@@ -59,7 +59,7 @@ async fn a_table_keeps_every_digit_and_byte() {
 }
 
 #[tokio::test]
-async fn every_kind_of_value_that_the_server_has_comes_out_as_json_on_one_line() {
+async fn every_type_of_the_server_is_returned_as_json_on_one_line() {
     let backend = Backend::of(System::Postgresql);
     let pairs = [
         ("'NaN'::float8", r#""NaN""#),
@@ -86,7 +86,7 @@ async fn every_kind_of_value_that_the_server_has_comes_out_as_json_on_one_line()
 }
 
 #[tokio::test]
-async fn values_that_are_read_here_look_as_the_server_writes_them() {
+async fn values_are_formatted_as_the_server_does() {
     let backend = Backend::of(System::Postgresql);
     // The server makes the JSON of an array, and of what is in it.
     for (kind, values) in [
@@ -192,7 +192,7 @@ async fn one_statement_with_two_lists_of_types_is_two_queries() {
 }
 
 #[tokio::test]
-async fn a_table_that_changes_under_a_prepared_statement_is_read_as_it_is() {
+async fn a_table_that_changes_under_a_prepared_statement_is_read_correctly() {
     let backend = Backend::of(System::Postgresql);
     let table = unique("shape");
     let change = |statement: String| write(&statement, &json!([]));
@@ -218,7 +218,7 @@ async fn a_table_that_changes_under_a_prepared_statement_is_read_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_session_that_never_met_the_old_shape_reads_the_new_one() {
+async fn a_new_session_reads_a_table_that_has_changed() {
     let other = Backend::of(System::Postgresql);
     let table = unique("reshaped");
     let change = async |statement: String| other.rows(&write(&statement, &json!([])), "[]").await;
