@@ -5,15 +5,21 @@ AUTHLINK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authlink
 CARGO_TARGET_DIR ?= $(AUTHLINK_CACHE)/target
 export AUTHLINK_CACHE CARGO_TARGET_DIR
 
-.PHONY: help test e2e demo bench fmt lint deny
+.PHONY: help test chaos e2e demo bench fmt lint deny
 
 help: ## lists all targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: ## runs all tests against a real Kubernetes API, real databases and a real nginx (installs missing packages, as root)
-	e2e/prepare api databases web extras
+	e2e/prepare api databases web extras faults
 	cargo test --workspace --locked --no-run
 	e2e/with api,postgresql,mariadb,redis,ferretdb,nginx -- cargo test --workspace --locked --offline
+
+chaos: ## kills processes that deliver webhooks, again and again, and checks that nothing is lost (about 15 minutes)
+	e2e/prepare databases faults
+	cargo test --locked --no-run --test it
+	AUTHLINK_CHAOS_EVENTS=20000 AUTHLINK_CHAOS_KILLS=20 AUTHLINK_HISTORIES=50000 e2e/with postgresql -- \
+		cargo test --locked --offline --test it delivery:: -- --test-threads=2
 
 e2e: ## installs the Helm chart in a Kubernetes cluster that runs pods, and tests it (as root)
 	e2e/run

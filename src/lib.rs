@@ -5,6 +5,7 @@ pub mod backends;
 pub mod cli;
 pub mod cluster;
 pub mod controllers;
+pub mod delivery;
 pub mod domain;
 pub mod gateway;
 pub mod probing;

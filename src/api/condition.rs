@@ -19,6 +19,18 @@ names! {
         Registered,
         /// The connection pool has free connections.
         PoolHealthy,
+        /// The URL is valid, and all of its addresses are allowed.
+        UrlValid,
+        /// The signing key and the headers that are read from Secrets are valid.
+        SecretValid,
+        /// The endpoint responds, and is verified.
+        EndpointReachable,
+        /// Events are delivered; the webhook is not disabled.
+        Enabled,
+        /// The circuit breaker lets deliveries through.
+        BreakerClosed,
+        /// The store survives the loss of its Pod.
+        Durable,
         /// Usable, but impaired. Present only while true.
         Degraded,
         /// `spec.suspend` is set. Present only while true.

@@ -13,6 +13,7 @@ macro_rules! for_each_kind {
             Database => database,
             ExternalApi => external_api,
             ServiceRegistration => service_registration,
+            Webhook => webhook,
         }
     };
 }

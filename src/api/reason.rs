@@ -8,24 +8,30 @@ names! {
         // Success.
         /// `Ready`: the object is usable.
         Available,
-        /// `Accepted`: the spec is valid.
+        /// `Accepted`, `UrlValid`, `SecretValid`: the spec, the URL or the values of Secrets are valid.
         Valid,
         /// `ResolvedRefs`: every reference in the spec is resolved.
         Resolved,
         /// `Connected`: connection, TLS handshake and login succeed.
         LoginSucceeded,
-        /// `Connected`: connection and TLS handshake succeed; this target needs no login.
+        /// `Connected`, `EndpointReachable`: connection and TLS handshake succeed; this target needs no login.
         Reachable,
         /// `Healthy`: the probes succeed.
         ProbeSucceeded,
-        /// `Connected` and `Healthy`: assumed to be true because `healthCheck.type` is `None`.
+        /// `Connected`, `Healthy`, `EndpointReachable`: assumed to be true because probes are turned off.
         NotProbed,
         /// `Registered`: Service and EndpointSlices are up to date.
         Registered,
         /// `PoolHealthy`: callers get a connection without waiting.
         WithinBounds,
-        /// A new credential is verified and in use (Event only).
+        /// A new credential is verified and in use, or a new key signs deliveries (Event only).
         CredentialRotated,
+        /// `BreakerClosed`: the circuit breaker lets deliveries through.
+        BreakerClosed,
+        /// `Enabled`: events are delivered.
+        Enabled,
+        /// `Durable`: the store survives the loss of its Pod.
+        StoreDurable,
 
         // Unknown.
         /// Not checked yet.
@@ -117,6 +123,36 @@ names! {
         /// The connection pool is exhausted; callers are waiting.
         PoolSaturated,
 
+        // Webhooks.
+        /// A Secret with the required name exists and is not managed by authlink.
+        SecretConflict,
+        /// The API server rejects the Secret.
+        SecretRefused,
+        /// The Secret with the generated signing key was deleted; a new key was generated.
+        SigningKeyLost,
+        /// The signing key cannot be used for one of the schemes.
+        SchemeUnsigned,
+        /// The endpoint did not answer the challenge.
+        ChallengeFailed,
+        /// The circuit breaker is open; deliveries wait.
+        BreakerOpen,
+        /// The receiver responded with 410 (Gone).
+        Gone,
+        /// Every delivery failed for `delivery.disableAfter`.
+        TooManyFailures,
+        /// The store is on a volume that is deleted with its Pod.
+        EphemeralVolume,
+        /// The store is unavailable.
+        StoreUnavailable,
+        /// The filter failed for events, which are held.
+        ExpressionFailed,
+        /// Every delivery fails; the webhook is about to be disabled.
+        EndpointFailing,
+        /// The receiver rejects every delivery with a 4xx status.
+        DeliveriesRejected,
+        /// There are dead letters: deliveries without attempts left, or too old.
+        DeadLettersPresent,
+
         // The gateway.
         /// A gateway opened the circuit breaker of an endpoint because too many calls failed (Event only).
         CircuitOpened,
@@ -189,6 +225,25 @@ impl Reason {
                 "use addresses of the Service's IP family, or make the cluster dual-stack and delete the Service"
             }
             Self::PoolSaturated => "raise spec.pool.max, or check for slow queries",
+            Self::SecretConflict => "delete that Secret, or rename the object",
+            Self::SecretRefused => "allow the operator to write Secrets (chart: rbac.bindings)",
+            Self::SigningKeyLost => "configure the receiver with the new key in the Secret",
+            Self::SchemeUnsigned => {
+                "use a key that is valid for every scheme in spec.signing.schemes, or remove the scheme"
+            }
+            Self::ChallengeFailed => {
+                "let the receiver respond with the value of challenge, or use another spec.verification.mode"
+            }
+            Self::BreakerOpen => "see status.lastFailure, and check the log of the receiver",
+            Self::Gone | Self::TooManyFailures => {
+                "once the receiver works, set the annotation authlink.dev/enable to a new value"
+            }
+            Self::EphemeralVolume => "use a persistent volume (chart: store), or PostgreSQL",
+            Self::StoreUnavailable => "check the log of the gateway, and the store",
+            Self::ExpressionFailed => "correct spec.filter: the held events are delivered then",
+            Self::EndpointFailing => "see status.lastFailure, and correct the receiver before it is disabled",
+            Self::DeliveriesRejected => "see status.lastFailure, and correct spec.payload or the receiver",
+            Self::DeadLettersPresent => "see status.lastFailure, and replay them once the receiver works",
             Self::CircuitOpened => "check the log of the API, or correct spec.circuitBreaker",
             Self::SomeEndpointsDown => "see status.endpoints",
             Self::PreviousCredentialInUse => "correct the Secret, or set its new password on the server",

@@ -62,6 +62,71 @@ impl JsonSchema for Duration {
     }
 }
 
+/// A duration with its own bounds, in milliseconds, which may be longer than [`Duration`] allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BoundedDuration<const MIN: u64, const MAX: u64>(Duration);
+
+impl<const MIN: u64, const MAX: u64> BoundedDuration<MIN, MAX> {
+    /// A duration in seconds.
+    #[must_use]
+    pub fn from_secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// Converts to the standard library's type.
+    #[must_use]
+    pub fn get(self) -> time::Duration {
+        self.0.get()
+    }
+
+    /// The CEL rule. It checks the syntax too, since the message of a pattern would not say what to write instead of days.
+    #[must_use]
+    pub fn rule() -> String {
+        let (min, max) = (text(MIN), text(MAX));
+        let pattern = Duration::PATTERN.replace('\\', "\\\\");
+        format!(
+            "self.matches('{pattern}') && duration(self) >= duration('{min}') && duration(self) <= duration('{max}')"
+        )
+    }
+
+    /// The message of the rule.
+    #[must_use]
+    pub fn message() -> String {
+        let (min, max) = (text(MIN), text(MAX));
+        format!(
+            "must be a duration from {min} to {max}, such as 30s or 120h (days in hours: 120h instead of 5d)"
+        )
+    }
+}
+
+/// As users write it.
+fn text(milliseconds: u64) -> String {
+    match milliseconds {
+        0 => "0s".to_owned(),
+        _ if milliseconds.is_multiple_of(3_600_000) => format!("{}h", milliseconds / 3_600_000),
+        _ if milliseconds.is_multiple_of(1000) => format!("{}s", milliseconds / 1000),
+        _ => format!("{milliseconds}ms"),
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> JsonSchema for BoundedDuration<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BoundedDuration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string", "minLength": 2, "maxLength": 16,
+            "x-kubernetes-validations": [{ "rule": Self::rule(), "message": Self::message() }],
+        })
+    }
+}
+
 /// An object in the same namespace that a spec references.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {

@@ -6,6 +6,7 @@ pub mod external_api;
 pub mod http;
 pub mod resolver;
 pub mod transport;
+pub mod webhook;
 
 use std::{fmt, io};
 

@@ -79,7 +79,8 @@ where
     }
 
     /// Cancelled once the subscribers were told of all of the first list.
-    pub(super) fn synced(&self) -> &CancellationToken {
+    #[must_use]
+    pub fn synced(&self) -> &CancellationToken {
         &self.synced
     }
 

@@ -13,6 +13,7 @@ use kube::{
     core::NamespaceResourceScope,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 
 use crate::api::FIELD_MANAGER;
 
@@ -69,6 +70,58 @@ pub struct Desired<T: OwnedType> {
     pub annotations: BTreeMap<String, String>,
     /// Its content.
     pub data: T::Data,
+    /// What it may be written over.
+    pub over: Over,
+}
+
+/// What an object may be written over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Any version of the owner's own.
+    Any,
+    /// This version alone, or nothing: for content that was made from what was read.
+    Version(Option<String>),
+}
+
+/// Says for whom an object was written: its owner references are lost or wrong once it was restored from a backup.
+const OWNER_ANNOTATION: &str = "authlink.dev/owner";
+
+fn owner_name(owner: &OwnerReference) -> String {
+    format!("{}/{}", owner.kind, owner.name)
+}
+
+/// Whether an earlier object of the same kind and name had it: this one was restored, or made anew, and may take it over.
+#[must_use]
+pub fn is_left_behind(meta: &ObjectMeta, owner: &OwnerReference) -> bool {
+    let group = |api_version: &str| api_version.split('/').next().map(str::to_owned);
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    let of_namesake = |it: &OwnerReference| {
+        group(&it.api_version) == group(&owner.api_version) && owner_name(it) == owner_name(owner)
+    };
+    let annotation = meta.annotations.as_ref().and_then(|annotations| annotations.get(OWNER_ANNOTATION));
+    let named = annotation.is_some_and(|name| *name == owner_name(owner));
+    owners.iter().all(of_namesake) && (named || owners.iter().any(|it| it.controller == Some(true)))
+}
+
+/// Makes `owner` the only owner of an object that is left behind.
+///
+/// # Errors
+/// What the API server says; a conflict where it is not the version of `meta` any more.
+pub async fn adopt<T: OwnedType>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    meta: &ObjectMeta,
+    owner: OwnerReference,
+) -> kube::Result<ObjectMeta> {
+    // By a merge, which replaces the whole list: by an apply the old owner would stay, and two cannot be controllers.
+    let patch = json!({ "metadata": {
+        "resourceVersion": meta.resource_version,
+        "ownerReferences": [OwnerReference { block_owner_deletion: None, ..owner }],
+    } });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let api = Api::<T>::namespaced(client.clone(), namespace);
+    api.patch(name, &params, &Patch::Merge(&patch)).await.map(|adopted| adopted.meta().clone())
 }
 
 /// Whether the object `uid` controls what has these owners: a reference for garbage collection alone gives nobody the right to write.
@@ -88,11 +141,18 @@ pub async fn write<T: OwnedType>(
     desired: Desired<T>,
     existing: Option<String>,
 ) -> kube::Result<ObjectMeta> {
+    let version = match desired.over {
+        Over::Any => None,
+        Over::Version(version) => version,
+    };
     let name = desired.name.clone();
+    let mut annotations = desired.annotations;
+    annotations.insert(OWNER_ANNOTATION.to_owned(), owner_name(&owner));
     let metadata = ObjectMeta {
         name: Some(desired.name),
         uid: existing.clone(),
-        annotations: Some(desired.annotations),
+        resource_version: version.filter(|_| existing.is_some()),
+        annotations: Some(annotations),
         labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
         // Not blocking: some clusters allow that only with rights on the owner's finalizers.
         owner_references: Some(vec![OwnerReference { block_owner_deletion: None, ..owner }]),

@@ -5,7 +5,9 @@ use std::{
     hash::Hash,
 };
 
-use kube::{Resource, runtime::reflector::ObjectRef};
+use kube::Resource;
+/// How an index names an object.
+pub use kube::runtime::reflector::ObjectRef;
 
 use crate::api::shared::Reference;
 

@@ -17,6 +17,7 @@ pub mod service_registration;
 pub mod targets;
 mod triggers;
 pub mod usage_reader;
+pub mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ pub use object_index::ObjectIndex;
 pub use reconcile::FINALIZER;
 pub use report::{EventRecord, Report};
 pub use usage_reader::UsageReader;
+pub use webhook::DeliveryReader;
 
 use crate::{
     api::{Managed, shared::Reference},
@@ -227,6 +229,8 @@ pub struct ReconcilerDeps {
     pub metrics: Arc<Metrics>,
     /// What gateways count.
     pub usage: Arc<UsageReader>,
+    /// What the delivery engine writes.
+    pub deliveries: Arc<DeliveryReader>,
     /// The database pools of the process.
     pub pools: Arc<PoolRegistry>,
     /// The way to HTTP targets.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, Object, ReconcileContext};
 use crate::cluster::{
     objects::refusal,
-    owned::{self, Desired, OwnedType, SecretData, owned_by},
+    owned::{self, Desired, Over, OwnedType, SecretData, is_left_behind, owned_by},
 };
 
 /// A type of owned objects whose metadata is watched.
@@ -58,12 +58,23 @@ fn digest<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> [u8; 32] {
 pub(super) enum OwnedOutcome {
     /// The object of this name is as it should be.
     Written(String),
-    /// An object of this name was made this moment, by us or by somebody else: the watch brings which, and requeues the owner.
+    /// An object of this name was written this moment, by us or by somebody else: it is to be read once more.
     Pending,
     /// An object of this name exists and is not ours.
     Conflict(String),
     /// The API server refuses the object of this name.
     Refused(String),
+}
+
+/// Whose an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// There is none of this name.
+    Nobody,
+    /// It is the object's own, or was that of an earlier one of its name, and may be taken over.
+    This,
+    /// Somebody else's.
+    Other,
 }
 
 /// The objects of one type that the objects of a kind own, at most one each. What was written is remembered, so that a reconcile
@@ -136,6 +147,17 @@ impl<T: WatchedType> OwnedWriter<T> {
         T::watched_meta(cx, &namespace, name).is_some_and(|meta| owned_by(&meta, &uid))
     }
 
+    /// Whose the object with this metadata is.
+    pub(super) fn owner_of<K: Object>(owner: &K, meta: Option<&ObjectMeta>) -> Owner {
+        let Some(meta) = meta else { return Owner::Nobody };
+        let reference = owner.controller_owner_ref(&());
+        if reference.is_some_and(|it| owned_by(meta, &it.uid) || is_left_behind(meta, &it)) {
+            Owner::This
+        } else {
+            Owner::Other
+        }
+    }
+
     /// The owner is gone.
     pub(super) fn forget(&self, uid: &str) {
         self.written.lock().remove(uid);
@@ -144,21 +166,41 @@ impl<T: WatchedType> OwnedWriter<T> {
     async fn write_one<K: Object>(
         &self,
         owner: &K,
-        desired: Desired<T>,
+        mut desired: Desired<T>,
         cx: &ReconcileContext,
     ) -> Result<OwnedOutcome, Error> {
         let (uid, namespace) = (owner.uid().unwrap_or_default(), owner.namespace().unwrap_or_default());
         let name = desired.name.clone();
+        let Some(reference) = owner.controller_owner_ref(&()) else { return Ok(OwnedOutcome::Written(name)) };
         let existing = T::watched_meta(cx, &namespace, &name);
-        if existing.as_ref().is_some_and(|meta| !owned_by(meta, &uid)) {
-            return Ok(OwnedOutcome::Conflict(name));
+        if let Over::Version(version) = &desired.over
+            && *version != existing.as_ref().and_then(|meta| meta.resource_version.clone())
+        {
+            return Ok(OwnedOutcome::Pending);
+        }
+        if let Some(meta) = existing.as_deref().filter(|meta| !owned_by(meta, &uid)) {
+            if !is_left_behind(meta, &reference) {
+                return Ok(OwnedOutcome::Conflict(name));
+            }
+            cx.fence.check()?;
+            match owned::adopt::<T>(&cx.client, &namespace, &name, meta, reference.clone()).await {
+                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
+                    return Ok(OwnedOutcome::Pending);
+                }
+                Err(error) if refusal(&error).is_some() => return Ok(OwnedOutcome::Refused(name)),
+                adopted => {
+                    let adopted = adopted?;
+                    if let Over::Version(version) = &mut desired.over {
+                        *version = adopted.resource_version;
+                    }
+                }
+            }
         }
         let content = T::digest(&desired.data);
         let stored = existing.as_ref().and_then(|meta| Written::of(&name, meta, content));
         if stored.is_some() && self.written(&uid) == stored {
             return Ok(OwnedOutcome::Written(name));
         }
-        let Some(reference) = owner.controller_owner_ref(&()) else { return Ok(OwnedOutcome::Written(name)) };
         cx.fence.check()?;
         let existing = existing.and_then(|meta| meta.uid.clone());
         match owned::write(&cx.client, &namespace, reference, desired, existing).await {

@@ -110,7 +110,7 @@ impl UsageReader {
             ticks.tick().await;
             let slot = slot_now();
             // The store itself tells of what fails.
-            if let Ok(read) = store.read(usage::oldest(slot), since, self.interval * MISSED).await {
+            if let Ok(read) = store.usage().read(usage::oldest(slot), since, self.interval * MISSED).await {
                 since = Some(read.at);
                 self.take(read, slot);
             }

@@ -3,8 +3,10 @@
 pub mod addresses;
 pub mod backoff;
 pub mod breaker;
+pub mod cel;
 pub mod choice;
 pub mod conditions;
+pub mod delivery;
 pub mod endpoint_slices;
 pub mod endpoints;
 pub mod health;
@@ -20,4 +22,5 @@ pub mod references;
 pub mod retry;
 pub mod schedule;
 pub mod usage;
+pub mod webhook;
 pub mod window;

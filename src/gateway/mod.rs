@@ -16,6 +16,7 @@ mod routes;
 mod server;
 mod service_registration;
 mod usage;
+mod webhook;
 
 use std::{sync::Arc, time::Instant};
 
@@ -30,6 +31,8 @@ use crate::{
     api::HasKind,
     backends::{database::PoolRegistry, http::Egress},
     cluster::{object_cache::Caches, references::References, review::Reviewer},
+    delivery::Engine,
+    store::Store,
     telemetry::metrics::Metrics,
 };
 use call_guard::CallCounters;
@@ -46,6 +49,10 @@ pub struct GatewayDeps {
     pub egress: Egress,
     /// The database pools of the process.
     pub pools: Arc<PoolRegistry>,
+    /// Delivers events to Webhooks.
+    pub engine: Engine,
+    /// What outlives the process.
+    pub store: Arc<Store>,
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The objects.
@@ -67,13 +74,26 @@ impl Gateway {
     /// A gateway that serves no calls yet: see [`Routes`] and [`Server`].
     #[must_use]
     pub fn new(deps: GatewayDeps) -> Self {
-        let GatewayDeps { reviewer, references, egress, pools, metrics, caches, zone, stopping } = deps;
+        let GatewayDeps {
+            reviewer,
+            references,
+            egress,
+            pools,
+            engine,
+            store,
+            metrics,
+            caches,
+            zone,
+            stopping,
+        } = deps;
         let counters = Arc::<Counters>::default();
         let deps = CallDeps {
             reviewer,
             references,
             egress,
             pools,
+            engine,
+            store,
             metrics,
             counters: Arc::clone(&counters),
             zone,
@@ -81,6 +101,11 @@ impl Gateway {
             started: Instant::now(),
         };
         Self { families: Families::new(&Arc::new(deps), &caches), caches, counters }
+    }
+
+    /// Keeps the delivery engine up to date until `stop` is cancelled.
+    pub async fn follow_webhooks(&self, stop: CancellationToken) {
+        self.families.webhook.follow(stop).await;
     }
 }
 
@@ -91,6 +116,8 @@ struct CallDeps {
     references: Arc<dyn References>,
     egress: Egress,
     pools: Arc<PoolRegistry>,
+    engine: Engine,
+    store: Arc<Store>,
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
     zone: Option<String>,

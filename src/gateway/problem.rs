@@ -79,6 +79,12 @@ kinds! {
     QueryRefused = "query-refused", CONFLICT, "query rejected by the database";
     /// The statement cannot run as it is declared.
     QueryInvalid = "query-invalid", INTERNAL_SERVER_ERROR, "invalid query declaration";
+    /// Another event of the same source has the same id.
+    EventConflict = "event-conflict", CONFLICT, "event id already in use";
+    /// As many deliveries are pending as may be.
+    BacklogFull = "backlog-full", TOO_MANY_REQUESTS, "too many pending deliveries";
+    /// The store does not take what the call asks for.
+    StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "store unavailable";
     /// The rate limit of the spec is exceeded.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "rate limit exceeded";
     /// Too many calls are in flight, or the connection pool of the database is exhausted.

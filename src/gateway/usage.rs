@@ -133,7 +133,7 @@ impl Gateway {
                 let written = self.write(store, replica).await;
                 if written && purged.is_none_or(|purged| purged.elapsed() >= SLOT) {
                     // The store itself logs what fails.
-                    let _ = store.purge(usage::oldest(slot_now())).await;
+                    let _ = store.usage().purge(usage::oldest(slot_now())).await;
                     purged = Some(Instant::now());
                 }
                 tokio::time::sleep(MIN_INTERVAL).await;
@@ -145,7 +145,7 @@ impl Gateway {
         }
         let final_flush = async {
             self.write(store, replica).await;
-            store.leave(replica).await
+            store.usage().leave(replica).await
         };
         let _ = tokio::time::timeout(FINAL_FLUSH_TIMEOUT, final_flush).await;
     }
@@ -154,7 +154,7 @@ impl Gateway {
         let entries = self.counters.unwritten();
         let mut replica_state = ReplicaState::default();
         self.families.all().for_each(|family| family.replica_state(&mut replica_state));
-        let written = store.write(replica, &entries, &replica_state).await.is_ok();
+        let written = store.usage().write(replica, &entries, &replica_state).await.is_ok();
         if written {
             self.counters.written(&entries);
         }

@@ -4,6 +4,7 @@ pub mod database;
 pub mod external_api;
 mod lookup;
 pub mod service_registration;
+pub mod webhook;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -147,18 +148,26 @@ impl Unresolved {
     }
 }
 
+/// A key's value.
+///
+/// # Errors
+/// The key is missing.
+pub fn value<'a>(secret: &'a SecretContent, name: &str, key: &str) -> Result<&'a [u8], Unresolved> {
+    let missing = || Unresolved::SecretMissingKeys { name: name.to_owned(), keys: key.to_owned() };
+    Ok(secret.data.get(key).ok_or_else(missing)?.expose_secret())
+}
+
 /// A key's value as text. A final line break, which `kubectl create --from-file` brings along, is no part of it.
 ///
 /// # Errors
 /// The key is missing, or its value is no text.
 pub fn text(secret: &SecretContent, name: &str, key: &str) -> Result<SecretString, Unresolved> {
-    let missing = || Unresolved::SecretMissingKeys { name: name.to_owned(), keys: key.to_owned() };
-    let bytes = secret.data.get(key).ok_or_else(missing)?.expose_secret();
-    let text = std::str::from_utf8(bytes).map_err(|_| Unresolved::SecretInvalidValue {
-        name: format!("the Secret {name}"),
-        key: key.to_owned(),
-        problem: "is not UTF-8 text".to_owned(),
-    })?;
+    let text =
+        std::str::from_utf8(value(secret, name, key)?).map_err(|_| Unresolved::SecretInvalidValue {
+            name: format!("the Secret {name}"),
+            key: key.to_owned(),
+            problem: "is not UTF-8 text".to_owned(),
+        })?;
     let line = text.strip_suffix('\n').unwrap_or(text);
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }

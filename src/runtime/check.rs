@@ -19,8 +19,12 @@ use crate::{
         status::{CommonStatus, Status},
     },
     backends::{database::PoolRegistry, http::Egress},
-    controllers::{self, Error, ObserveContext, Reconciler, ReconcilerDeps, Report, RequeueFn, UsageReader},
+    controllers::{
+        self, DeliveryReader, Error, ObserveContext, Reconciler, ReconcilerDeps, Report, RequeueFn,
+        UsageReader,
+    },
     domain::conditions::{self, ConditionUpdate},
+    store::Store,
     telemetry::metrics::Metrics,
 };
 
@@ -129,8 +133,12 @@ for_each_kind!(checks);
 fn deps() -> ReconcilerDeps {
     // Whoever runs this may connect from here to wherever they please.
     let egress = Egress::unrestricted();
+    let metrics = Arc::new(Metrics::registered().0);
+    // Of deliveries nothing is known here: the store stays empty.
+    let store = Arc::new(Store::in_memory(metrics.store.clone()));
     ReconcilerDeps {
-        metrics: Arc::new(Metrics::registered().0),
+        deliveries: Arc::new(DeliveryReader::new(store, DEADLINE)),
+        metrics,
         usage: Arc::new(UsageReader::new(DEADLINE)),
         pools: Arc::new(PoolRegistry::new(egress.clone())),
         egress: egress.clone(),

@@ -33,7 +33,8 @@ use crate::{
         shared_watches::SharedWatches,
         watches::{Readiness, Scope},
     },
-    controllers::{ControllerDeps, ReconcilerDeps, UsageReader},
+    controllers::{ControllerDeps, DeliveryReader, ReconcilerDeps, UsageReader},
+    delivery,
     gateway::{self, Gateway},
     store::Store,
     telemetry::metrics::Metrics,
@@ -94,7 +95,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let mut serving = None;
     if settings.roles.contains(&Role::Gateway) {
         let server = bind_gateway(&settings).await?;
-        serving = Some(tokio::spawn(process.serve_gateway(server, &settings, &mut registry)));
+        serving = Some(tokio::spawn(process.serve_gateway(server, &settings, &mut registry)?));
     }
     let leading = operates.then(|| Box::pin(process.operate(&settings, &mut registry)));
     http::serve(settings.http_addr, registry, readiness).await?;
@@ -155,9 +156,11 @@ impl Process {
             config: settings.engine.clone(),
         };
         let usage = Arc::new(UsageReader::new(settings.store_interval));
+        let deliveries = Arc::new(DeliveryReader::new(Arc::clone(&self.store), settings.store_interval));
         let reconciler_deps = ReconcilerDeps {
             metrics: Arc::clone(&self.metrics),
             usage: Arc::clone(&usage),
+            deliveries: Arc::clone(&deliveries),
             pools: Arc::clone(&self.pools),
             egress: self.guarded_egress(settings),
             instance_egress: Egress::to_endpoints(settings.egress.clone(), Arc::clone(&self.resolver)),
@@ -185,6 +188,7 @@ impl Process {
             };
             // A standby knows, too.
             tokio::spawn(async move { usage.follow(&store).await });
+            tokio::spawn(async move { deliveries.follow().await });
             let stop = stopping.cancelled();
             if let Some(election) = election {
                 Lease::new(client, election, fence).hold_while(lead, lost, stop).await;
@@ -201,10 +205,13 @@ impl Process {
         server: gateway::Server,
         settings: &Settings,
         registry: &mut Registry,
-    ) -> impl Future<Output = ()> + use<> {
+    ) -> Result<impl Future<Output = ()> + use<>, RunError> {
         let references = self.shared_watches.iter();
         let references = references.map(|it| (it.scope().clone(), Arc::clone(it.references())));
+        let engine = self.delivery_engine(settings)?;
         let gateway = Arc::new(Gateway::new(gateway::GatewayDeps {
+            engine: engine.clone(),
+            store: Arc::clone(&self.store),
             reviewer: Reviewer::new(self.client.clone()),
             references: Arc::new(ScopedReferences::new(references.collect())),
             egress: self.guarded_egress(settings),
@@ -218,7 +225,7 @@ impl Process {
         let (stop, ranges_known) = (self.stopping.clone(), self.ranges_known.clone());
         let (store, interval, served) =
             (Arc::clone(&self.store), settings.store_interval, CancellationToken::new());
-        async move {
+        Ok(async move {
             let routes = gateway::Routes::new(&gateway);
             let serving = async {
                 // Before the first call, which could connect to one of them.
@@ -233,8 +240,32 @@ impl Process {
                     () = gateway.evict() => {}
                 }
             };
-            tokio::join!(serving, evicting, gateway.report(&store, interval, served.clone()));
-        }
+            // What is accepted while the last calls end is sent, too.
+            let delivering = async {
+                if served.run_until_cancelled(ranges_known.cancelled()).await.is_some() {
+                    engine.run(served.clone()).await;
+                }
+            };
+            tokio::join!(
+                serving,
+                evicting,
+                gateway.report(&store, interval, served.clone()),
+                gateway.follow_webhooks(served.clone()),
+                delivering
+            );
+        })
+    }
+
+    /// The engine that delivers to Webhooks.
+    fn delivery_engine(&self, settings: &Settings) -> Result<delivery::Engine, RunError> {
+        let owner = delivery::EngineSettings { owner: settings.identity.clone(), ..Default::default() };
+        delivery::Engine::new(
+            Arc::clone(&self.store),
+            self.guarded_egress(settings),
+            owner,
+            self.metrics.delivery.clone(),
+        )
+        .map_err(|fault| RunError::Setting(fault.message()))
     }
 }
 

@@ -25,6 +25,9 @@ pub enum Error {
     /// It refused.
     #[error("the store refused: {0}")]
     Refused(String),
+    /// It refused a value, which it will refuse again.
+    #[error("the store refused a value: {0}")]
+    BadValue(String),
     /// It said something that cannot be.
     #[error("the store's answer cannot be understood")]
     Garbled,
@@ -35,6 +38,9 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(error) => match error.code() {
+                Some(code) if is_about_a_value(&code) => {
+                    Self::BadValue(format!("{} ({code})", error.message()))
+                }
                 Some(code) => Self::Refused(format!("{} ({code})", error.message())),
                 None => Self::Refused(error.message().to_owned()),
             },
@@ -47,4 +53,13 @@ impl From<sqlx::Error> for Error {
             _ => Self::Garbled,
         }
     }
+}
+
+/// Classes 22 (data exception) and 23 (integrity constraint violation) of PostgreSQL; SQLITE_TOOBIG, SQLITE_CONSTRAINT and SQLITE_MISMATCH,
+/// whatever their extension, which have fewer digits.
+fn is_about_a_value(code: &str) -> bool {
+    if code.len() == 5 {
+        return code.starts_with("22") || code.starts_with("23");
+    }
+    code.parse::<i32>().is_ok_and(|code| [18, 19, 20].contains(&(code & 0xff)))
 }

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::target::{Pool, Target};
+use super::target::{Pools, Target};
 
 /// Where the URL of the store comes from.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub enum Location {
     Url(SecretString),
     /// A file with the URL, read again before each operation: a mounted Secret is rotated without a restart.
     File(PathBuf),
+    /// The process' memory.
+    Memory,
 }
 
 /// A setting that names no store. The URL may contain a password, so it is not repeated.
@@ -32,7 +34,7 @@ pub enum InvalidLocation {
 pub(super) struct Current {
     url: SecretString,
     pub(super) target: Target,
-    pub(super) pool: Pool,
+    pub(super) pools: Pools,
 }
 
 impl Location {
@@ -63,6 +65,7 @@ impl Location {
     fn url(&self) -> Result<SecretString, InvalidLocation> {
         match self {
             Self::Url(url) => Ok(url.clone()),
+            Self::Memory => Ok("sqlite::memory:".into()),
             Self::File(path) => match std::fs::read_to_string(path) {
                 Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).into()),
                 Err(error) => Err(InvalidLocation::File(path.clone(), error)),
@@ -74,7 +77,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Url(_) => "--store",
+            Self::Url(_) | Self::Memory => "--store",
             Self::File(_) => "--store-file",
         })
     }
@@ -83,7 +86,12 @@ impl fmt::Display for Location {
 impl Current {
     fn new(url: SecretString) -> Result<Self, InvalidLocation> {
         let target = Target::parse(&url)?;
-        let pool = target.pool();
-        Ok(Self { url, target, pool })
+        let pools = target.pools();
+        Ok(Self { url, target, pools })
+    }
+
+    pub(super) fn in_memory() -> Self {
+        let target = Target::in_memory();
+        Self { url: String::new().into(), pools: target.pools(), target }
     }
 }

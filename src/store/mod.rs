@@ -1,9 +1,12 @@
 //! The store: what must outlive a process and does not belong into the API server. SQLite for a process that is alone,
 //! PostgreSQL for several. Nothing waits for it for longer than [`OPERATION_TIMEOUT`], and nobody who is served by the gateway at all.
 
+pub mod delivery;
 mod error;
+mod leases;
 mod location;
 mod schema;
+mod sql;
 mod target;
 mod usage;
 
@@ -16,12 +19,16 @@ use std::{
 use parking_lot::Mutex;
 
 pub use error::Error;
+pub use leases::{Lease, Leases};
 pub use location::{InvalidLocation, Location};
-pub use usage::{Entry, ReplicaState, Snapshot};
+pub use usage::{Entry, ReplicaState, Snapshot, Usage};
+
+pub use target::FileLock;
 
 use crate::telemetry::metrics::StoreMetrics;
 use location::Current;
-use target::{Pool, Target};
+use sql::{Access, Transaction};
+use target::{Pools, Target};
 
 /// How long one operation may take, connecting included.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,8 +52,19 @@ impl Store {
     /// # Errors
     /// An invalid URL, or a file that cannot be read. The text has nothing of the URL.
     pub fn new(location: Location, metrics: StoreMetrics) -> Result<Self, InvalidLocation> {
-        let current = Mutex::new(location.open()?);
-        Ok(Self { location, current, prepared: false.into(), failing: Mutex::default(), metrics })
+        let current = location.open()?;
+        Ok(Self::of(location, current, metrics))
+    }
+
+    /// One that ends with the process.
+    #[must_use]
+    pub fn in_memory(metrics: StoreMetrics) -> Self {
+        Self::of(Location::Memory, Current::in_memory(), metrics)
+    }
+
+    fn of(location: Location, current: Current, metrics: StoreMetrics) -> Self {
+        let current = Mutex::new(current);
+        Self { location, current, prepared: false.into(), failing: Mutex::default(), metrics }
     }
 
     /// Where it is, without user and password.
@@ -61,93 +79,38 @@ impl Store {
         matches!(self.current.lock().target, Target::Memory(_))
     }
 
+    /// Whether several processes may use it at once.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.current.lock().target, Target::Postgresql(_))
+    }
+
+    /// The sole right to a file, for as long as the value is there; none while another process has it. Where there is no file, anybody
+    /// gets it.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn lock(&self) -> std::io::Result<Option<FileLock>> {
+        self.current.lock().target.lock()
+    }
+
     /// Makes its tables ready for this version.
     ///
     /// # Errors
     /// What keeps it from being used.
     pub async fn prepare(&self) -> Result<(), Error> {
-        self.operate("prepare", &self.pool(), async { Ok(()) }).await
-    }
-
-    /// Writes what a gateway counts, and that it lives: each entry takes the place of an earlier one of the same object and
-    /// slot, `replica_state` of all earlier ones. A write that failed may be done again, whatever came of it.
-    ///
-    /// # Errors
-    /// What kept it from being written.
-    pub async fn write(
-        &self,
-        replica: i64,
-        entries: &[Entry],
-        replica_state: &ReplicaState,
-    ) -> Result<(), Error> {
-        let pool = self.pool();
-        let work = async {
-            match &pool {
-                Pool::Sqlite(pool) => usage::sqlite::write(pool, replica, entries, replica_state).await,
-                Pool::Postgresql(pool) => {
-                    usage::postgresql::write(pool, replica, entries, replica_state).await
-                }
-            }
-        };
-        self.operate("write", &pool, work).await
-    }
-
-    /// A gateway ends: it lives no more. What it has counted stays.
-    ///
-    /// # Errors
-    /// What kept it from being written.
-    pub async fn leave(&self, replica: i64) -> Result<(), Error> {
-        let pool = self.pool();
-        let work = async {
-            match &pool {
-                Pool::Sqlite(pool) => usage::sqlite::leave(pool, replica).await,
-                Pool::Postgresql(pool) => usage::postgresql::leave(pool, replica).await,
-            }
-        };
-        self.operate("write", &pool, work).await
-    }
-
-    /// Deletes slots before this one, and gateways that have not written for an hour.
-    ///
-    /// # Errors
-    /// What kept it from being deleted.
-    pub async fn purge(&self, oldest: i64) -> Result<(), Error> {
-        let pool = self.pool();
-        let work = async {
-            match &pool {
-                Pool::Sqlite(pool) => usage::sqlite::purge(pool, oldest).await,
-                Pool::Postgresql(pool) => usage::postgresql::purge(pool, oldest).await,
-            }
-        };
-        self.operate("purge", &pool, work).await
-    }
-
-    /// What gateways have written of slots from `oldest` on: what is new since the snapshot at `since`, or everything. A
-    /// gateway lives while it has written within `alive`.
-    ///
-    /// # Errors
-    /// What kept it from being read.
-    pub async fn read(&self, oldest: i64, since: Option<i64>, alive: Duration) -> Result<Snapshot, Error> {
-        let pool = self.pool();
-        let work = async {
-            match &pool {
-                Pool::Sqlite(pool) => usage::sqlite::read(pool, oldest, since, alive).await,
-                Pool::Postgresql(pool) => usage::postgresql::read(pool, oldest, since, alive).await,
-            }
-        };
-        self.operate("read", &pool, work).await
+        self.operate("prepare", async { Ok(()) }).await
     }
 
     /// Runs `work`, with the tables ready and no longer than it may take, and tells of how that went.
     async fn operate<T>(
         &self,
         operation: &'static str,
-        pool: &Pool,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Error> {
         let all = async {
             if !self.prepared.load(Relaxed) {
-                schema::prepare(pool).await?;
+                schema::prepare(&self.pools().all).await?;
                 self.prepared.store(true, Relaxed);
             }
             work.await.map_err(Error::from)
@@ -167,7 +130,7 @@ impl Store {
                 self.metrics.failed(operation);
                 failing.insert(operation);
                 if healthy {
-                    tracing::warn!(store = self.place(), operation, %error, "the store does not work: what is counted stays in memory for an hour");
+                    tracing::warn!(store = self.place(), operation, %error, "the store does not work");
                 }
                 // Another server may be there next time, without tables.
                 self.prepared.store(false, Relaxed);
@@ -180,21 +143,32 @@ impl Store {
         done
     }
 
-    fn pool(&self) -> Pool {
+    /// Begins a transaction, for [`Self::operate`].
+    async fn begin(&self, access: Access) -> sqlx::Result<Transaction> {
+        Transaction::begin(&self.pools().all, access).await
+    }
+
+    /// The same for what is written of deliveries, which has connections of its own: it is written all the time, and what SQLite
+    /// remembers of a file is good for as long as nobody else writes.
+    async fn begin_delivery(&self, access: Access) -> sqlx::Result<Transaction> {
+        Transaction::begin(&self.pools().delivery, access).await
+    }
+
+    fn pools(&self) -> Pools {
         let mut current = self.current.lock();
         if let Some(changed) = self.location.reopen(&mut current) {
             tracing::info!(store = changed.target.place(), "the store's URL has changed");
             *current = changed;
             self.prepared.store(false, Relaxed);
         }
-        current.pool.clone()
+        current.pools.clone()
     }
 
     /// Leaves connections that hang to themselves: a pool would wait for them.
     fn abandon(&self) {
         let mut current = self.current.lock();
         if matches!(current.target, Target::Postgresql(_)) {
-            current.pool = current.target.pool();
+            current.pools = current.target.pools();
         }
     }
 }

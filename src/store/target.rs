@@ -1,6 +1,11 @@
 //! Where the store is.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    io,
+    str::FromStr,
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -29,6 +34,22 @@ pub(super) enum Pool {
     Postgresql(PgPool),
 }
 
+/// Its connections, by what they are for.
+#[derive(Clone)]
+pub(super) struct Pools {
+    /// Whatever has none of its own.
+    pub(super) all: Pool,
+    /// What is written of deliveries.
+    pub(super) delivery: Pool,
+}
+
+/// The sole right to a file. The system takes it back when the process ends, however it does.
+#[derive(Debug)]
+pub struct FileLock(#[allow(dead_code, reason = "it is held, and not looked at")] Option<File>);
+
+/// Connections for what is written of deliveries: to a server one for what comes in, and one for what has become of it.
+const WRITERS: u32 = 2;
+
 /// Connections to a server: one to write, one to read, and some for who waits for the end of one that broke.
 const MOST: u32 = 4;
 
@@ -52,22 +73,48 @@ impl Target {
         if options.get_filename().as_os_str().is_empty() {
             return Err(InvalidLocation::Url);
         }
-        // With the write-ahead log a power failure may cost the last writes, but harms nothing.
-        Ok(Self::File(options.create_if_missing(true).synchronous(SqliteSynchronous::Normal)))
+        // What is said to be written survives a power failure: the write-ahead log is synced at each commit.
+        Ok(Self::File(options.create_if_missing(true).synchronous(SqliteSynchronous::Full)))
+    }
+
+    pub(super) fn in_memory() -> Self {
+        Self::Memory(SqliteConnectOptions::new().in_memory(true).disable_statement_logging())
     }
 
     /// Connects when a connection is asked for.
-    pub(super) fn pool(&self) -> Pool {
+    pub(super) fn pools(&self) -> Pools {
+        let all = self.pool(MOST);
+        let delivery = match self {
+            Self::File(_) => self.pool(1),
+            Self::Memory(_) => all.clone(),
+            Self::Postgresql(_) => self.pool(WRITERS),
+        };
+        Pools { all, delivery }
+    }
+
+    fn pool(&self, most: u32) -> Pool {
         match self {
-            Self::File(options) => Pool::Sqlite(settings(MOST).connect_lazy_with(options.clone())),
+            Self::File(options) => Pool::Sqlite(settings(most).connect_lazy_with(options.clone())),
             // The data is as old as the connection.
             Self::Memory(options) => {
                 let settings = settings(1).idle_timeout(None).max_lifetime(None);
                 Pool::Sqlite(settings.connect_lazy_with(options.clone()))
             }
             Self::Postgresql(options) => {
-                Pool::Postgresql(settings(MOST).connect_lazy_with(options.as_ref().clone()))
+                Pool::Postgresql(settings(most).connect_lazy_with(options.as_ref().clone()))
             }
+        }
+    }
+
+    pub(super) fn lock(&self) -> io::Result<Option<FileLock>> {
+        let Self::File(options) = self else { return Ok(Some(FileLock(None))) };
+        let mut path = options.get_filename().as_os_str().to_owned();
+        path.push(".lock");
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(FileLock(Some(file)))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Metrics in the OpenMetrics text format. Names start with `authlink_`, durations are in seconds.
 
+mod delivery;
 mod gateway;
 mod queries;
 mod series;
@@ -15,6 +16,7 @@ use prometheus_client::{
 
 use crate::api::Reason;
 
+pub use delivery::DeliveryMetrics;
 pub use gateway::{Calls, GatewayMetrics};
 pub use queries::{Observed, QueryLabels, QueryMetrics};
 pub use store::StoreMetrics;
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub queries: QueryMetrics,
     /// Metrics of the store.
     pub store: StoreMetrics,
+    /// Metrics of webhook delivery.
+    pub delivery: DeliveryMetrics,
     /// 1 while this process holds the Lease. Registered only in processes that take part in the election.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
@@ -54,6 +58,7 @@ impl Metrics {
             gateway: GatewayMetrics::register(&mut registry),
             queries: QueryMetrics::register(&mut registry),
             store: StoreMetrics::register(&mut registry),
+            delivery: DeliveryMetrics::register(&mut registry),
             leader: Gauge::default(),
             rotations,
         };

@@ -1,5 +1,10 @@
 //! The store, on each of its engines: what it keeps, and what it says when it cannot.
 
+mod delivery;
+mod leases;
+mod location;
+mod retention;
+
 use std::{sync::Arc, time::Duration};
 
 use authlink::{
@@ -21,7 +26,7 @@ use crate::support::{
 
 const ALIVE: Duration = Duration::from_secs(45);
 const SLOT: i64 = 100;
-static NOTHING: ReplicaState = ReplicaState { circuits: Vec::new(), saturated: Vec::new() };
+static NOTHING: ReplicaState = ReplicaState { circuits: Vec::new(), saturated: Vec::new(), webhooks: None };
 
 /// A place for a store, gone with the value.
 enum Place {
@@ -48,6 +53,22 @@ impl Place {
     /// The store, as another process opens it.
     fn open(&self) -> Store {
         open(&self.url())
+    }
+
+    /// The number that a query gives.
+    async fn count(&self, query: &'static str) -> i64 {
+        match self {
+            Self::File(folder) => {
+                let file = folder.path().join("authlink.db");
+                let mut connection =
+                    SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.expect("a file");
+                sqlx::query_scalar(query).fetch_one(&mut connection).await.expect("a number")
+            }
+            Self::Postgresql(database) => {
+                let mut connection = sqlx::PgConnection::connect(&database.url).await.expect("a login");
+                sqlx::query_scalar(query).fetch_one(&mut connection).await.expect("a number")
+            }
+        }
     }
 
     async fn run(&self, statement: &'static str) {
@@ -85,7 +106,7 @@ fn entry(uid: &str, slot: i64, requests: u64) -> Entry {
 
 /// What is in it, in order.
 async fn all(store: &Store) -> Vec<(i64, Entry)> {
-    let mut entries = store.read(0, None, ALIVE).await.expect("a snapshot").entries;
+    let mut entries = store.usage().read(0, None, ALIVE).await.expect("a snapshot").entries;
     entries.sort_by_key(|(replica, entry)| (entry.uid.clone(), entry.slot, *replica));
     entries
 }
@@ -97,7 +118,7 @@ async fn processes_that_start_at_once_make_the_tables_once() {
         let starting = stores.iter().cloned().map(|store| {
             tokio::spawn(async move {
                 store.prepare().await?;
-                store.write(1, &[], &NOTHING).await
+                store.usage().write(1, &[], &NOTHING).await
             })
         });
         for started in futures::future::join_all(starting).await {
@@ -111,7 +132,7 @@ async fn processes_that_start_at_once_make_the_tables_once() {
 async fn what_was_counted_outlives_the_process_and_is_the_same_when_read() {
     for place in Place::each().await {
         let entries = [entry("a", SLOT, 40), entry("a", SLOT + 1, 3), entry("b", SLOT, 0)];
-        place.open().write(7, &entries, &NOTHING).await.expect("written");
+        place.open().usage().write(7, &entries, &NOTHING).await.expect("written");
         assert_eq!(all(&place.open()).await, entries.map(|entry| (7, entry)));
     }
 }
@@ -120,9 +141,9 @@ async fn what_was_counted_outlives_the_process_and_is_the_same_when_read() {
 async fn a_slot_that_is_written_again_takes_its_own_place_and_no_other_replicas() {
     for place in Place::each().await {
         let store = place.open();
-        store.write(1, &[entry("a", SLOT, 1)], &NOTHING).await.expect("written");
-        store.write(2, &[entry("a", SLOT, 5)], &NOTHING).await.expect("written");
-        store.write(1, &[entry("a", SLOT, 2)], &NOTHING).await.expect("written");
+        store.usage().write(1, &[entry("a", SLOT, 1)], &NOTHING).await.expect("written");
+        store.usage().write(2, &[entry("a", SLOT, 5)], &NOTHING).await.expect("written");
+        store.usage().write(1, &[entry("a", SLOT, 2)], &NOTHING).await.expect("written");
         assert_eq!(all(&store).await, [(1, entry("a", SLOT, 2)), (2, entry("a", SLOT, 5))]);
     }
 }
@@ -132,19 +153,23 @@ async fn thousands_of_objects_are_written_at_once_and_only_what_is_new_is_read()
     for place in Place::each().await {
         let store = place.open();
         let many: Vec<_> = (0..2500).map(|n| entry(&format!("object-{n:04}"), SLOT, 1)).collect();
-        store.write(1, &many, &NOTHING).await.expect("written");
-        let read = store.read(SLOT, None, ALIVE).await.expect("read");
+        store.usage().write(1, &many, &NOTHING).await.expect("written");
+        let read = store.usage().read(SLOT, None, ALIVE).await.expect("read");
         assert_eq!(read.entries.len(), 2500);
         // A minute later: what was written then is past the time that late writes get.
         let later = Some(read.at + 60_000);
-        assert_eq!(store.read(SLOT, later, ALIVE).await.expect("read").entries.len(), 0);
+        assert_eq!(store.usage().read(SLOT, later, ALIVE).await.expect("read").entries.len(), 0);
         let now = Some(read.at);
         assert_eq!(
-            store.read(SLOT, now, ALIVE).await.expect("read").entries.len(),
+            store.usage().read(SLOT, now, ALIVE).await.expect("read").entries.len(),
             2500,
             "it may have come late"
         );
-        assert_eq!(store.read(SLOT + 1, None, ALIVE).await.expect("read").entries.len(), 0, "too old a slot");
+        assert_eq!(
+            store.usage().read(SLOT + 1, None, ALIVE).await.expect("read").entries.len(),
+            0,
+            "too old a slot"
+        );
     }
 }
 
@@ -155,20 +180,25 @@ async fn gateways_count_while_they_write_and_what_is_worst_at_one_of_them_holds(
         let replica_state = |circuits: &[(&str, State)], saturated: &[&str]| ReplicaState {
             circuits: circuits.iter().map(|(uid, state)| ((*uid).to_owned(), *state)).collect(),
             saturated: saturated.iter().map(|uid| (*uid).to_owned()).collect(),
+            webhooks: None,
         };
         let first = replica_state(&[("a", State::HalfOpen), ("b", State::Open)], &["c", "d"]);
-        store.write(1, &[], &first).await.expect("written");
-        store.write(2, &[], &replica_state(&[("a", State::Open)], &["d"])).await.expect("written");
+        store.usage().write(1, &[], &first).await.expect("written");
+        store.usage().write(2, &[], &replica_state(&[("a", State::Open)], &["d"])).await.expect("written");
         let seen = async || {
-            let mut read = store.read(SLOT, None, ALIVE).await.expect("read");
+            let mut read = store.usage().read(SLOT, None, ALIVE).await.expect("read");
             read.replica_state.circuits.sort_by(|one, other| one.0.cmp(&other.0));
             read.replica_state.saturated.sort();
             (read.replicas, read.replica_state)
         };
         assert_eq!(seen().await, (2, replica_state(&[("a", State::Open), ("b", State::Open)], &["c", "d"])));
-        store.write(1, &[], &replica_state(&[("a", State::HalfOpen)], &["c"])).await.expect("written");
+        store
+            .usage()
+            .write(1, &[], &replica_state(&[("a", State::HalfOpen)], &["c"]))
+            .await
+            .expect("written");
         assert_eq!(seen().await, (2, replica_state(&[("a", State::Open)], &["c", "d"])));
-        store.leave(2).await.expect("left");
+        store.usage().leave(2).await.expect("left");
         assert_eq!(seen().await, (1, replica_state(&[("a", State::HalfOpen)], &["c"])));
         // One that died says nothing any more.
         place.run("update authlink_replicas set seen = seen - 46000").await;
@@ -180,20 +210,26 @@ async fn gateways_count_while_they_write_and_what_is_worst_at_one_of_them_holds(
 async fn what_is_old_is_deleted() {
     for place in Place::each().await {
         let store = place.open();
-        let replica_state =
-            ReplicaState { circuits: vec![("a".to_owned(), State::Open)], saturated: vec!["b".to_owned()] };
+        let replica_state = ReplicaState {
+            circuits: vec![("a".to_owned(), State::Open)],
+            saturated: vec!["b".to_owned()],
+            ..ReplicaState::default()
+        };
         store
+            .usage()
             .write(1, &[entry("a", SLOT - 1, 1), entry("a", SLOT, 1)], &replica_state)
             .await
             .expect("written");
         place.run("update authlink_replicas set seen = seen - 3600001").await;
-        store.write(2, &[], &replica_state).await.expect("written");
-        store.purge(SLOT).await.expect("purged");
+        store.usage().write(2, &[], &replica_state).await.expect("written");
+        store.usage().purge(SLOT).await.expect("purged");
         assert_eq!(all(&store).await, [(1, entry("a", SLOT, 1))]);
         // A gateway that comes back to life does not bring with it how it stood.
-        place.run("insert into authlink_replicas select 1, seen from authlink_replicas").await;
+        place
+            .run("insert into authlink_replicas (replica, seen) select 1, seen from authlink_replicas")
+            .await;
         place.run("delete from authlink_replicas where replica = 2").await;
-        let read = store.read(SLOT, None, ALIVE).await.expect("read");
+        let read = store.usage().read(SLOT, None, ALIVE).await.expect("read");
         assert_eq!((read.replicas, read.replica_state), (1, NOTHING.clone()));
     }
 }
@@ -204,11 +240,11 @@ async fn a_store_of_a_newer_version_is_left_alone_and_says_so() {
         place.open().prepare().await.expect("prepared");
         place.run("insert into authlink_schema values (99)").await;
         let store = place.open();
-        let refused = store.write(1, &[], &NOTHING).await.expect_err("a newer schema");
+        let refused = store.usage().write(1, &[], &NOTHING).await.expect_err("a newer schema");
         assert!(matches!(refused, Error::Newer { found: 99, .. }), "{refused}");
         assert!(refused.to_string().contains("run the newer version"), "{refused}");
         place.run("delete from authlink_schema where version = 99").await;
-        store.write(1, &[], &NOTHING).await.expect("it works without a restart once it can");
+        store.usage().write(1, &[], &NOTHING).await.expect("it works without a restart once it can");
     }
 }
 
@@ -232,7 +268,7 @@ async fn a_store_in_memory_keeps_what_it_gets_as_long_as_it_is_there() {
     assert!(store.is_volatile());
     let writes = (0..20).map(|replica| {
         let store = &store;
-        async move { store.write(replica, &[entry("a", SLOT, 1)], &NOTHING).await }
+        async move { store.usage().write(replica, &[entry("a", SLOT, 1)], &NOTHING).await }
     });
     for written in futures::future::join_all(writes).await {
         written.expect("written");
@@ -265,26 +301,28 @@ async fn no_error_repeats_the_password() {
 async fn a_server_that_went_or_hangs_fails_in_time_and_is_used_again_when_it_is_back() {
     let server = Server::start(System::Postgresql);
     let store = open(&format!("postgres://app:app-secret@127.0.0.1:{}/app", server.port));
-    store.write(1, &[entry("a", SLOT, 1)], &NOTHING).await.expect("written");
+    store.usage().write(1, &[entry("a", SLOT, 1)], &NOTHING).await.expect("written");
     server.kill();
-    let failed = store.write(1, &[entry("a", SLOT, 2)], &NOTHING).await.expect_err("nobody there");
+    let failed = store.usage().write(1, &[entry("a", SLOT, 2)], &NOTHING).await.expect_err("nobody there");
     assert!(matches!(failed, Error::Unreachable(_)), "{failed:?}");
     server.resume();
-    store.write(1, &[entry("a", SLOT, 3)], &NOTHING).await.expect("written");
+    store.usage().write(1, &[entry("a", SLOT, 3)], &NOTHING).await.expect("written");
     // Both of its connections hang: one that is frozen takes what is sent, and never answers.
-    let (written, read) = tokio::join!(store.write(1, &[], &NOTHING), store.read(SLOT, None, ALIVE));
+    let (written, read) =
+        tokio::join!(store.usage().write(1, &[], &NOTHING), store.usage().read(SLOT, None, ALIVE));
     written.and(read.map(drop)).expect("two connections");
     let frozen = backends(server.port).await;
     for pid in &frozen {
         signal("STOP", pid);
     }
-    let (written, read) = tokio::join!(store.write(1, &[], &NOTHING), store.read(SLOT, None, ALIVE));
+    let (written, read) =
+        tokio::join!(store.usage().write(1, &[], &NOTHING), store.usage().read(SLOT, None, ALIVE));
     assert!(written.is_err() && read.is_err(), "{written:?} {read:?}");
-    store.write(1, &[entry("a", SLOT, 3)], &NOTHING).await.expect("others are not waited for");
+    store.usage().write(1, &[entry("a", SLOT, 3)], &NOTHING).await.expect("others are not waited for");
     for pid in &frozen {
         signal("CONT", pid);
     }
-    store.write(1, &[entry("a", SLOT, 4)], &NOTHING).await.expect("written");
+    store.usage().write(1, &[entry("a", SLOT, 4)], &NOTHING).await.expect("written");
     assert_eq!(all(&store).await, [(1, entry("a", SLOT, 4))]);
 }
 
@@ -302,64 +340,8 @@ async fn a_locked_table_holds_a_process_up_no_longer_than_its_patience() {
     store.prepare().await.expect("prepared");
     let mut other = sqlx::PgConnection::connect(&database.url).await.expect("a login");
     sqlx::raw_sql("begin; lock table authlink_replicas").execute(&mut other).await.expect("locked");
-    let failed = store.write(1, &[], &NOTHING).await.expect_err("locked");
+    let failed = store.usage().write(1, &[], &NOTHING).await.expect_err("locked");
     assert!(matches!(failed, Error::Refused(_)), "the server itself gives up: {failed:?}");
     sqlx::raw_sql("rollback").execute(&mut other).await.expect("unlocked");
-    store.write(1, &[], &NOTHING).await.expect("written");
-}
-
-#[tokio::test]
-async fn a_file_with_the_url_is_read_again_when_it_changes() {
-    let database = postgresql::new_database().await;
-    let mut admin = postgresql::admin().await;
-    let role = postgresql::new_role(&mut admin, "first").await;
-    let name = database.url.rsplit_once('/').expect("a database").1;
-    postgresql::run(&mut admin, &format!("alter database {name} owner to {role}")).await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("uri");
-    let write = |password: &str| {
-        let url = database.url.replace("app:app-secret", &format!("{role}:{password}"));
-        std::fs::write(&file, format!("{url}\n")).expect("written");
-    };
-    write("first");
-    let store = open_at(Location::File(file.clone()));
-    store.prepare().await.expect("prepared");
-
-    let sessions = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
-    postgresql::run(&mut admin, &format!("alter role {role} password 'second'; {sessions}")).await;
-    let refused = store.write(1, &[], &NOTHING).await.expect_err("the file has the first password");
-    assert!(!refused.to_string().contains("first"), "{refused}");
-    write("second");
-    store.write(1, &[], &NOTHING).await.expect("written");
-
-    // A mistake changes nothing.
-    std::fs::write(&file, "mysql://root:hunter2@db/x").expect("written");
-    store.write(1, &[], &NOTHING).await.expect("written");
-    std::fs::remove_file(&file).expect("removed");
-    store.write(1, &[], &NOTHING).await.expect("written");
-}
-
-#[test]
-fn a_store_file_that_is_missing_is_told_at_the_start() {
-    let run = std::process::Command::new(env!("CARGO_BIN_EXE_authlink"))
-        .args(["run", "--store-file", "/nowhere/uri"])
-        .output()
-        .expect("authlink");
-    let said = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert_eq!(run.status.code(), Some(2), "{said}");
-    assert!(said.contains("--store-file: /nowhere/uri cannot be read: No such file"), "{said}");
-}
-
-#[test]
-fn the_command_line_never_shows_the_url() {
-    let authlink = || std::process::Command::new(env!("CARGO_BIN_EXE_authlink"));
-    let wrong = "mysql://root:hunter2@db/x";
-    let refused = authlink().args(["run", "--store", wrong]).output().expect("authlink");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(2), "{said}");
-    assert!(said.contains("--store: must be one of sqlite:///path/file.db"), "{said}");
-    let help = authlink().args(["run", "--help"]).env("AUTHLINK_STORE", wrong).output().expect("authlink");
-    let help = String::from_utf8_lossy(&help.stdout).into_owned();
-    assert!(help.contains("AUTHLINK_STORE]") || help.contains("[env: AUTHLINK_STORE"), "{help}");
-    assert!(!said.contains("hunter2") && !help.contains("hunter2"), "{said} {help}");
+    store.usage().write(1, &[], &NOTHING).await.expect("written");
 }

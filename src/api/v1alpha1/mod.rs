@@ -3,10 +3,12 @@
 pub mod database;
 pub mod external_api;
 pub mod service_registration;
+pub mod webhook;
 
 pub use database::Database;
 pub use external_api::ExternalApi;
 pub use service_registration::ServiceRegistration;
+pub use webhook::Webhook;
 
 /// The version in `apiVersion: authlink.dev/v1alpha1`.
 pub const VERSION: &str = "v1alpha1";

@@ -11,7 +11,6 @@ mod token_request;
 mod tokens;
 
 use http::uri::PathAndQuery;
-use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{ACCEPT, HOST, HeaderName, HeaderValue, USER_AGENT},
@@ -249,7 +248,7 @@ async fn evaluate(
         return Err(unexpected(status, expectation.authenticated));
     }
     let (head, body) = response.into_parts();
-    let body = read(body).await?;
+    let body = body.first(MAX_READ).await?;
     match &expectation.body {
         Some(text) if !contains(&body, text.as_bytes()) => {
             Err(Fault::new(Reason::UnexpectedBody, "the response body does not contain the expected text"))
@@ -266,19 +265,6 @@ fn unexpected(status: StatusCode, authenticated: bool) -> Fault {
     };
     let redirect = if status.is_redirection() { ", and redirects are not followed" } else { "" };
     Fault::new(reason, format!("the health check got status {status}{redirect}"))
-}
-
-/// The first `MAX_READ` bytes.
-async fn read(mut body: AnswerBody) -> Result<Vec<u8>, Fault> {
-    let mut read = Vec::new();
-    while read.len() < MAX_READ {
-        let Some(frame) = body.frame().await else { break };
-        if let Ok(data) = frame?.into_data() {
-            let room = data.len().min(MAX_READ - read.len());
-            read.extend_from_slice(&data[..room]);
-        }
-    }
-    Ok(read)
 }
 
 fn contains(body: &[u8], text: &[u8]) -> bool {

@@ -127,6 +127,22 @@ impl AnswerBody {
         self.timed_out
     }
 
+    /// The first `most` bytes of it.
+    ///
+    /// # Errors
+    /// What kept them from arriving.
+    pub async fn first(mut self, most: usize) -> Result<Vec<u8>, Fault> {
+        let mut read = Vec::new();
+        while read.len() < most {
+            let Some(frame) = self.frame().await else { break };
+            if let Ok(data) = frame?.into_data() {
+                let room = data.len().min(most - read.len());
+                read.extend_from_slice(&data[..room]);
+            }
+        }
+        Ok(read)
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         if let ready @ Poll::Ready(_) = Pin::new(&mut self.incoming).poll_frame(cx) {
             return ready;

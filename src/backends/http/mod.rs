@@ -62,6 +62,11 @@ pub enum Connections {
     Fresh(Duration),
 }
 
+/// Marks a request, as one of its extensions, that may be sent once more whatever its method: its receiver knows by an id in it when it
+/// comes twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeatable;
+
 /// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -152,7 +157,8 @@ impl Client {
             }
         }
         let target = request.uri().clone();
-        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
+        let repeatable = request.extensions().get::<Repeatable>().is_some()
+            || (request.method().is_idempotent() && request.body().is_end_stream());
         let mut outgoing = in_http1(request);
         while let Some(mut connection) = pool.and_then(ConnectionPool::take_idle) {
             match connection.send(outgoing).await {

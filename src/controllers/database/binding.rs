@@ -21,7 +21,7 @@ use crate::{
         },
     },
     backends::database::{Role, ServerSettings},
-    cluster::owned::{Desired, SecretData},
+    cluster::owned::{Desired, Over, SecretData},
     controllers::{
         Error, ReconcileContext,
         owned::{OwnedOutcome, OwnedWriter},
@@ -97,7 +97,7 @@ fn desired(name: String, observed: &TargetObservation) -> Option<Desired<Secret>
         observed.verified.map(|time| ("authlink.dev/verified-at".to_owned(), format!("{time:.0}")));
     let values = data.into_iter().map(|(key, value)| (key.to_owned(), value.into_bytes())).collect();
     let data = SecretData { type_: format!("servicebinding.io/{engine}"), values };
-    Some(Desired { name, annotations: verified.into_iter().collect(), data })
+    Some(Desired { name, annotations: verified.into_iter().collect(), data, over: Over::Any })
 }
 
 /// A URI as the engine's own clients take it; PostgreSQL and MongoDB take every server in it.

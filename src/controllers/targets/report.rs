@@ -62,7 +62,7 @@ impl<S: TargetSettings> TargetObservation<S> {
     }
 
     /// The health of the first target that works; where none does, of the first.
-    fn health(&self, before: Option<&CommonStatus>) -> Option<HealthStatus> {
+    pub(in crate::controllers) fn health(&self, before: Option<&CommonStatus>) -> Option<HealthStatus> {
         let best = self.targets.iter().find(|target| target.works()).or(self.targets.first());
         let mut health = best?.observation.status.clone();
         // A restart of the operator, or another interval of its probes, changes nothing.

@@ -2,6 +2,7 @@
 
 mod database;
 mod external_api;
+mod webhook;
 
 use authlink::runtime::check::Schemas;
 use serde_json::{Value, json};
@@ -21,12 +22,13 @@ fn manifest(kind: &str, spec: &Value) -> Value {
 fn bad_manifests_are_refused_by_the_api_server_and_by_check_alike() {
     let place = Place::new("rules");
     let schemas = Schemas::new().unwrap();
-    let refused = [
+    let all = [
         ("Database", database::refused()),
         ("Database", database::refused_addresses()),
         ("ExternalApi", external_api::refused()),
+        ("Webhook", webhook::refused()),
     ];
-    for (kind, refused) in refused {
+    for (kind, refused) in all {
         let schema = schemas.kind("authlink.dev/v1alpha1", kind).unwrap();
         for (spec, by_server, by_check) in refused {
             let manifest = manifest(kind, &spec);
@@ -44,7 +46,9 @@ fn bad_manifests_are_refused_by_the_api_server_and_by_check_alike() {
 fn good_manifests_are_taken_by_the_api_server_and_by_check_with_the_same_defaults() {
     let place = Place::new("defaults");
     let schemas = Schemas::new().unwrap();
-    for (kind, good) in [("Database", database::good()), ("ExternalApi", external_api::good())] {
+    let all =
+        [("Database", database::good()), ("ExternalApi", external_api::good()), ("Webhook", webhook::good())];
+    for (kind, good) in all {
         let schema = schemas.kind("authlink.dev/v1alpha1", kind).unwrap();
         for spec in good {
             let mut manifest = manifest(kind, &spec);

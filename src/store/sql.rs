@@ -1,0 +1,253 @@
+//! Statements in a transaction, whichever engine runs them. The same text serves both: `$1` is a parameter, and where their words
+//! differ, [`Dialects`] has each engine's.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use sqlx::{
+    AssertSqlSafe, Decode, Postgres, Row as _, SqlSafeStr, Sqlite, Type, postgres::PgRow, sqlite::SqliteRow,
+};
+
+use super::target::Pool;
+
+/// A statement in the words of each engine.
+pub(super) struct Dialects {
+    pub(super) sqlite: &'static str,
+    pub(super) postgresql: &'static str,
+}
+
+/// Begins a transaction that writes. PostgreSQL would otherwise go on waiting for a lock when we have long given up, would keep those of a
+/// process that hangs, and may be set up to report a commit before it is durable; SQLite lets only those wait for a lock who ask for it before they read.
+///
+/// The settings are the transaction's, so that nothing depends on the session, which a pooler may give to somebody else.
+const AS_WRITER: Dialects = Dialects {
+    sqlite: "begin immediate",
+    postgresql: "begin; set local statement_timeout = '8s'; set local idle_in_transaction_session_timeout = '8s'; \
+                 set local synchronous_commit = on",
+};
+
+const AS_READER: Dialects =
+    Dialects { sqlite: "begin", postgresql: "begin; set local statement_timeout = '8s'" };
+
+/// Milliseconds after 1970, by the clock that all users of the store share.
+const NOW: Dialects = Dialects {
+    sqlite: "select cast(unixepoch('subsec') * 1000 as integer)",
+    postgresql: "select cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
+};
+
+/// Binds the parameters to a query of either driver.
+macro_rules! bind {
+    ($query:expr, $values:expr) => {{
+        let mut query = $query;
+        for value in $values {
+            query = match value {
+                Value::Int(value) => query.bind(value),
+                Value::Text(value) => query.bind(value),
+                Value::Bytes(value) => query.bind(value),
+            };
+        }
+        query
+    }};
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// A parameter.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Int(Option<i64>),
+    Text(Option<&'a str>),
+    Bytes(Option<&'a [u8]>),
+}
+
+impl From<i64> for Value<'_> {
+    fn from(value: i64) -> Self {
+        Self::Int(Some(value))
+    }
+}
+
+impl From<Option<i64>> for Value<'_> {
+    fn from(value: Option<i64>) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(value: &'a str) -> Self {
+        Self::Text(Some(value))
+    }
+}
+
+impl<'a> From<&'a String> for Value<'a> {
+    fn from(value: &'a String) -> Self {
+        Self::Text(Some(value))
+    }
+}
+
+impl<'a> From<Option<&'a str>> for Value<'a> {
+    fn from(value: Option<&'a str>) -> Self {
+        Self::Text(value)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Value<'a> {
+    fn from(value: &'a [u8]) -> Self {
+        Self::Bytes(Some(value))
+    }
+}
+
+/// A row of a result.
+pub(super) enum Row {
+    Sqlite(SqliteRow),
+    Postgresql(PgRow),
+}
+
+impl Row {
+    /// The value of this column, counted from 0.
+    pub(super) fn get<T>(&self, column: usize) -> sqlx::Result<T>
+    where
+        T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        match self {
+            Self::Sqlite(row) => row.try_get(column),
+            Self::Postgresql(row) => row.try_get(column),
+        }
+    }
+}
+
+/// A transaction: rolled back unless it is committed.
+pub(super) enum Transaction {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgresql(sqlx::Transaction<'static, Postgres>),
+}
+
+impl Transaction {
+    pub(super) async fn begin(pool: &Pool, access: Access) -> sqlx::Result<Self> {
+        let statement = match access {
+            Access::Read => AS_READER,
+            Access::Write => AS_WRITER,
+        };
+        Ok(match pool {
+            Pool::Sqlite(pool) => Self::Sqlite(pool.begin_with(statement.sqlite).await?),
+            Pool::Postgresql(pool) => Self::Postgresql(pool.begin_with(statement.postgresql).await?),
+        })
+    }
+
+    pub(super) async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgresql(transaction) => transaction.commit().await,
+        }
+    }
+
+    /// What fits this engine.
+    pub(super) fn choose<T>(&self, sqlite: T, postgresql: T) -> T {
+        match self {
+            Self::Sqlite(_) => sqlite,
+            Self::Postgresql(_) => postgresql,
+        }
+    }
+
+    /// The store's clock, in milliseconds after 1970.
+    pub(super) async fn now(&mut self) -> sqlx::Result<i64> {
+        let rows = self.fetch(self.choose(NOW.sqlite, NOW.postgresql), &[]).await?;
+        rows.first().ok_or(sqlx::Error::RowNotFound)?.get(0)
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn run(&mut self, statements: &str) -> sqlx::Result<()> {
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements));
+        match self {
+            Self::Sqlite(transaction) => statements.execute(&mut **transaction).await.map(drop),
+            Self::Postgresql(transaction) => statements.execute(&mut **transaction).await.map(drop),
+        }
+    }
+
+    /// Runs a statement, and gives how many rows it changed.
+    pub(super) async fn execute(
+        &mut self,
+        statement: &'static str,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<u64> {
+        let values = values.iter().copied();
+        match self {
+            Self::Sqlite(transaction) => {
+                let query = bind!(sqlx::query(statement), values);
+                Ok(query.execute(&mut **transaction).await?.rows_affected())
+            }
+            Self::Postgresql(transaction) => {
+                let query = bind!(sqlx::query(statement), values);
+                Ok(query.execute(&mut **transaction).await?.rows_affected())
+            }
+        }
+    }
+
+    /// Runs a statement, and gives its rows.
+    pub(super) async fn fetch(
+        &mut self,
+        statement: &'static str,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<Vec<Row>> {
+        self.query(statement, values.iter().copied()).await
+    }
+
+    /// Runs a statement with a list of rows in it, `(..), (..)`, between `before` and `after`; as often as many rows ask for. The lists
+    /// have one of a few lengths, so that each statement is prepared once.
+    pub(super) async fn fetch_many<const N: usize>(
+        &mut self,
+        before: &'static str,
+        rows: &[[Value<'_>; N]],
+        after: &'static str,
+    ) -> sqlx::Result<Vec<Row>> {
+        let mut found = Vec::new();
+        let mut left = rows;
+        while let Some(length) = LENGTHS.into_iter().find(|length| *length <= left.len()) {
+            let (now, later) = left.split_at(length);
+            let statement = AssertSqlSafe(with_rows(before, N, length, after));
+            found.extend(self.query(statement, now.iter().flatten().copied()).await?);
+            left = later;
+        }
+        Ok(found)
+    }
+
+    async fn query(
+        &mut self,
+        statement: impl SqlSafeStr,
+        values: impl Iterator<Item = Value<'_>>,
+    ) -> sqlx::Result<Vec<Row>> {
+        match self {
+            Self::Sqlite(transaction) => {
+                let rows = bind!(sqlx::query(statement), values).fetch_all(&mut **transaction).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgresql(transaction) => {
+                let rows = bind!(sqlx::query(statement), values).fetch_all(&mut **transaction).await?;
+                Ok(rows.into_iter().map(Row::Postgresql).collect())
+            }
+        }
+    }
+}
+
+/// How many rows one statement has. The longest one stays below the 32766 parameters of SQLite.
+const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
+
+/// The statement with a list of so many rows of so many parameters each.
+fn with_rows(before: &'static str, width: usize, rows: usize, after: &'static str) -> Arc<str> {
+    type Key = (&'static str, &'static str, usize);
+    static STATEMENTS: Mutex<Option<HashMap<Key, Arc<str>>>> = Mutex::new(None);
+    let mut statements = STATEMENTS.lock();
+    let statement = statements.get_or_insert_default().entry((before, after, rows)).or_insert_with(|| {
+        let row = |row: usize| {
+            let parameters: Vec<_> = (1..=width).map(|column| format!("${}", row * width + column)).collect();
+            format!("({})", parameters.join(", "))
+        };
+        let rows: Vec<_> = (0..rows).map(row).collect();
+        format!("{before}{}{after}", rows.join(", ")).into()
+    });
+    Arc::clone(statement)
+}
