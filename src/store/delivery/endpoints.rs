@@ -68,6 +68,7 @@ const WAKEUPS: &str = "delete from authlink_wakeups where shard in (";
 const WOKEN: &str = ") returning endpoint, pending";
 const HELD_OF: &str =
     "select endpoint, count(*) from authlink_deliveries where due = 9223372036854775807 and endpoint in (";
+const DEAD_OF: &str = "select endpoint, count(*) from authlink_finished where state = 2 and endpoint in (";
 const BY_ENDPOINT: &str = ") group by endpoint";
 const DISABLED: &str = "select uid from authlink_endpoints where disabled is not null";
 const ENABLE: &str = "update authlink_endpoints set open_until = null, rounds = 0, failing_since = null, failures = 0, \
@@ -195,13 +196,25 @@ impl Deliveries<'_> {
     /// # Errors
     /// What kept it from being read.
     pub async fn held_counts(self, uids: &[&str]) -> Result<Vec<(String, u64)>, Error> {
+        self.counts_of(HELD_OF, uids).await
+    }
+
+    /// How many dead letters there are, of those of these endpoints that have any: given up, and not delivered by a replay since.
+    ///
+    /// # Errors
+    /// What kept it from being read.
+    pub async fn dead_counts(self, uids: &[&str]) -> Result<Vec<(String, u64)>, Error> {
+        self.counts_of(DEAD_OF, uids).await
+    }
+
+    async fn counts_of(self, select: &'static str, uids: &[&str]) -> Result<Vec<(String, u64)>, Error> {
         let uids: Vec<[Value<'_>; 1]> = uids.iter().map(|uid| [(*uid).into()]).collect();
         let work = async {
             let mut transaction = self.0.begin(Access::Read).await?;
-            let rows = transaction.fetch_many(HELD_OF, &uids, BY_ENDPOINT).await?;
-            let held = rows.iter().map(|row| Ok((row.get(0)?, count(row.get(1)?)))).collect();
+            let rows = transaction.fetch_many(select, &uids, BY_ENDPOINT).await?;
+            let counts = rows.iter().map(|row| Ok((row.get(0)?, count(row.get(1)?)))).collect();
             transaction.commit().await?;
-            held
+            counts
         };
         self.0.operate("read", work).await
     }

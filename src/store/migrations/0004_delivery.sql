@@ -54,6 +54,7 @@ create table authlink_finished (
   primary key (event_id, endpoint)
 );
 create index authlink_finished_endpoint on authlink_finished (endpoint, accepted, event_id);
+create index authlink_finished_dead on authlink_finished (endpoint) where state = 2;
 -- Attempts, the latest last.
 create table authlink_attempts (
   id {identity},

@@ -141,6 +141,16 @@ impl DeliveryReader {
         for uids in pending.chunks(CHUNK) {
             held.extend(deliveries.held_counts(uids).await?);
         }
+        // The total counts what was given up ever; a dead letter that was delivered by a replay is none any more.
+        let given_up = found
+            .iter()
+            .filter(|(_, it)| it.snapshot.totals.dead > 0)
+            .map(|(uid, _)| &**uid)
+            .collect::<Vec<_>>();
+        let mut dead = HashMap::new();
+        for uids in given_up.chunks(CHUNK) {
+            dead.extend(deliveries.dead_counts(uids).await?);
+        }
         let mut failed = Vec::new();
         for (uid, endpoint) in &found {
             let last = endpoint.snapshot.totals.last_failure;
@@ -153,7 +163,8 @@ impl DeliveryReader {
         }
         let mut state = self.state();
         (state.at, state.gateways) = (Some(Instant::now()), gateways);
-        for (uid, endpoint) in found {
+        for (uid, mut endpoint) in found {
+            endpoint.snapshot.totals.dead = dead.get(&uid).copied().unwrap_or_default();
             if let Some(object) = state.objects.get_mut(&uid) {
                 object.read.held = held.get(&uid).copied().unwrap_or_default();
                 object.read.state = endpoint;
