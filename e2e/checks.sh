@@ -181,11 +181,12 @@ save_logs() {
 
 no_leaks() {
   local pod password patterns=() folder=$work/seen
+  passwords+=("$(in_shop get secret audit-signing-keys -o jsonpath='{.data.secret}' | base64 -d)")
   mkdir -p "$folder"
   cp "$work"/logs/* "$folder"
   for pod in $(running_pods); do metrics "$pod" >"$folder/metrics-$pod"; done
   kubectl get events -A -o yaml >"$folder/events"
-  kubectl get databases.authlink.dev -A -o yaml >"$folder/databases"
+  kubectl get databases.authlink.dev,webhooks.authlink.dev -A -o yaml >"$folder/objects"
   operator get all,configmaps,leases -o yaml >"$folder/operator"
   for password in "${passwords[@]}"; do
     patterns+=(-e "$password" -e "$(printf '%s' "$password" | base64)")
