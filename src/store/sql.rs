@@ -21,10 +21,15 @@ pub(super) struct Dialects {
 ///
 /// The settings are the transaction's, so that nothing depends on the session, which a pooler may give to somebody else.
 const AS_WRITER: Dialects = Dialects {
-    sqlite: "begin immediate",
+    sqlite: "pragma synchronous = full; begin immediate",
     postgresql: "begin; set local statement_timeout = '8s'; set local idle_in_transaction_session_timeout = '8s'; \
                  set local synchronous_commit = on",
 };
+
+/// The same without waiting for the disk. What a crash of the machine undoes is unknown to nobody there: a server may crash alone, and those
+/// who have told it something would take that for done.
+const AS_LATER: Dialects =
+    Dialects { sqlite: "pragma synchronous = normal; begin immediate", postgresql: AS_WRITER.postgresql };
 
 const AS_READER: Dialects =
     Dialects { sqlite: "begin", postgresql: "begin; set local statement_timeout = '8s'" };
@@ -54,7 +59,10 @@ macro_rules! bind {
 #[derive(Clone, Copy)]
 pub(super) enum Access {
     Read,
+    /// On the disk once it is committed.
     Write,
+    /// In a file on the disk with the next [`Self::Write`], whose log is the same: a crash of the machine may undo it.
+    WriteLater,
 }
 
 /// A parameter.
@@ -63,6 +71,18 @@ pub(super) enum Value<'a> {
     Int(Option<i64>),
     Text(Option<&'a str>),
     Bytes(Option<&'a [u8]>),
+}
+
+impl Value<'_> {
+    /// Bytes that it takes on its way to a server, about.
+    fn size(&self) -> usize {
+        let own = match self {
+            Self::Int(_) => 8,
+            Self::Text(text) => text.map_or(0, str::len),
+            Self::Bytes(bytes) => bytes.map_or(0, <[u8]>::len),
+        };
+        own + 8
+    }
 }
 
 impl From<i64> for Value<'_> {
@@ -131,6 +151,7 @@ impl Transaction {
         let statement = match access {
             Access::Read => AS_READER,
             Access::Write => AS_WRITER,
+            Access::WriteLater => AS_LATER,
         };
         Ok(match pool {
             Pool::Sqlite(pool) => Self::Sqlite(pool.begin_with(statement.sqlite).await?),
@@ -197,7 +218,7 @@ impl Transaction {
     }
 
     /// Runs a statement with a list of rows in it, `(..), (..)`, between `before` and `after`; as often as many rows ask for. The lists
-    /// have one of a few lengths, so that each statement is prepared once.
+    /// have one of a few lengths, so that each statement is prepared once, and to a server fit into [`PACKET`].
     pub(super) async fn fetch_many<const N: usize>(
         &mut self,
         before: &'static str,
@@ -206,9 +227,10 @@ impl Transaction {
     ) -> sqlx::Result<Vec<Row>> {
         let mut found = Vec::new();
         let mut left = rows;
-        while let Some(length) = LENGTHS.into_iter().find(|length| *length <= left.len()) {
+        let most = self.choose(usize::MAX, PACKET);
+        while let Some(length) = longest(left, most) {
             let (now, later) = left.split_at(length);
-            let statement = AssertSqlSafe(with_rows(before, N, length, after));
+            let statement = AssertSqlSafe(with_rows(before, N, length, after, self.choose(false, true)));
             found.extend(self.query(statement, now.iter().flatten().copied()).await?);
             left = later;
         }
@@ -233,21 +255,64 @@ impl Transaction {
     }
 }
 
-/// How many rows one statement has. The longest one stays below the 32766 parameters of SQLite.
-const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
+/// How many rows one statement has: few lengths, for each is prepared once, and few statements for any number of rows, for each is a way to
+/// the database and back. The longest one stays below the 32766 parameters of SQLite.
+const LENGTHS: [usize; 8] = [256, 64, 32, 16, 8, 4, 2, 1];
 
-/// The statement with a list of so many rows of so many parameters each.
-fn with_rows(before: &'static str, width: usize, rows: usize, after: &'static str) -> Arc<str> {
-    type Key = (&'static str, &'static str, usize);
+/// Bytes of parameters that are sent at once, so that with all that is around them they are one record of TLS. What is sent in several parts
+/// waits 40 ms for the server to acknowledge the first, since `sqlx` 0.9.0 does not turn off Nagle's algorithm (sqlx issue 4335).
+const PACKET: usize = 12 << 10;
+
+/// How many of these rows the next statement has: one at least, if there are any.
+fn longest<const N: usize>(rows: &[[Value<'_>; N]], most: usize) -> Option<usize> {
+    let mut bytes = 0;
+    let fitting = rows.iter().take(LENGTHS[0]).take_while(|row| {
+        bytes += row.iter().map(Value::size).sum::<usize>();
+        bytes <= most
+    });
+    let fitting = fitting.count().max(1);
+    LENGTHS.into_iter().find(|length| *length <= fitting.min(rows.len()))
+}
+
+/// The statement with a list of so many rows of so many parameters each. They have numbers where they must: to SQLite a number is a name,
+/// and `sqlx` looks for the name of each among all of them.
+fn with_rows(
+    before: &'static str,
+    width: usize,
+    rows: usize,
+    after: &'static str,
+    numbered: bool,
+) -> Arc<str> {
+    type Key = (&'static str, &'static str, usize, bool);
     static STATEMENTS: Mutex<Option<HashMap<Key, Arc<str>>>> = Mutex::new(None);
     let mut statements = STATEMENTS.lock();
-    let statement = statements.get_or_insert_default().entry((before, after, rows)).or_insert_with(|| {
+    let key = (before, after, rows, numbered);
+    let statement = statements.get_or_insert_default().entry(key).or_insert_with(|| {
+        let parameter = |number| if numbered { format!("${number}") } else { "?".to_owned() };
         let row = |row: usize| {
-            let parameters: Vec<_> = (1..=width).map(|column| format!("${}", row * width + column)).collect();
+            let parameters: Vec<_> = (1..=width).map(|column| parameter(row * width + column)).collect();
             format!("({})", parameters.join(", "))
         };
         let rows: Vec<_> = (0..rows).map(row).collect();
         format!("{before}{}{after}", rows.join(", ")).into()
     });
     Arc::clone(statement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_has_as_many_rows_as_fit_and_one_at_least() {
+        let text = "x".repeat(1000);
+        let rows = |count: usize| vec![[Value::from(text.as_str())]; count];
+        assert_eq!(longest(&rows(0), 4096), None);
+        assert_eq!(longest(&rows(3), 4096), Some(2));
+        assert_eq!(longest(&rows(100), 4096), Some(4));
+        assert_eq!(longest(&rows(100), 12 << 10), Some(8));
+        assert_eq!(longest(&rows(100), usize::MAX), Some(64));
+        assert_eq!(longest(&rows(1000), usize::MAX), Some(256));
+        assert_eq!(longest(&rows(2), 10), Some(1), "one that is too large goes alone");
+    }
 }

@@ -74,7 +74,10 @@ impl Target {
             return Err(InvalidLocation::Url);
         }
         // What is said to be written survives a power failure: the write-ahead log is synced at each commit.
-        Ok(Self::File(options.create_if_missing(true).synchronous(SqliteSynchronous::Full)))
+        let options = options.create_if_missing(true).synchronous(SqliteSynchronous::Full);
+        // Each time that the log is copied into the file, both are synced: with 32 MiB of it a few times a minute under load, and not
+        // several times a second.
+        Ok(Self::File(options.pragma("wal_autocheckpoint", "8192")))
     }
 
     pub(super) fn in_memory() -> Self {
