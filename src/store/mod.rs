@@ -164,10 +164,11 @@ impl Store {
         current.pools.clone()
     }
 
-    /// Leaves connections that hang to themselves: a pool would wait for them.
+    /// Leaves connections to themselves that hang, for which a pool would wait, or whose transaction SQLite has rolled back of its own
+    /// accord, such as on a full disk: `sqlx` would go on taking it for open.
     fn abandon(&self) {
         let mut current = self.current.lock();
-        if matches!(current.target, Target::Postgresql(_)) {
+        if !matches!(current.target, Target::Memory(_)) {
             current.pools = current.target.pools();
         }
     }
