@@ -170,7 +170,13 @@ impl<E> Scheduler<E> {
     /// The endpoint is there, with these settings from now on.
     pub fn configure(&mut self, uid: &Uid, config: EndpointConfig) {
         let queue = self.queues.entry(Arc::clone(uid)).or_default();
+        let was_ordered = queue.is_ordered();
         queue.configure(config);
+        if queue.is_ordered() != was_ordered {
+            // What was read from the store was chosen by the other order, and has others behind it that may be due now.
+            self.memory -= queue.shed();
+            queue.more = true;
+        }
         self.shed_if_blocked(uid);
         self.enlist(uid, true);
     }

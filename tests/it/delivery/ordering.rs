@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     bed::{Bed, NAMESPACE, configured, endpoint, event, retry},
-    receiver::{Receiver, Reply},
+    receiver::{Receiver, Reply, Seen},
 };
 
 #[tokio::test]
@@ -55,4 +55,48 @@ async fn of_one_subject_the_next_is_sent_when_the_one_before_is_over_and_other_s
         );
     }
     assert_eq!(receiver.count(), 160, "40 came twice");
+}
+
+/// An event of a subject, with a number.
+async fn accept(bed: &Bed, subject: &str, number: u32) {
+    let event = Event {
+        subject: Some(subject.to_owned()),
+        ..event(&format!(r#"{{"type":"a","data":{{"number":{number}}}}}"#))
+    };
+    bed.engine.accept(NAMESPACE, vec![event]).await.expect("accepted");
+}
+
+fn number(seen: &Seen) -> u64 {
+    let body: Value = serde_json::from_slice(&seen.body).expect("JSON");
+    body["data"]["number"].as_u64().expect("a number")
+}
+
+#[tokio::test]
+async fn an_order_that_is_given_up_after_a_failure_frees_those_that_waited_and_one_that_comes_back_holds() {
+    let bed = Bed::make().await;
+    // The first event fails, and is tried again an hour later.
+    let receiver =
+        Receiver::that(|seen| if number(seen) == 0 { Reply::Status(500) } else { Reply::Status(200) }).await;
+    let settings = |ordered| {
+        let config = EndpointConfig { ordered, retry: retry(&[3_600_000], 5), ..EndpointConfig::default() };
+        configured(endpoint("hook", &receiver.url()), config)
+    };
+    let uid = bed.set(settings(true));
+    for number in 0..20 {
+        accept(&bed, "s", number).await;
+    }
+    bed.attempts_until(&uid, 1).await;
+    accept(&bed, "other", 20).await;
+    receiver.until(2).await;
+    assert_eq!((receiver.count(), bed.pending(&uid)), (2, 20), "all others of the subject wait");
+    bed.set(settings(false));
+    let seen = receiver.until(21).await;
+    let numbers: BTreeSet<_> = seen.iter().map(number).collect();
+    assert_eq!((numbers, seen.len()), ((0..=20).collect(), 21));
+    // In order again, what comes from now on waits for what has failed.
+    bed.set(settings(true));
+    accept(&bed, "s", 21).await;
+    accept(&bed, "other", 22).await;
+    let seen = receiver.until(22).await;
+    assert_eq!((number(&seen[21]), seen.len(), bed.pending(&uid)), (22, 22, 2));
 }
