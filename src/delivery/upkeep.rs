@@ -14,7 +14,7 @@ use crate::{
     },
     store::{
         self,
-        delivery::{AttemptRecord, Completion, Ending, FinalState, Origin, ReplaySelection},
+        delivery::{AttemptRecord, Completion, Origin, ReplaySelection},
     },
 };
 
@@ -174,7 +174,7 @@ impl Inner {
                 return Ok(());
             }
             for delivery in expired.into_iter().filter(|delivery| claimed.contains(&delivery.id)) {
-                let ending = Ending::Finished { state: FinalState::Dead, attempts: 0, dead_letter: None };
+                let ending = self.dead(uid, delivery.origin, delivery.attempts);
                 let completion = Completion {
                     id: delivery.id,
                     endpoint: Arc::clone(uid),

@@ -78,7 +78,8 @@ impl Inner {
     async fn work(&self, Task { step, token }: Task) {
         match step {
             Step::Expire(attempt) => {
-                let ending = self.dead(&attempt, attempt.item.attempts);
+                let (origin, attempts) = (attempt.item.event.origin, attempt.item.attempts);
+                let ending = self.dead(&attempt.uid, origin, attempts);
                 self.end(&attempt, token, ending, None, Flush::Gone);
             }
             Step::Send(attempt) => {
@@ -117,7 +118,7 @@ impl Inner {
             }
             Decision::Dead(death) => {
                 let spent = attempt.item.attempts + u32::from(death == Death::AttemptsSpent);
-                (self.dead(attempt, spent), Flush::Gone)
+                (self.dead(&attempt.uid, attempt.item.event.origin, spent), Flush::Gone)
             }
             Decision::Retry { attempts, at, wait } => {
                 (Ending::Retry { attempts, due: at, wait }, Flush::Due(at))
@@ -126,13 +127,14 @@ impl Inner {
         self.end(attempt, token, ending, Some(record), flush);
     }
 
-    fn dead(&self, attempt: &Attempt<Job>, attempts: u32) -> Ending {
-        let endpoint = self.registry.get(&attempt.uid);
+    /// A delivery is given up, and goes to where its endpoint sends such.
+    pub(super) fn dead(&self, uid: &Uid, origin: Origin, attempts: u32) -> Ending {
+        let endpoint = self.registry.get(uid);
         if let Some(endpoint) = &endpoint {
             self.metrics.dead(&endpoint.settings.namespace, &endpoint.settings.name);
         }
         // What is a dead letter already goes nowhere else: two endpoints could send it to each other for ever.
-        let letter = endpoint.filter(|_| attempt.item.event.origin != Origin::DeadLetter);
+        let letter = endpoint.filter(|_| origin != Origin::DeadLetter);
         let letter = letter.and_then(|endpoint| endpoint.settings.dead_letter.clone());
         let dead_letter = letter.map(|uid| (Arc::clone(&uid), lease_of(&uid)));
         Ending::Finished { state: FinalState::Dead, attempts, dead_letter }

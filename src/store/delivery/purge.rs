@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Deliveries, counted, millis, time};
+use super::{Deliveries, Origin, counted, millis, time};
 use crate::store::{
     Error,
     sql::{Access, Value},
@@ -40,7 +40,7 @@ const FORGET: [&str; 2] = [
      (select id from authlink_attempts where endpoint = $1 order by id limit $2)",
 ];
 const FORGET_ENDPOINT: &str = "delete from authlink_endpoints where uid = $1";
-const EXPIRED: &str = "select id, event_id, accepted, replay from authlink_deliveries \
+const EXPIRED: &str = "select id, event_id, accepted, replay, origin, attempts from authlink_deliveries \
                        where endpoint = $1 and created <= $2 limit $3";
 
 /// Whether an event is not needed: by no pending delivery, and by none that was given up lately.
@@ -71,6 +71,10 @@ pub struct ExpiredDelivery {
     pub accepted: Duration,
     /// How many times it was asked for again.
     pub replay: u32,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Attempts that are spent.
+    pub attempts: u32,
 }
 
 /// How far events were looked at: behind this one.
@@ -119,9 +123,15 @@ impl Deliveries<'_> {
             let rows =
                 transaction.fetch(EXPIRED, &[endpoint.into(), millis(created).into(), PIECE.into()]).await?;
             let expired = rows.iter().map(|row| {
-                let replay = u32::try_from(row.get::<i64>(3)?).unwrap_or_default();
-                let accepted = time(row.get(2)?);
-                Ok(ExpiredDelivery { id: row.get(0)?, event_id: row.get(1)?, accepted, replay })
+                let small = |column| row.get::<i64>(column).map(|it| u32::try_from(it).unwrap_or_default());
+                Ok(ExpiredDelivery {
+                    id: row.get(0)?,
+                    event_id: row.get(1)?,
+                    accepted: time(row.get(2)?),
+                    replay: small(3)?,
+                    origin: Origin::from_number(row.get(4)?),
+                    attempts: small(5)?,
+                })
             });
             let expired = expired.collect();
             transaction.commit().await?;

@@ -217,3 +217,23 @@ async fn what_is_older_than_its_age_is_given_up_and_not_sent() {
     assert_eq!(receiver.count(), 2, "a third attempt would be too late");
     assert_eq!(bed.engine.state(&uid).expect("its own").0.totals.dead, 1);
 }
+
+#[tokio::test]
+async fn what_becomes_too_old_while_nothing_is_sent_goes_to_the_dead_letter_endpoint_too() {
+    let bed = Bed::make().await;
+    let (held, letters) = (Receiver::start().await, Receiver::start().await);
+    let quiet = |settings: EndpointSettings| EndpointSettings { events: Vec::new(), ..settings };
+    let dlq = bed.set(quiet(endpoint("letters", &letters.url())));
+    let policy = authlink::domain::delivery::retry::RetryPolicy {
+        max_age: Duration::from_millis(100),
+        ..retry(&[100], 5)
+    };
+    let config = EndpointConfig { retry: policy, suspended: true, ..EndpointConfig::default() };
+    let hook = configured(endpoint("hook", &held.url()), config);
+    let uid = bed.set(EndpointSettings { dead_letter: Some(dlq.clone()), ..hook });
+    let id = bed.accept("a", json!(1)).await.id.expect("an id");
+    assert_eq!(letters.until(1).await[0].id(), id);
+    bed.drained(&dlq).await;
+    bed.drained(&uid).await;
+    assert_eq!((held.count(), bed.engine.state(&uid).expect("its own").0.totals.dead), (0, 1));
+}
