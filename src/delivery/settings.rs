@@ -52,7 +52,8 @@ impl Default for EngineSettings {
             owner: format!("process-{:016x}", rand::random::<u64>()),
             lease_time: Duration::from_secs(15),
             limits: Limits::default(),
-            max_pending: (1_000_000, 1_000_000),
+            // The backlog of one endpoint must leave room for those of others.
+            max_pending: (1_000_000, 4_000_000),
             retention: Retention::default(),
             grace: Duration::from_secs(20),
             observer: Arc::new(|_, _| {}),

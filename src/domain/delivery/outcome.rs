@@ -31,8 +31,6 @@ pub enum Outcome {
     DnsFailed,
     /// An address that must not be called.
     AddressDenied,
-    /// The proxy on the way refused.
-    ProxyRefused,
     /// The key or a header is not to be had.
     SecretUnavailable,
     /// Given up by us: the process ends, or it has lost its lease.
@@ -68,7 +66,6 @@ impl Outcome {
         Self::TlsFailed,
         Self::DnsFailed,
         Self::AddressDenied,
-        Self::ProxyRefused,
         Self::SecretUnavailable,
         Self::Aborted,
     ];
@@ -105,7 +102,6 @@ impl Outcome {
             Self::TlsFailed => "TlsFailed",
             Self::DnsFailed => "DnsFailed",
             Self::AddressDenied => "AddressDenied",
-            Self::ProxyRefused => "ProxyRefused",
             Self::SecretUnavailable => "SecretUnavailable",
             Self::Aborted => "Aborted",
         }
@@ -139,7 +135,7 @@ impl Outcome {
             Self::DnsFailed => {
                 Effect { spends_attempt: false, circuit: None, policy: Some(false), way_out: Some(false) }
             }
-            Self::AddressDenied | Self::ProxyRefused | Self::SecretUnavailable | Self::Aborted => {
+            Self::AddressDenied | Self::SecretUnavailable | Self::Aborted => {
                 Effect { spends_attempt: false, circuit: None, policy: None, way_out: None }
             }
         }
@@ -176,8 +172,8 @@ mod tests {
 
     #[test]
     fn being_asked_to_wait_and_our_own_faults_spend_no_attempt() {
-        use Outcome::{Aborted, AddressDenied, DnsFailed, ProxyRefused, SecretUnavailable, Throttled};
-        let free = [Throttled, DnsFailed, AddressDenied, ProxyRefused, SecretUnavailable, Aborted];
+        use Outcome::{Aborted, AddressDenied, DnsFailed, SecretUnavailable, Throttled};
+        let free = [Throttled, DnsFailed, AddressDenied, SecretUnavailable, Aborted];
         for outcome in Outcome::ALL {
             assert_eq!(outcome.effect().spends_attempt, !free.contains(outcome), "{outcome:?}");
             assert_eq!(outcome.effect().circuit.is_some(), !free.contains(outcome), "{outcome:?}");
