@@ -15,10 +15,10 @@ test: ## runs all tests against a real Kubernetes API, real databases and a real
 	cargo test --workspace --locked --no-run
 	e2e/with api,postgresql,mariadb,redis,ferretdb,nginx -- cargo test --workspace --locked --offline
 
-chaos: ## kills processes that deliver webhooks, again and again, and checks that nothing is lost (about 15 minutes)
-	e2e/prepare databases faults
+chaos: ## kills processes that deliver webhooks and takes their store away, again and again, and checks that nothing is lost (about 20 minutes)
+	e2e/prepare databases web faults
 	cargo test --locked --no-run --test it
-	AUTHLINK_CHAOS_EVENTS=20000 AUTHLINK_CHAOS_KILLS=20 AUTHLINK_HISTORIES=50000 e2e/with postgresql -- \
+	AUTHLINK_CHAOS_EVENTS=20000 AUTHLINK_CHAOS_KILLS=20 AUTHLINK_CHAOS_ROUNDS=10 AUTHLINK_HISTORIES=50000 e2e/with postgresql -- \
 		cargo test --locked --offline --test it delivery:: -- --test-threads=2
 
 e2e: ## installs the Helm chart in a Kubernetes cluster that runs pods, and tests it (as root)

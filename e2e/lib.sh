@@ -58,19 +58,19 @@ tool_folder() {
   printf '%s' "$cache/tools/$1-${hash:0:16}"
 }
 
-# pymongo_folder: the virtual environment of the client of MongoDB.
-pymongo_folder() {
+# python_folder NAME: the virtual environment of a package from PyPI, pinned in systems/NAME.txt.
+python_folder() {
   local hash
-  hash=$(sha256sum <"$e2e/systems/pymongo.txt")
-  printf '%s' "$cache/tools/pymongo-${hash:0:16}"
+  hash=$(sha256sum <"$e2e/systems/$1.txt")
+  printf '%s' "$cache/tools/$1-${hash:0:16}"
 }
 
-# tool NAME: the path of a program that e2e/prepare built; for pymongo, of a Python that has it.
+# tool NAME: the path of a program that e2e/prepare built; for pymongo and standardwebhooks, of a Python that has it.
 tool() {
   local folder
   case $1 in
     kubectl | helm | pause) folder=$(tool_folder controlplane) ;;
-    pymongo) printf '%s' "$(pymongo_folder)/bin/python" && return ;;
+    pymongo | standardwebhooks) printf '%s' "$(python_folder "$1")/bin/python" && return ;;
     *) folder=$(tool_folder "$1") ;;
   esac
   [ -x "$folder/$1" ] || fail "$1 is not built: run e2e/prepare"

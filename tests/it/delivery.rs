@@ -1,11 +1,13 @@
 //! The delivery engine, alone: a store, receivers, and no Kubernetes.
 
 mod accepting;
+mod addresses;
 mod answers;
 mod bed;
 mod clocks;
 mod endpoints;
 mod histories;
+mod interoperability;
 mod isolation;
 mod kills;
 mod model;
@@ -14,4 +16,5 @@ mod process;
 mod receiver;
 mod replicas;
 mod retries;
+mod storage;
 mod syncs;

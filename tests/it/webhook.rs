@@ -6,6 +6,7 @@ mod keys;
 mod reachability;
 mod references;
 mod rotation;
+mod secrecy;
 mod secrets;
 mod urls;
 

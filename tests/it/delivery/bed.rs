@@ -52,8 +52,17 @@ impl Bed {
         bed.start().await
     }
 
+    /// With a store in memory, and this way out.
+    pub(crate) async fn through(egress: Egress) -> Self {
+        Self::of("sqlite::memory:", EngineSettings::default(), egress).start().await
+    }
+
     /// One that has not started yet.
     pub(crate) fn before_start(url: &str, settings: EngineSettings) -> Self {
+        Self::of(url, settings, Egress::unrestricted())
+    }
+
+    fn of(url: &str, settings: EngineSettings, egress: Egress) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (metrics, _) = Metrics::registered();
         let store = Arc::new(Store::new(Location::Url(url.into()), metrics.store.clone()).expect("a store"));
@@ -63,8 +72,7 @@ impl Bed {
             observer: Arc::new(move |uid, change| told.lock().push((Arc::clone(uid), change))),
             ..settings
         };
-        let engine =
-            Engine::new(Arc::clone(&store), Egress::unrestricted(), settings, metrics.delivery.clone());
+        let engine = Engine::new(Arc::clone(&store), egress, settings, metrics.delivery.clone());
         let engine = engine.expect("an engine");
         Self { engine, store, changes, metrics, stop: CancellationToken::new(), running: None }
     }

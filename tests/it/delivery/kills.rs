@@ -9,6 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use authlink::{
+    store::{Location, Store, delivery::AttemptFilter},
+    telemetry::metrics::Metrics,
+};
 use tempfile::TempDir;
 
 use super::{
@@ -177,5 +181,34 @@ async fn a_kill_between_the_request_and_its_result_sends_it_once_more_and_no_oth
         assert_eq!(seen[21].id(), slow);
         let twice = all_arrived(&program, &receiver, &place.path("received")).await;
         assert_eq!(twice, 1, "the one of which nobody knew");
+    }
+}
+
+/// W18.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_the_attempts_go_on_where_they_were() {
+    for place in [Place::file(), Place::postgresql().await] {
+        let receiver = Receiver::logging(place.log("received"), |_| Reply::Status(403)).await;
+        let program = Program { producers: 1, ..place.program(&receiver, 1) };
+        let mut process = program.start();
+        receiver.until(3).await;
+        process.kill();
+        let _process = program.start();
+        let store =
+            Store::new(Location::Url(place.url.as_str().into()), Metrics::registered().0.store.clone());
+        let (store, uid) = (store.expect("a store"), "uid-hook");
+        let attempts = eventually(SOON, "the end", async || {
+            let pending = store.deliveries().pending_of(uid).await.map_err(|error| error.to_string())?;
+            let filter = AttemptFilter::default();
+            let attempts =
+                store.deliveries().attempts(uid, &filter, 100).await.map_err(|error| error.to_string())?;
+            if pending == 0 { Ok(attempts) } else { Err(format!("{attempts:?}")) }
+        })
+        .await;
+        let mut numbers: Vec<_> = attempts.iter().map(|attempt| attempt.record.number).collect();
+        numbers.reverse();
+        assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+        // The one whose result the process took with it was made twice.
+        assert!((8..=9).contains(&receiver.count()), "{} requests", receiver.count());
     }
 }
