@@ -26,7 +26,7 @@ use support::{
     quantile,
     ready::Watch,
     report::{Measure, Report},
-    run, seconds, setting, variable,
+    seconds, setting, variable,
 };
 
 /// Both proxies use this core, wrk and the backend use the other one.
@@ -61,7 +61,7 @@ async fn main() -> Outcome<()> {
     let [gateway, backend, proxy] = [0; 3].map(|_| free(host));
     let (gateway, backend, proxy) = (gateway?, backend?, proxy?);
     let mut bench = Bench {
-        token: caller(&cluster).await?,
+        token: cluster.caller(&["externalapis.authlink.dev/invoke", "databases.authlink.dev/query"]).await?,
         cluster,
         gateway,
         backend,
@@ -306,18 +306,6 @@ async fn wait_for(call: &Call) -> Outcome<()> {
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
-}
-
-/// The token of a ServiceAccount with permission for all calls in the namespace.
-async fn caller(cluster: &Cluster) -> Outcome<String> {
-    let namespace = ["-n", &cluster.namespace];
-    let does = async |args: &[&str]| run("kubectl", &[&namespace[..], args].concat(), "").await;
-    does(&["create", "serviceaccount", "caller"]).await?;
-    let resources = "--resource=externalapis.authlink.dev/invoke,databases.authlink.dev/query";
-    does(&["create", "role", "caller", "--verb=create", resources]).await?;
-    let subject = format!("--serviceaccount={}:caller", cluster.namespace);
-    does(&["create", "rolebinding", "caller", "--role=caller", &subject]).await?;
-    does(&["create", "token", "caller", "--audience=authlink", "--duration=2h"]).await
 }
 
 /// An nginx with one worker, which is stopped when this is dropped.

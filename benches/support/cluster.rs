@@ -113,6 +113,18 @@ impl Cluster {
         made.buffer_unordered(MAKERS).try_collect().await
     }
 
+    /// The token of a new ServiceAccount that may create these subresources of all objects.
+    pub(crate) async fn caller(&self, subresources: &[&str]) -> Outcome<String> {
+        let namespace = ["-n", &self.namespace];
+        let does = async |args: &[&str]| run("kubectl", &[&namespace[..], args].concat(), "").await;
+        does(&["create", "serviceaccount", "caller"]).await?;
+        let resources = format!("--resource={}", subresources.join(","));
+        does(&["create", "role", "caller", "--verb=create", &resources]).await?;
+        let subject = format!("--serviceaccount={}:caller", self.namespace);
+        does(&["create", "rolebinding", "caller", "--role=caller", &subject]).await?;
+        does(&["create", "token", "caller", "--audience=authlink", "--duration=2h"]).await
+    }
+
     /// Deletes all objects, and waits until they and what they own are gone.
     pub(crate) async fn clear<K: Object>(&self) -> Outcome<()> {
         let api = self.api::<K>();

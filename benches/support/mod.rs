@@ -2,10 +2,14 @@
 #![allow(dead_code, reason = "each bench uses its part of it")]
 
 pub(crate) mod audit;
+pub(crate) mod bare;
 pub(crate) mod cluster;
+pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod operator;
+pub(crate) mod process;
 pub(crate) mod ready;
+pub(crate) mod receiver;
 pub(crate) mod report;
 
 use std::{

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Outcome, cluster::Cluster, run};
+use super::{Outcome, cluster::Cluster, process, run};
 
 /// A process that runs; it ends with the value.
 pub(crate) struct Operator {
@@ -56,24 +56,12 @@ impl Operator {
 
     /// Resident memory now and at its peak, in MB of 1,000,000 bytes.
     pub(crate) fn memory(&self) -> Outcome<(f64, f64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let field = |name: &str| -> Outcome<f64> {
-            let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such field")?;
-            let kibibytes: f64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-            Ok(kibibytes * 1024.0 / 1e6)
-        };
-        Ok((field("VmRSS:")?, field("VmHWM:")?))
+        process::memory(&self.pid.to_string())
     }
 
     /// Seconds of a core that it has used so far.
     pub(crate) fn cpu(&self) -> Outcome<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // The process name may hold blanks: count after it.
-        let (_, fields) = stat.rsplit_once(") ").ok_or("not a stat line")?;
-        let fields: Vec<_> = fields.split_whitespace().collect();
-        let ticks = |index: usize| -> Outcome<f64> { Ok(fields.get(index).ok_or("too short")?.parse()?) };
-        // USER_HZ is 100 on every architecture that Linux runs on today.
-        Ok((ticks(11)? + ticks(12)?) / 100.0)
+        process::cpu(&self.pid.to_string())
     }
 }
 

@@ -32,13 +32,18 @@ limit, circuit breaker, metrics and access log.
 - Queries: wrk uses the same two cores as gateway and PostgreSQL; the sqlx loop has no HTTP. The minimal HTTP server \
 runs in the process of the benchmark: it runs the same statement with sqlx and responds with the number of rows, \
 without authentication and without encoding the rows.
+- Deliveries: engine and 32 producers are in the process of the benchmark, the receiver is another process on the same two cores; \
+8 endpoints with a concurrency of 8 share the events of 1 KB, and all settings are the defaults. The rate includes the time until the last event \
+was received. The bare client is hyper's with its pool: it signs the same bodies and sends them with 64 requests at a time, and stores nothing. \
+Each event is handed in after the previous one of its producer was accepted, which waits for a sync of the disk: 32 producers cannot have more \
+than 32 events accepted for each sync.
 - If the reference is neither a floor nor a bound, it is External Secrets with its fake provider on the same \
 machine: 1,000 objects in 103 s with 4 writes each and 102 MB (for 1,000 objects in every row).
 - The API server, etcd, the four servers and the benchmark share the cores of the machine with the operator.
 ";
 
 /// The benchmarks, in the order of the table.
-const BENCHES: [&str; 3] = ["fleet", "detection", "gateway"];
+const BENCHES: [&str; 4] = ["fleet", "detection", "gateway", "delivery"];
 
 /// A result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
