@@ -25,7 +25,7 @@ use super::{
 };
 use crate::support::tls_file;
 
-const ALLOWED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+const ALLOWED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const DENIED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
 /// Counts connections; gone with the value.

@@ -37,13 +37,11 @@ async fn no_key_no_header_and_no_path_is_in_logs_events_status_metrics_or_attemp
         Box::new(|| receiver.behave(|_| None)),
         Box::new(|| receiver.behave(|_| Some((503, String::new())))),
     ];
-    let mut expected = 0;
-    for behave in behaviours {
+    for (expected, behave) in (1..).zip(behaviours) {
         behave();
         let path = format!("/v1/events/{}", namespace.name);
         let event = json!({ "type": "order.paid", "data": 1 }).to_string();
         assert_eq!(gateway.call(Method::POST, &path, &token, &event).await.status, 202);
-        expected += 1;
         namespace
             .follow("orders", SOON, "given up", |hook: &Webhook| {
                 let counts = hook.status.as_ref().and_then(|status| status.deliveries.as_ref());
