@@ -10,10 +10,10 @@ export AUTHLINK_CACHE CARGO_TARGET_DIR
 help: ## lists all targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: ## runs all tests against a real Kubernetes API, real databases and a real nginx (installs missing packages, as root)
-	e2e/prepare api databases web extras faults
+test: ## runs all tests against a real Kubernetes API, real databases, a real nginx and slapd (installs missing packages, as root)
+	e2e/prepare api databases web directory domain extras faults
 	cargo test --workspace --locked --no-run
-	e2e/with api,postgresql,mariadb,redis,ferretdb,nginx -- cargo test --workspace --locked --offline
+	e2e/with api,postgresql,mariadb,redis,ferretdb,nginx,slapd -- cargo test --workspace --locked --offline
 
 chaos: ## kills processes that deliver webhooks and takes their store away, again and again, and checks that nothing is lost (about 20 minutes)
 	e2e/prepare databases web faults

@@ -23,7 +23,8 @@ render() {
     -e "s/\<PORT_REDIS_TLS\>/$((${AUTHLINK_TEST_REDIS#*:} + 1))/" \
     -e "s/\<PORT_FERRETDB_TLS\>/$((${AUTHLINK_TEST_FERRETDB#*:} + 1))/" \
     -e "s/\<PORT_NGINX\>/${AUTHLINK_TEST_NGINX#*:}/" -e "s/\<PORT_NGINX_TLS\>/$((${AUTHLINK_TEST_NGINX#*:} + 1))/" \
-    -e "s/\<PORT_SECOND_NGINX\>/$(second_nginx_port)/" -e "s/\<PORT_SECOND_NGINX_TLS\>/$(($(second_nginx_port) + 1))/" -e "s/\<PORT_API\>/$AUTHLINK_PORT_API/" "$e2e/manifests/$1"
+    -e "s/\<PORT_SECOND_NGINX\>/$(second_nginx_port)/" -e "s/\<PORT_SECOND_NGINX_TLS\>/$(($(second_nginx_port) + 1))/" \
+    -e "s/\<PORT_API\>/$AUTHLINK_PORT_API/" -e "s/\<PORT_SLAPD\>/${AUTHLINK_TEST_SLAPD:+${AUTHLINK_TEST_SLAPD##*:}}/" "$e2e/manifests/$1"
 }
 
 # in_shop ARGUMENT...: kubectl in the namespace of the examples.

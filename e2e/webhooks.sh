@@ -40,6 +40,22 @@ webhook_delivers() {
   gateway "/v1/webhooks/$namespace/audit/attempts" | grep -F '"outcome":"Delivered"'
 }
 
+# received_at_least COUNT: so many events.
+received_at_least() { (($(received | sort -u | wc -l) >= $1)); }
+
+directory_syncs() {
+  local token address answer
+  render directory.yaml | in_shop apply -f -
+  in_shop wait --for=condition=Synced --timeout=60s ldapdirectories.authlink.dev/corp
+  token=$(in_shop create token checkout --audience authlink)
+  address=$(operator get service authlink -o jsonpath='{.spec.clusterIP}')
+  answer=$(gateway "/v1/ldap/$namespace/corp/authenticate" -d '{"username": "user000042", "password": "pw-42"}')
+  grep -F user000042 <<<"$answer"
+  answer=$(gateway "/v1/ldap/$namespace/corp/authenticate" -d '{"username": "user000042", "password": "guess"}')
+  grep -F urn:authlink:login-refused <<<"$answer"
+  until_true 60 received_at_least 1000
+}
+
 # A gateway is killed, not asked to end, and then the PostgreSQL that is the store of all.
 no_event_is_lost() {
   local pods pod process count

@@ -12,4 +12,5 @@ pub mod probing;
 pub mod resolving;
 pub mod runtime;
 pub mod store;
+pub mod sync;
 pub mod telemetry;

@@ -17,6 +17,18 @@ names! {
         Healthy,
         /// Service and EndpointSlices are up to date. Present only where the object has a Service.
         Registered,
+        /// The directory accepts the bind account.
+        BindValid,
+        /// The search bases exist and can be read.
+        SearchBaseFound,
+        /// The search for `test.username` finds exactly one user.
+        TestSearchPassed,
+        /// The entries have the attributes that the mapping needs.
+        MappingValid,
+        /// The last sync was complete, and the store has what the directory has.
+        Synced,
+        /// The deletion guard holds losses back that exceed its limits.
+        DeletionGuard,
         /// The connection pool has free connections.
         PoolHealthy,
         /// The URL is valid, and all of its addresses are allowed.

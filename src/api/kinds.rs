@@ -12,6 +12,7 @@ macro_rules! for_each_kind {
         $apply! {
             Database => database,
             ExternalApi => external_api,
+            LdapDirectory => ldap_directory,
             ServiceRegistration => service_registration,
             Webhook => webhook,
         }

@@ -123,6 +123,52 @@ names! {
         /// The connection pool is exhausted; callers are waiting.
         PoolSaturated,
 
+        // Directories.
+        /// The search base does not exist, or the bind account may not read it.
+        SearchBaseMissing,
+        /// The server does not support paged results (RFC 2696), so that a listing cannot be known to be complete.
+        PagingUnsupported,
+        /// The server returned a reference to another server for a part of the search.
+        ReferralReturned,
+        /// A size or time limit of the server ended a listing before its end.
+        LimitExceeded,
+        /// The search for `test.username` does not find exactly one user.
+        TestUserNotFound,
+        /// Entries lack attributes that the mapping needs.
+        MappingInvalid,
+
+        // User sync.
+        /// `BindValid`: the server accepts the bind account.
+        BindSucceeded,
+        /// `BindValid`: the directory is read anonymously, as the spec says.
+        Anonymous,
+        /// `SearchBaseFound`: the search bases exist and can be read.
+        Found,
+        /// `TestSearchPassed`, `MappingValid`: the search or the mapping gives what is needed.
+        Passed,
+        /// `Synced`: the store has the users of the directory.
+        SyncSucceeded,
+        /// `spec.sync.mode` is Off.
+        SyncOff,
+        /// The sync failed before it could read anything.
+        SyncFailed,
+        /// The listing of users or groups is not complete; nobody is disabled.
+        Incomplete,
+        /// The sync found no user, and there were none before.
+        NobodyFound,
+        /// Some entries cannot be used.
+        PartialFailure,
+        /// A plan waits for approval.
+        PlanPending,
+        /// More users, memberships or roles would be lost than the limits of `spec.sync.deletionGuard` allow.
+        DeletionThresholdExceeded,
+        /// `DeletionGuard` is False: nothing is held back.
+        WithinLimits,
+        /// The annotation `authlink.dev/approve-deletions` does not match the current plan (Event only).
+        ApprovalIgnored,
+        /// Passwords are sent without TLS.
+        InsecureBind,
+
         // Webhooks.
         /// A Secret with the required name exists and is not managed by authlink.
         SecretConflict,
@@ -201,6 +247,30 @@ impl Reason {
             Self::UnexpectedBody => {
                 "check the response of the server, or correct spec.healthCheck.http.expectedBody"
             }
+            Self::SearchBaseMissing => {
+                "correct the search base, or give the bind account the right to read it"
+            }
+            Self::PagingUnsupported => {
+                "set spec.allowUnpaged to true if the server lists everything in one response"
+            }
+            Self::ReferralReturned => {
+                "set spec.referrals to Ignore if that part is not wanted, or use an LdapDirectory for each server"
+            }
+            Self::LimitExceeded => "raise the server's limits for the bind account, or lower spec.pageSize",
+            Self::TestUserNotFound => "correct spec.test.username, or spec.userSearch",
+            Self::MappingInvalid => {
+                "correct spec.preset or spec.userSearch.attributes, or let the bind account read them"
+            }
+            Self::SyncFailed => "see the message; the sync is retried",
+            Self::NobodyFound => "correct spec.userSearch: base, scope and filter",
+            Self::PartialFailure => "see status.sync.failures",
+            Self::PlanPending => {
+                "review status.plan, and approve it with the annotation authlink.dev/approve-deletions"
+            }
+            Self::DeletionThresholdExceeded => {
+                "correct the directory or the search, or approve status.plan.hash with the annotation authlink.dev/approve-deletions"
+            }
+            Self::InsecureBind => "set spec.tls.mode to Ldaps or StartTls",
             Self::SecretNotFound => "create the Secret in the same namespace, or correct its name",
             Self::SecretMissingKeys => "add the key to the Secret",
             Self::SecretWrongType => "use a Secret with one of the supported types",

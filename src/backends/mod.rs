@@ -2,6 +2,7 @@
 
 pub mod database;
 mod digest;
+pub mod directory;
 pub mod external_api;
 pub mod http;
 pub mod resolver;
@@ -112,6 +113,13 @@ impl Fault {
             Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
             ) => Self::new(Reason::CertificateExpired, "the server's certificate has expired"),
+            Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
+                if presented.is_empty() =>
+            {
+                let detail = "the server's certificate has no subjectAltName, without which no host can be recognized: \
+                              renew it with one";
+                Self::new(Reason::TlsFailed, detail)
+            }
             Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => Self::new(Reason::TlsFailed, "the server's certificate is not valid for this host name"),

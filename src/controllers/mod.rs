@@ -7,6 +7,7 @@ mod discovery;
 pub mod engine;
 pub mod error;
 pub mod external_api;
+pub mod ldap_directory;
 mod object_index;
 mod object_state;
 mod owned;
@@ -34,7 +35,7 @@ pub use webhook::DeliveryReader;
 
 use crate::{
     api::{Managed, shared::Reference},
-    backends::{database::PoolRegistry, http::Egress, resolver::Resolver},
+    backends::{database::PoolRegistry, directory::DirectoryRegistry, http::Egress, resolver::Resolver},
     cluster::{
         events::Events,
         fence::Fence,
@@ -42,6 +43,7 @@ use crate::{
         service_publisher::ServicePublisher,
     },
     domain::addresses,
+    store::Store,
     telemetry::metrics::Metrics,
 };
 
@@ -233,8 +235,14 @@ pub struct ReconcilerDeps {
     pub deliveries: Arc<DeliveryReader>,
     /// The database pools of the process.
     pub pools: Arc<PoolRegistry>,
+    /// The directories of the process.
+    pub directories: Arc<DirectoryRegistry>,
+    /// What outlives the process.
+    pub store: Arc<Store>,
     /// The way to HTTP targets.
     pub egress: Egress,
     /// The way to registered instances.
     pub instance_egress: Egress,
+    /// Whether observations include what syncs would do, which may take long.
+    pub plan: bool,
 }

@@ -33,6 +33,8 @@ struct Fields {
     endpoint: Option<Arc<str>>,
     /// How many times an endpoint was called.
     attempts: u32,
+    /// Why a login was refused.
+    denial: Option<&'static str>,
 }
 
 impl CallRecord {
@@ -47,6 +49,11 @@ impl CallRecord {
 
     pub(super) fn counted(&self, calls: Arc<Calls>, operation: Cow<'static, str>) {
         self.0.lock().counted = Some((calls, operation));
+    }
+
+    /// A login is refused for this reason, which the caller is not told.
+    pub(super) fn denied(&self, denial: &'static str) {
+        self.0.lock().denial = Some(denial);
     }
 
     /// An endpoint is called, for the first time or once more.
@@ -113,6 +120,7 @@ impl AccessLogEntry {
             endpoint: fields.endpoint.as_deref().unwrap_or_default(),
             attempts: fields.attempts,
             problem,
+            denial: fields.denial,
             request_id: self.id.to_str().unwrap_or_default(),
             traceparent: self.trace.as_ref().and_then(|trace| trace.to_str().ok()),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

@@ -9,6 +9,7 @@ mod database;
 mod eviction;
 mod external_api;
 mod family;
+mod ldap_directory;
 mod metrics;
 mod openapi;
 pub mod problem;
@@ -29,7 +30,7 @@ pub use server::{Listen, Server};
 
 use crate::{
     api::HasKind,
-    backends::{database::PoolRegistry, http::Egress},
+    backends::{database::PoolRegistry, directory::DirectoryRegistry, http::Egress},
     cluster::{object_cache::Caches, references::References, review::Reviewer},
     delivery::Engine,
     store::Store,
@@ -49,6 +50,8 @@ pub struct GatewayDeps {
     pub egress: Egress,
     /// The database pools of the process.
     pub pools: Arc<PoolRegistry>,
+    /// The directories of the process.
+    pub directories: Arc<DirectoryRegistry>,
     /// Delivers events to Webhooks.
     pub engine: Engine,
     /// What outlives the process.
@@ -79,6 +82,7 @@ impl Gateway {
             references,
             egress,
             pools,
+            directories,
             engine,
             store,
             metrics,
@@ -92,6 +96,7 @@ impl Gateway {
             references,
             egress,
             pools,
+            directories,
             engine,
             store,
             metrics,
@@ -116,6 +121,7 @@ struct CallDeps {
     references: Arc<dyn References>,
     egress: Egress,
     pools: Arc<PoolRegistry>,
+    directories: Arc<DirectoryRegistry>,
     engine: Engine,
     store: Arc<Store>,
     metrics: Arc<Metrics>,

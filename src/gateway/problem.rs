@@ -93,6 +93,14 @@ kinds! {
     CircuitOpen = "circuit-open", SERVICE_UNAVAILABLE, "circuit open";
     /// The object is suspended, cannot be resolved, or has no endpoint.
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "service not ready";
+    /// The user name or password of a login cannot be one.
+    LoginInvalid = "login-invalid", BAD_REQUEST, "invalid login";
+    /// The user name or the password is wrong, or the account may not be used.
+    LoginRefused = "login-refused", UNAUTHORIZED, "login refused";
+    /// There were too many failed logins.
+    LoginThrottled = "login-throttled", TOO_MANY_REQUESTS, "too many failed logins";
+    /// No server of the directory can tell.
+    DirectoryUnavailable = "directory-unavailable", SERVICE_UNAVAILABLE, "directory unavailable";
     /// The API server does not answer who the caller is or what it may do.
     ReviewUnavailable = "review-unavailable", SERVICE_UNAVAILABLE, "caller review unavailable";
     /// The outside system failed.

@@ -3,6 +3,7 @@
 mod endpoints;
 mod events;
 mod openapi;
+mod outbox;
 
 use std::sync::Arc;
 
@@ -271,9 +272,10 @@ impl Family {
         Self { deps: Arc::clone(deps), endpoints: Endpoints::follow(objects, &deps.counters) }
     }
 
-    /// Tells the engine of every change of a Webhook until `stop` is cancelled.
+    /// Tells the engine of every change of a Webhook, and of what has happened to users, until `stop` is cancelled.
     pub(super) async fn follow(&self, stop: CancellationToken) {
-        self.endpoints.run(&self.deps, stop).await;
+        let relaying = outbox::relay(&self.endpoints, &self.deps, stop.clone());
+        tokio::join!(self.endpoints.run(&self.deps, stop), relaying);
     }
 
     async fn admit(

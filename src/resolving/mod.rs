@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod external_api;
+pub mod ldap_directory;
 mod lookup;
 pub mod service_registration;
 pub mod webhook;

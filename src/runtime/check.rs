@@ -18,7 +18,7 @@ use crate::{
         ConditionType, Kind, Managed, Reason, for_each_kind,
         status::{CommonStatus, Status},
     },
-    backends::{database::PoolRegistry, http::Egress},
+    backends::{database::PoolRegistry, directory::DirectoryRegistry, http::Egress},
     controllers::{
         self, DeliveryReader, Error, ObserveContext, Reconciler, ReconcilerDeps, Report, RequeueFn,
         UsageReader,
@@ -52,6 +52,10 @@ pub struct CheckArgs {
     /// value wins over the files, in every namespace; a Secret that no file has is made, with the type Opaque.
     #[arg(long, value_name = "NAME[/KEY]=VARIABLE")]
     secret_from_env: Vec<FromEnv>,
+
+    /// Also read all users of LdapDirectories, and show in status.plan what a first sync would do
+    #[arg(long)]
+    plan: bool,
 
     /// How the outcome is printed
     #[arg(short, long, value_enum, default_value = "table")]
@@ -91,7 +95,7 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, String> {
     if files.manifests.is_empty() {
         return Err(format!("there is nothing to check: no file has a {}", schemas.names().join(" or a ")));
     }
-    let checks = Checks::new(&deps());
+    let checks = Checks::new(&deps(args.plan));
     let Files { manifests, references, .. } = files;
     let looks = manifests
         .into_iter()
@@ -130,19 +134,22 @@ macro_rules! checks {
 
 for_each_kind!(checks);
 
-fn deps() -> ReconcilerDeps {
+fn deps(plan: bool) -> ReconcilerDeps {
     // Whoever runs this may connect from here to wherever they please.
     let egress = Egress::unrestricted();
     let metrics = Arc::new(Metrics::registered().0);
     // Of deliveries nothing is known here: the store stays empty.
     let store = Arc::new(Store::in_memory(metrics.store.clone()));
     ReconcilerDeps {
-        deliveries: Arc::new(DeliveryReader::new(store, DEADLINE)),
+        deliveries: Arc::new(DeliveryReader::new(Arc::clone(&store), DEADLINE)),
         metrics,
         usage: Arc::new(UsageReader::new(DEADLINE)),
         pools: Arc::new(PoolRegistry::new(egress.clone())),
+        directories: Arc::new(DirectoryRegistry::new(egress.clone())),
+        store,
         egress: egress.clone(),
         instance_egress: egress,
+        plan,
     }
 }
 

@@ -22,7 +22,7 @@ use pools::PoolMetrics;
 pub use settings::{Role, Settings};
 
 use crate::{
-    backends::{database::PoolRegistry, http::Egress, resolver::Resolver},
+    backends::{database::PoolRegistry, directory::DirectoryRegistry, http::Egress, resolver::Resolver},
     cluster::{
         events::Events,
         fence::Fence,
@@ -87,10 +87,21 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let shared_watches: Vec<_> = shared_watches.map(Arc::new).collect();
     let caches = Caches::start(&client, &shared_watches, &readiness);
     let pools = Arc::new(PoolRegistry::new(Egress::anywhere(Arc::clone(&resolver))));
+    let directories = Arc::new(DirectoryRegistry::new(Egress::anywhere(Arc::clone(&resolver))));
     registry.register_collector(Box::new(PoolMetrics::new(Arc::clone(&pools))));
     let ranges_known = learn_ranges(&client, &shared_watches, &settings, &readiness);
-    let process =
-        Process { client, store, metrics, resolver, shared_watches, caches, pools, ranges_known, stopping };
+    let process = Process {
+        client,
+        store,
+        metrics,
+        resolver,
+        shared_watches,
+        caches,
+        pools,
+        directories,
+        ranges_known,
+        stopping,
+    };
 
     let mut serving = None;
     if settings.roles.contains(&Role::Gateway) {
@@ -132,6 +143,7 @@ struct Process {
     shared_watches: Vec<Arc<SharedWatches>>,
     caches: Caches,
     pools: Arc<PoolRegistry>,
+    directories: Arc<DirectoryRegistry>,
     /// Cancelled once the cluster's own address ranges are known.
     ranges_known: CancellationToken,
     stopping: CancellationToken,
@@ -162,8 +174,11 @@ impl Process {
             usage: Arc::clone(&usage),
             deliveries: Arc::clone(&deliveries),
             pools: Arc::clone(&self.pools),
+            directories: Arc::clone(&self.directories),
+            store: Arc::clone(&self.store),
             egress: self.guarded_egress(settings),
             instance_egress: Egress::to_endpoints(settings.egress.clone(), Arc::clone(&self.resolver)),
+            plan: false,
         };
         let operator = Operator::start(&deps, &reconciler_deps, &self.caches, registry);
         let metrics = Arc::clone(&self.metrics);
@@ -216,6 +231,7 @@ impl Process {
             references: Arc::new(ScopedReferences::new(references.collect())),
             egress: self.guarded_egress(settings),
             pools: Arc::clone(&self.pools),
+            directories: Arc::clone(&self.directories),
             metrics: Arc::clone(&self.metrics),
             caches: self.caches.clone(),
             zone: settings.zone.clone(),

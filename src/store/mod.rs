@@ -5,10 +5,12 @@ pub mod delivery;
 mod error;
 mod leases;
 mod location;
+mod outbox;
 mod schema;
 mod sql;
 mod target;
 mod usage;
+pub mod users;
 
 use std::{
     collections::BTreeSet,
@@ -21,6 +23,7 @@ use parking_lot::Mutex;
 pub use error::Error;
 pub use leases::{Lease, Leases};
 pub use location::{InvalidLocation, Location};
+pub use outbox::{Outbox, OutboxEvent};
 pub use usage::{Entry, ReplicaState, Snapshot, Usage};
 
 pub use target::FileLock;

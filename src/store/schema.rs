@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_leases.sql"),
     include_str!("migrations/0004_delivery.sql"),
     include_str!("migrations/0005_webhooks.sql"),
+    include_str!("migrations/0006_users.sql"),
 ];
 
 /// Words for which each engine has its own: a number that the store gives and never gives again, bytes, and a table of which rows come

@@ -1,6 +1,8 @@
 //! Statements in a transaction, whichever engine runs them. The same text serves both: `$1` is a parameter, and where their words
 //! differ, [`Dialects`] has each engine's.
 
+mod rows;
+
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
@@ -9,6 +11,8 @@ use sqlx::{
 };
 
 use super::target::Pool;
+
+pub(super) use rows::Column;
 
 /// A statement in the words of each engine.
 pub(super) struct Dialects {

@@ -30,6 +30,9 @@ pub struct Call<'a> {
     /// The problem type of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<&'a str>,
+    /// Why a login was refused, which the caller is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denial: Option<&'a str>,
     /// `X-Request-ID`.
     pub request_id: &'a str,
     /// `traceparent` (W3C Trace Context).
@@ -100,6 +103,7 @@ impl Call<'_> {
             ("caller", Some(self.caller)),
             ("endpoint", Some(self.endpoint)),
             ("problem", self.problem),
+            ("denial", self.denial),
             ("traceparent", self.traceparent),
             ("request_id", Some(self.request_id)),
         ];
@@ -148,6 +152,7 @@ mod tests {
             endpoint: "https://billing.example.com",
             attempts: 1,
             problem: None,
+            denial: None,
             request_id: "r-1",
             traceparent: None,
             duration_ms: 7,

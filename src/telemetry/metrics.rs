@@ -5,6 +5,7 @@ mod gateway;
 mod queries;
 mod series;
 mod store;
+mod sync;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use delivery::DeliveryMetrics;
 pub use gateway::{Calls, GatewayMetrics};
 pub use queries::{Observed, QueryLabels, QueryMetrics};
 pub use store::StoreMetrics;
+pub use sync::SyncMetrics;
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -35,6 +37,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// Metrics of webhook delivery.
     pub delivery: DeliveryMetrics,
+    /// Metrics of user syncs.
+    pub sync: SyncMetrics,
     /// 1 while this process holds the Lease. Registered only in processes that take part in the election.
     pub leader: Gauge,
     rotations: Family<RotationLabels, Counter>,
@@ -59,6 +63,7 @@ impl Metrics {
             queries: QueryMetrics::register(&mut registry),
             store: StoreMetrics::register(&mut registry),
             delivery: DeliveryMetrics::register(&mut registry),
+            sync: SyncMetrics::register(&mut registry),
             leader: Gauge::default(),
             rotations,
         };

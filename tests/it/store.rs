@@ -15,7 +15,7 @@ use authlink::{
     store::{Entry, Error, Location, ReplicaState, Store},
     telemetry::metrics::Metrics,
 };
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -29,14 +29,14 @@ const SLOT: i64 = 100;
 static NOTHING: ReplicaState = ReplicaState { circuits: Vec::new(), saturated: Vec::new(), webhooks: None };
 
 /// A place for a store, gone with the value.
-enum Place {
+pub(crate) enum Place {
     File(TempDir),
     Postgresql(NewDatabase),
 }
 
 impl Place {
     /// One of each engine.
-    async fn each() -> [Self; 2] {
+    pub(crate) async fn each() -> [Self; 2] {
         [
             Self::File(tempfile::tempdir().expect("a folder")),
             Self::Postgresql(postgresql::new_database().await),
@@ -51,7 +51,7 @@ impl Place {
     }
 
     /// The store, as another process opens it.
-    fn open(&self) -> Store {
+    pub(crate) fn open(&self) -> Store {
         open(&self.url())
     }
 
@@ -67,6 +67,25 @@ impl Place {
             Self::Postgresql(database) => {
                 let mut connection = sqlx::PgConnection::connect(&database.url).await.expect("a login");
                 sqlx::query_scalar(query).fetch_one(&mut connection).await.expect("a number")
+            }
+        }
+    }
+
+    /// The rows of a query, each of whose columns is a text.
+    pub(crate) async fn texts(&self, query: &str) -> Vec<Vec<String>> {
+        let query = sqlx::AssertSqlSafe(query.to_owned());
+        let text = |value: Option<String>| value.unwrap_or_default();
+        match self {
+            Self::File(folder) => {
+                let file = format!("sqlite://{}", folder.path().join("authlink.db").display());
+                let mut connection = SqliteConnection::connect(&file).await.expect("a file");
+                let rows = sqlx::query(query).fetch_all(&mut connection).await.expect("a query");
+                rows.iter().map(|row| (0..row.len()).map(|at| text(row.get(at))).collect()).collect()
+            }
+            Self::Postgresql(database) => {
+                let mut connection = sqlx::PgConnection::connect(&database.url).await.expect("a login");
+                let rows = sqlx::query(query).fetch_all(&mut connection).await.expect("a query");
+                rows.iter().map(|row| (0..row.len()).map(|at| text(row.get(at))).collect()).collect()
             }
         }
     }

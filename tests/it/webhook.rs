@@ -32,7 +32,7 @@ use crate::support::{Namespace, Operator, condition, gateway::Gateway};
 
 /// The one address of the tests' network that is not loopback, and the flag that lets the operator call it.
 const ADDRESS: &str = "10.99.0.1";
-const ALLOWED: [&str; 2] = ["--egress-allow-cidrs", "10.99.0.0/24"];
+pub(crate) const ALLOWED: [&str; 2] = ["--egress-allow-cidrs", "10.99.0.0/24"];
 
 /// 24 bytes.
 const KEY: &str = "whsec_YXV0aGxpbmstdGVzdC1rZXktMDAwMDAx";
@@ -40,11 +40,11 @@ const OTHER_KEY: &str = "whsec_YXV0aGxpbmstdGVzdC1rZXktMDAwMDAy";
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
-struct Received {
+pub(crate) struct Received {
     method: Method,
     path: String,
     headers: HeaderMap,
-    body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 /// Status and body of an answer; none for no answer at all.
@@ -52,7 +52,7 @@ type Answer = Option<(u16, String)>;
 type Behaviour = Arc<dyn Fn(&Received) -> Answer + Send + Sync>;
 
 /// An endpoint that takes events; gone with the value.
-struct Receiver {
+pub(crate) struct Receiver {
     port: u16,
     state: Arc<Record>,
     task: AbortHandle,
@@ -75,7 +75,7 @@ impl Receiver {
     }
 
     /// That answers every request by this status.
-    async fn answering(status: u16) -> Self {
+    pub(crate) async fn answering(status: u16) -> Self {
         Self::start(move |_| Some((status, String::new()))).await
     }
 
@@ -83,11 +83,11 @@ impl Receiver {
         *self.state.behaviour.lock().expect("a lock") = Arc::new(behaviour);
     }
 
-    fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.state.all.lock().expect("a lock").clone()
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{ADDRESS}:{}/h", self.port)
     }
 }

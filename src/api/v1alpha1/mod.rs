@@ -2,11 +2,13 @@
 
 pub mod database;
 pub mod external_api;
+pub mod ldap_directory;
 pub mod service_registration;
 pub mod webhook;
 
 pub use database::Database;
 pub use external_api::ExternalApi;
+pub use ldap_directory::LdapDirectory;
 pub use service_registration::ServiceRegistration;
 pub use webhook::Webhook;
 

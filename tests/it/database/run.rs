@@ -69,6 +69,7 @@ impl Backend {
             System::Mariadb => Engine::Mysql,
             System::Redis => Engine::Redis,
             System::Ferretdb => Engine::Mongodb,
+            System::Slapd | System::Samba => panic!("a directory is no database"),
         };
         let pool: Pool = serde_json::from_value(pool).expect("a pool");
         let settings = ServerSettings {

@@ -23,6 +23,10 @@ pub(crate) enum System {
     Ferretdb,
     /// In front of a PostgreSQL; only as a server of one's own.
     Pgbouncer,
+    /// A directory.
+    Slapd,
+    /// An Active Directory, on an address of its own; only as a server of one's own.
+    Samba,
 }
 
 impl System {
@@ -36,6 +40,8 @@ impl System {
             Self::Redis => "redis",
             Self::Ferretdb => "ferretdb",
             Self::Pgbouncer => "pgbouncer",
+            Self::Slapd => "slapd",
+            Self::Samba => "samba",
         }
     }
 
@@ -46,6 +52,7 @@ impl System {
             Self::Mariadb => "mysql",
             Self::Redis => "redis",
             Self::Ferretdb => "mongodb",
+            Self::Slapd | Self::Samba => panic!("a directory is no database"),
         }
     }
 
@@ -58,8 +65,8 @@ impl System {
     /// The port that takes TLS, given the plain one.
     pub(crate) fn tls_port(self, port: u16) -> u16 {
         match self {
-            Self::Postgresql | Self::Mariadb | Self::Pgbouncer => port,
-            Self::Redis | Self::Ferretdb => port + 1,
+            Self::Postgresql | Self::Mariadb | Self::Pgbouncer | Self::Samba => port,
+            Self::Redis | Self::Ferretdb | Self::Slapd => port + 1,
         }
     }
 
