@@ -8,6 +8,7 @@
 
 mod check;
 mod json;
+mod parse;
 
 use std::{
     cell::Cell,
@@ -16,9 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use cel::{
-    Context, ExecutionError, IdedExpr, Value, extractors::This, functions, objects::Key, parser::Parser,
-};
+use cel::{Context, ExecutionError, IdedExpr, Value, extractors::This, functions, objects::Key};
 use regex::Regex;
 
 pub use json::{Json, NotJson};
@@ -117,15 +116,7 @@ impl Program {
     /// # Errors
     /// What is wrong with it.
     pub fn compile(source: &str, variables: &[Variable]) -> Result<Self, Invalid> {
-        // The parser was generated, and nobody has proven that it never panics.
-        let parse = AssertUnwindSafe(|| Parser::new().max_recursion_depth(DEPTH).parse(source));
-        let parsed = catch_unwind(parse).map_err(|_| Invalid::NotOffered("the expression is"))?;
-        let expression = parsed.map_err(|errors| {
-            let first = errors.errors.into_iter().next();
-            let (at, problem) = first.map_or(((1, 1), String::new()), |first| (first.pos, first.msg));
-            Invalid::Syntax { line: at.0, column: at.1, problem: problem.chars().take(200).collect() }
-        })?;
-        let (expression, patterns) = check::check(expression, variables)?;
+        let (expression, patterns) = parse::parse(source, variables)?;
         Ok(Self { source: source.to_owned(), expression, context: context(patterns) })
     }
 
@@ -335,6 +326,12 @@ mod tests {
         {
             assert!(compile(source).is_err(), "{source}");
         }
+        let nested = |depth| format!("{}true{}", "(".repeat(depth), ")".repeat(depth));
+        assert!(compile(&nested(40)).is_ok() && compile(&nested(49)).is_err());
+        let conditionals = "true ? true : ".repeat(49) + "true";
+        assert!(compile(&conditionals).is_err());
+        let sum = "1 + ".repeat(1000) + "1 == 1";
+        assert!(compile(&sum).is_err(), "as deep as it is long");
     }
 
     #[test]

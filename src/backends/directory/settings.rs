@@ -113,9 +113,10 @@ impl FromStr for ServerUrl {
         if host.is_empty() || rest.contains('@') {
             return Err(InvalidUrl);
         }
-        let port = match uri.port() {
-            Some(port) => port.as_str().parse().map_err(|_| InvalidUrl)?,
-            None => port,
+        // `Authority::port` takes one that is too large for none.
+        let port = match rest.strip_prefix(uri.host()).unwrap_or_default() {
+            "" => port,
+            given => given.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or(InvalidUrl)?,
         };
         Ok(Self { host: host.to_owned(), port })
     }

@@ -49,9 +49,12 @@ const OPERATORS: &[&str] = &[
     operators::NOT_STRICTLY_FALSE,
 ];
 
+/// How deep the operations of an expression may be.
+const NESTED: u16 = 100;
+
 /// The expression as it is to be run, and the patterns that it uses.
 pub(super) fn check(expression: IdedExpr, variables: &[Variable]) -> Result<(IdedExpr, Vec<Regex>), Invalid> {
-    let mut checker = Checker { variables, loops: Vec::new(), patterns: Vec::new() };
+    let mut checker = Checker { variables, loops: Vec::new(), patterns: Vec::new(), depth: 0 };
     let expression = checker.expression(expression)?;
     Ok((expression, checker.patterns))
 }
@@ -61,10 +64,22 @@ struct Checker<'a> {
     /// The variables of the loops around.
     loops: Vec<String>,
     patterns: Vec<Regex>,
+    depth: u16,
 }
 
 impl Checker<'_> {
-    fn expression(&mut self, IdedExpr { id, expr }: IdedExpr) -> Result<IdedExpr, Invalid> {
+    /// A chain of operators is as deep as it is long, and whoever runs it recurses as deep.
+    fn expression(&mut self, expression: IdedExpr) -> Result<IdedExpr, Invalid> {
+        if self.depth == NESTED {
+            return Err(Invalid::NotOffered("more than 100 nested operations are"));
+        }
+        self.depth += 1;
+        let checked = self.operation(expression);
+        self.depth -= 1;
+        checked
+    }
+
+    fn operation(&mut self, IdedExpr { id, expr }: IdedExpr) -> Result<IdedExpr, Invalid> {
         let expr = match expr {
             Expr::Literal(LiteralValue::Bytes(_)) => return Err(Invalid::NotOffered("bytes are")),
             Expr::Struct(_) => return Err(Invalid::NotOffered("messages are")),

@@ -287,7 +287,7 @@ mod tests {
             ("(:=x)", 4, "an attribute or a matching rule is missing"),
             ("(a:b:c:=x)", 7, "the name of a matching rule is missing"),
             ("(a:b)", 5, ":= is missing"),
-            (deep.as_str(), 65, "the filter is nested too deeply"),
+            (deep.as_str(), 66, "the filter is nested too deeply"),
         ];
         for (text, at, what) in rows {
             assert_eq!(Template::parse(text), Err(FilterError { at, what }), "{text}");
